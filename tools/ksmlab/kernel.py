@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Kernel builds, each in a directory named after all that went into it."""
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import config, qemu, source, uml
+from .locks import locked
+from .paths import REPO, in_cache
+from .say import say, step
+from .shell import logged, watched
+from .toolchain import Toolchain
+
+ARCH = {"um": "um", "x86": "x86_64"}
+TARGETS = {"um": ["linux", "modules"], "x86": ["bzImage", "modules"]}
+IMAGE = {"um": uml.image, "x86": qemu.image}
+OTHER = {"rs": "c", "c": "rs"}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel to build: a lane, a KSM, and the tree it is built from."""
+
+    lane: str
+    ksm: str
+    tree: Path
+    tools: Toolchain
+
+    @property
+    def build(self) -> Path:
+        parts = (self.tree.name, config.merged(self.lane, self.ksm), self.tools.identity())
+        key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+        return in_cache("build", f"{self.lane}-{self.ksm}-{key}")
+
+    @property
+    def image(self) -> Path:
+        return IMAGE[self.lane](self.build)
+
+    @property
+    def complete(self) -> Path:
+        """Exists once the build has been finished."""
+        return self.build / ".complete"
+
+    def make(self, *words: str | Path) -> list[str]:
+        """A make command line that builds with this kernel's tools."""
+        common = [f"ARCH={ARCH[self.lane]}", f"-j{os.cpu_count()}"]
+        return ["nice", "make", *common, *self.tools.make_arguments(), *map(str, words)]
+
+
+def of(lane: str, ksm: str, tools: Toolchain) -> Kernel:
+    return Kernel(lane, ksm, source.patched(source.find()), tools)
+
+
+def ensure(kernel: Kernel) -> None:
+    """Build the kernel unless the cache has it."""
+    if kernel.complete.exists():
+        return
+    with locked("build"):
+        if not kernel.complete.exists():
+            start_from_sibling(kernel)
+            build(kernel)
+
+
+def start_from_sibling(kernel: Kernel) -> None:
+    """Begin with the other KSM's build: nearly all objects are the same."""
+    sibling = Kernel(kernel.lane, OTHER[kernel.ksm], kernel.tree, kernel.tools)
+    if kernel.build.exists() or not sibling.complete.exists():
+        return
+    partial = kernel.build.with_name(f"{kernel.build.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    say(f"starting from the build of the {sibling.ksm} kernel")
+    logged("build", "cp", "-a", sibling.build, partial)
+    (partial / ".complete").unlink()
+    partial.rename(kernel.build)
+
+
+def build(kernel: Kernel) -> None:
+    name = f"{kernel.lane}-{kernel.ksm}"
+    kernel.build.mkdir(exist_ok=True)
+    environment = kernel.tools.environment()
+    with step(f"building the kernel {name} (minutes)"):
+        configure(kernel, environment)
+        command = kernel.make("-C", kernel.tree, f"O={kernel.build}", *TARGETS[kernel.lane])
+        watched(f"build-{name}", command, env=environment)
+    kernel.complete.touch()
+
+
+def configure(kernel: Kernel, environment: dict[str, str]) -> None:
+    wanted = config.merged(kernel.lane, kernel.ksm)
+    fragment = kernel.build / "fragment.config"
+    fragment.write_text(wanted)
+    command = kernel.make("-C", kernel.tree, f"O={kernel.build}", "allnoconfig")
+    logged("config", *command, env={**environment, "KCONFIG_ALLCONFIG": str(fragment)})
+    config.check(wanted, kernel.build / ".config")
+
+
+def module(kernel: Kernel) -> Path:
+    """Build ksm_rs for the kernel; objects stay out of the work tree."""
+    tree = hashlib.sha256(str(REPO).encode()).hexdigest()[:8]
+    objects = kernel.build / f"ksm_rs-{tree}"
+    objects.mkdir(exist_ok=True)
+    command = kernel.make("-C", kernel.build, f"M={REPO}", f"MO={objects}", "modules")
+    with locked(f"module-{kernel.build.name}-{tree}"):
+        logged(f"module-{kernel.lane}", *command, env=kernel.tools.environment())
+    return objects / "ksm_rs.ko"

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What a VM is asked to do, and what an emulator needs to know to start it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .say import Failure
+
+
+@dataclass
+class Request:
+    """One run of a VM, as the command line describes it."""
+
+    command: list[str]
+    lane: str = "um"
+    ksm: str = "rs"
+    insmod: bool = True
+    mem: str = "512M"
+    cpus: int = 2
+    numa: int = 1
+    share: Path | None = None
+    timeout: float = 300.0
+    append: str = ""
+    terminal: bool = False
+    console: Path | None = None
+
+
+@dataclass
+class Wiring:
+    """The descriptors and files that join the VM to the host."""
+
+    directory: Path  # of this run; the VM writes its verdict there
+    log: Path  # the kernel's log
+    console: int  # the same, open for appending
+    out: int  # socket: COMMAND's output, or its terminal
+    err: int  # socket: COMMAND's errors
+
+
+def boot_arguments(request: Request, wiring: Wiring) -> list[str]:
+    """Kernel arguments that both lanes share."""
+    return [
+        "ro",
+        f"init={wiring.directory}/init",
+        "panic=-1",
+        "oops=panic",
+        "ignore_loglevel",
+        *request.append.split(),
+    ]
+
+
+def bytes_of(size: str) -> int:
+    """`512M` and the like in bytes."""
+    factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(size[-1:].upper())
+    digits = size[:-1] if factor else size
+    if not digits.isdigit():
+        raise Failure(f"not a size: {size!r} (write 512M, 2G ...)")
+    return int(digits) * (factor or 1)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The `x86` lane: x86-64 in QEMU, emulated, with NUMA, THP and hotplug.
+
+Hardware acceleration is left alone: where a machine is itself a VM, /dev/kvm
+may exist and yet hang a guest for ever.
+"""
+
+import os
+from pathlib import Path
+
+from .machine import Request, Wiring, boot_arguments, bytes_of
+
+OUT_DEVICE = "/dev/hvc0"
+ERR_DEVICE = "/dev/hvc1"
+
+
+def image(build: Path) -> Path:
+    return build / "arch/x86/boot/bzImage"
+
+
+def memory(request: Request) -> list[str]:
+    """One memory backend a node; the CPUs are dealt out in turn."""
+    share = bytes_of(request.mem) // request.numa
+    if request.numa == 1:
+        return ["-m", f"{share >> 20}M"]
+    options = ["-m", f"{(share >> 20) * request.numa}M"]
+    for node in range(request.numa):
+        cpus = [f"cpus={cpu}" for cpu in range(node, request.cpus, request.numa)]
+        options += ["-object", f"memory-backend-ram,id=ram{node},size={share >> 20}M"]
+        options += ["-numa", ",".join(["node", f"nodeid={node}", f"memdev=ram{node}", *cpus])]
+    return options
+
+
+def directory(tag: str, path: Path | str) -> list[str]:
+    """Offer a directory of the host to the VM."""
+    quoted = str(path).replace(",", ",,")
+    return [
+        "-fsdev",
+        f"local,id={tag},path={quoted},security_model=none,multidevs=remap",
+        "-device",
+        f"virtio-9p-pci,fsdev={tag},mount_tag={tag}",
+    ]
+
+
+def line(name: str, fd: int) -> list[str]:
+    """A console of the VM on one of our sockets."""
+    return ["-chardev", f"socket,id={name},fd={fd}", "-device", f"virtconsole,chardev={name}"]
+
+
+def arguments(kernel: Path, request: Request, wiring: Wiring) -> list[str]:
+    root = "version=9p2000.L,trans=virtio,access=any,msize=262144,cache=loose"
+    kernel_arguments = [
+        "root=root",
+        "rootfstype=9p",
+        f"rootflags={root}",
+        "console=ttyS0",
+        *boot_arguments(request, wiring),
+    ]
+    return [
+        "qemu-system-x86_64",
+        *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(request.cpus)),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *memory(request),
+        *directory("root", "/"),
+        *directory("vm", wiring.directory),
+        *(directory("share", request.share) if request.share else []),
+        *("-chardev", f"file,id=log,path={wiring.log},append=on", "-serial", "chardev:log"),
+        *("-device", "virtio-serial-pci"),
+        *line("out", wiring.out),
+        *line("err", wiring.err),
+        *("-kernel", str(kernel), "-append", " ".join(kernel_arguments)),
+    ]
+
+
+def environment(request: Request) -> dict[str, str]:
+    return dict(os.environ)

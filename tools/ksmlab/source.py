@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The kernel's source: fetched once, then patched for each state of patches/."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import apt
+from .locks import locked
+from .paths import REPO, in_cache
+from .say import Failure, step
+from .shell import logged
+
+PATCHES = REPO / "patches"
+
+# Debian's packages of the source, the best one first.
+PACKAGES = (("linux-source-7.3", "trixie-backports"), ("linux-source-7.2", "testing"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """An unpatched source tree, and what tells it from others."""
+
+    tree: Path
+    identity: str
+
+
+def find() -> Source:
+    """The tree or tarball that the user gives, or else Debian's package."""
+    given = os.environ.get("KSM_RS_KERNEL_SOURCE")
+    if not given:
+        return of_debian()
+    path = Path(given).resolve()
+    if path.is_dir():
+        return Source(path, identity(path, path))
+    if path.is_file():
+        return of_tarball(path)
+    raise Failure(f"KSM_RS_KERNEL_SOURCE: there is no {path}")
+
+
+def kernel_version(tree: Path) -> str:
+    text = (tree / "Makefile").read_text()
+    parts = [re.search(rf"^{key} *= *(\S*)", text, re.M) for key in
+             ("VERSION", "PATCHLEVEL", "SUBLEVEL", "EXTRAVERSION")]
+    if not all(parts):
+        raise Failure(f"{tree} is not a kernel source tree")
+    version, patchlevel, sublevel, extra = (part[1] for part in parts)
+    return f"{version}.{patchlevel}.{sublevel}{extra}"
+
+
+def identity(tree: Path, origin: Path) -> str:
+    """Of a source that the user gave: its version, where it is, and its date."""
+    state = f"{origin} {origin.stat().st_mtime_ns}"
+    return f"{kernel_version(tree)}-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
+
+
+def of_tarball(path: Path) -> Source:
+    name = f"given-{hashlib.sha256(f'{path} {path.stat().st_mtime_ns}'.encode()).hexdigest()[:12]}"
+    tree = in_cache("source", name)
+    with locked("source"):
+        if not tree.exists():
+            unpack(path, tree)
+    return Source(tree, identity(tree, path))
+
+
+def of_debian() -> Source:
+    """The newest one in the cache; fetched if there is none."""
+    with locked("source"):
+        cached = sorted(in_cache("source", "x").parent.glob("debian-*"), key=version_key)
+        tree = cached[-1] if cached else fetch()
+    return Source(tree, tree.name)
+
+
+def version_key(tree: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", tree.name)]
+
+
+def fetch() -> Path:
+    for package, suite in PACKAGES:
+        other = apt.OtherSuite(suite)
+        other.update()
+        if other.newest(package):
+            return fetch_package(other, package)
+    raise Failure("no suite has the kernel's source; give one in KSM_RS_KERNEL_SOURCE")
+
+
+def fetch_package(suite: apt.OtherSuite, package: str) -> Path:
+    tree = in_cache("source", f"debian-{suite.newest(package)}")
+    with tempfile.TemporaryDirectory(dir=tree.parent) as scratch:
+        with step(f"fetching {package} (160 MB)"):
+            archive = suite.download(package, Path(scratch))
+            apt.unpack(archive, Path(scratch))
+        unpack(next(Path(scratch).glob("usr/src/linux-source-*.tar.*")), tree)
+    return tree
+
+
+def unpack(tarball: Path, tree: Path) -> None:
+    """Unpack to a scratch directory first: what has its final name is whole."""
+    with tempfile.TemporaryDirectory(dir=tree.parent) as scratch:
+        with step(f"unpacking {tarball.name}"):
+            subprocess.run(["tar", "-C", scratch, "-xf", tarball], check=True)
+        top = list(Path(scratch).iterdir())
+        if len(top) != 1:
+            raise Failure(f"{tarball} does not hold exactly one directory")
+        top[0].rename(tree)
+
+
+def series() -> list[Path]:
+    """The patches, in the order in which they apply."""
+    names = (PATCHES / "series").read_text().split()
+    return [PATCHES / name for name in names]
+
+
+def patches_identity() -> str:
+    contents = b"".join(patch.read_bytes() for patch in series())
+    return hashlib.sha256(contents).hexdigest()[:12]
+
+
+def patched(source: Source) -> Path:
+    """A copy of the source with the series applied."""
+    tree = in_cache("src", f"{source.identity}-{patches_identity()}")
+    with locked("src"):
+        if not tree.exists():
+            patch_copy(source.tree, tree)
+    return tree
+
+
+def patch_copy(pristine: Path, tree: Path) -> None:
+    partial = tree.with_name(f"{tree.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with step(f"copying the kernel's source and applying {len(series())} patches"):
+        logged("patch", "cp", "-a", pristine, partial)
+        for patch in series():
+            logged("patch", "patch", "-p1", "--fuzz=0", "--force", "-d", partial, "-i", patch)
+        partial.rename(tree)

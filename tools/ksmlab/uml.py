@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The `um` lane: User Mode Linux, the kernel as a process, at native speed.
+
+It always has one CPU.  With two, its TLB flush does not reach a process that
+runs on the other one, and any KSM corrupts the memory of programs.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from .machine import Request, Wiring, boot_arguments, bytes_of
+from .say import Failure
+
+OUT_DEVICE = "/dev/ttyS0"
+ERR_DEVICE = "/dev/ttyS1"
+
+
+def image(build: Path) -> Path:
+    return build / "linux"
+
+
+def arguments(kernel: Path, request: Request, wiring: Wiring) -> list[str]:
+    return [
+        str(kernel),
+        f"mem={request.mem}",
+        f"uml_dir={wiring.directory}/uml",
+        "seccomp=on",
+        "proc_mem.force_override=always",
+        "root=/dev/root",
+        "rootfstype=hostfs",
+        "rootflags=/",
+        "console=tty0",
+        f"con0=null,fd:{wiring.console}",
+        f"ssl0=fd:{wiring.out}",
+        f"ssl1=fd:{wiring.err}",
+        *boot_arguments(request, wiring),
+    ]
+
+
+def environment(request: Request) -> dict[str, str]:
+    """The VM's memory is a temporary file: say where there is room for it."""
+    for place in ("/dev/shm", os.environ.get("TMPDIR", "/tmp"), "/var/tmp"):
+        if os.path.isdir(place) and shutil.disk_usage(place).free > bytes_of(request.mem):
+            return {**os.environ, "TMPDIR": place}
+    raise Failure(f"no directory for temporary files has {request.mem} free for the VM's memory")

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Runs one command in one VM, and judges how it went."""
+
+import contextlib
+import ctypes
+import os
+import resource
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import console, qemu, uml
+from .machine import Request, Wiring
+from .paths import REPO, cache
+from .relay import Relay, raw_terminal
+from .say import Failure, say
+
+LANES = {"um": uml, "x86": qemu}
+
+# Exit statuses of our own, as timeout(1) and env(1) have them.
+TIMED_OUT = 124
+VM_FAILED = 125
+
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+
+# Directories in which the VM mounts something of its own.
+HIDDEN = tuple(map(Path, ("/tmp", "/var/tmp", "/run", "/mnt", "/dev", "/proc", "/sys")))
+
+
+@dataclass
+class Images:
+    """What is booted: a kernel, and the module that goes with it."""
+
+    kernel: Path
+    module: Path | None
+
+
+def in_child() -> None:
+    """Make the emulator end with this tool, even if that is killed."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def run(request: Request, images: Images) -> int:
+    """Boot, run the command, and return the exit status for our caller."""
+    with tempfile.TemporaryDirectory(prefix="ksm-vm-") as name:
+        directory = Path(name)
+        prepare(directory, request, images)
+        with contextlib.ExitStack() as stack:
+            if request.terminal:
+                stack.enter_context(raw_terminal())
+            in_time = boot(directory, request, images)
+        if request.console:
+            shutil.copyfile(directory / "log", request.console)
+        return verdict(directory, request, in_time)
+
+
+def prepare(directory: Path, request: Request, images: Images) -> None:
+    """Write what the guest's init reads."""
+    lane = LANES[request.lane]
+    size = os.get_terminal_size() if request.terminal else os.terminal_size((80, 24))
+    settings = {
+        "lane": request.lane,
+        "insmod": "yes" if images.module and request.insmod else "no",
+        "terminal": "yes" if request.terminal else "no",
+        "rows": size.lines,
+        "cols": size.columns,
+        "out": lane.OUT_DEVICE,
+        "err": lane.ERR_DEVICE,
+        "share": request.share or "",
+    }
+    lines = [f"{key}={shlex.quote(str(value))}" for key, value in settings.items()]
+    (directory / "settings").write_text("\n".join(lines) + "\n")
+    (directory / "command").write_text(command_script(request))
+    (directory / "uncover").write_text("".join(f"{path}\n" for path in to_uncover()))
+    (directory / "log").touch()
+    (directory / "uml").mkdir()
+    shutil.copy(REPO / "tools/ksmlab/guest/init", directory / "init")
+    if images.module:
+        shutil.copy(images.module, directory / "ksm_rs.ko")
+
+
+def command_script(request: Request) -> str:
+    term = os.environ.get("TERM", "dumb") if request.terminal else "dumb"
+    return "\n".join(
+        [
+            f"export HOME=/tmp TERM={shlex.quote(term)} LANG=C.UTF-8",
+            f"cd {shlex.quote(os.getcwd())} 2>/dev/null || cd /",
+            f"exec {shlex.join(request.command)}",
+            "",
+        ]
+    )
+
+
+def to_uncover() -> list[Path]:
+    """Directories that commands use and that the VM's own mounts would hide."""
+    wanted = [Path.cwd(), REPO, cache()]
+    return [path for path in wanted if any(path.is_relative_to(top) for top in HIDDEN)]
+
+
+def boot(directory: Path, request: Request, images: Images) -> bool:
+    """Run the VM to its end; false if it had to be stopped for lack of time."""
+    lane = LANES[request.lane]
+    relay = Relay()
+    out, out_end = socket.socketpair()
+    err, err_end = socket.socketpair()
+    with out, err, open(directory / "log", "ab") as log:
+        relay.outward(out, sys.stdout.fileno())
+        relay.outward(err, sys.stderr.fileno())
+        if request.terminal:
+            relay.inward(sys.stdin.fileno(), out)
+        with out_end, err_end:
+            wiring = Wiring(
+                directory, directory / "log", log.fileno(), out_end.fileno(), err_end.fileno()
+            )
+            vm = subprocess.Popen(
+                lane.arguments(images.kernel, request, wiring),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=lane.environment(request),
+                pass_fds=[wiring.console, wiring.out, wiring.err],
+                preexec_fn=in_child,
+                start_new_session=True,
+            )
+        try:
+            return wait(vm, relay, time.monotonic() + request.timeout)
+        finally:
+            vm.kill()
+            vm.wait()
+
+
+def wait(vm: subprocess.Popen, relay: Relay, deadline: float) -> bool:
+    """Relay until the VM has ended (true) or the deadline has passed (false)."""
+    while vm.poll() is None:
+        if time.monotonic() > deadline:
+            return False
+        relay.turn(0.1)
+    while relay.turn(0.0):
+        pass
+    return True
+
+
+def verdict(directory: Path, request: Request, in_time: bool) -> int:
+    """Judge by what the VM reported and by its kernel's log."""
+    log = (directory / "log").read_text(errors="replace")
+    problem = kernel_problem(directory, log)
+    if problem is None and not in_time:
+        fail(f"timeout: the VM did not end within {request.timeout:g} s", log)
+        return TIMED_OUT
+    if problem is None:
+        problem = missing_result(directory)
+    if problem is not None:
+        fail(problem, log)
+        return VM_FAILED
+    return int(report(directory, "status"))
+
+
+def report(directory: Path, name: str) -> str | None:
+    """What the guest's init wrote under `name`."""
+    file = directory / name
+    return file.read_text().strip() if file.exists() else None
+
+
+def kernel_problem(directory: Path, log: str) -> str | None:
+    """A fault of the kernel, found in its log or in its taint flags."""
+    line = console.trouble(log)
+    if line:
+        return f"the kernel reported: {line}"
+    harm = console.taint(int(report(directory, "taint") or 0))
+    return f"the kernel is tainted: {harm}" if harm else None
+
+
+def missing_result(directory: Path) -> str | None:
+    """Why there is no exit status of the command, if there is none."""
+    failure = report(directory, "failure")
+    if failure:
+        return f"the VM could not be set up: {failure}"
+    if report(directory, "status") is None:
+        return "the VM ended before the command did"
+    return None
+
+
+def fail(problem: str, log: str) -> None:
+    say("the last lines of the VM's console:")
+    print(console.tail(log), file=sys.stderr)
+    say(f"FAILED: {problem}")
