@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages with equal contents merge, and the counters say so exactly.
+
+use anyhow::{ensure, Result};
+use ksm_tests::{
+    ksm::{self, Counters, Scanner},
+    pattern,
+    peer::Peer,
+    procfs::{self, KsmStat},
+    region::Region,
+    PAGE_SIZE,
+};
+
+use crate::{
+    case::{Case, Options},
+    helpers::{ensure_merging_pages, ensure_shared, holders, join_all, step, verify_all},
+};
+
+pub const CASES: &[Case] = &[
+    Case::new(
+        "merge-mappings",
+        "two mappings of one process with equal pages merge",
+        merge_mappings,
+    ),
+    Case::new(
+        "merge-processes",
+        "equal pages of five processes merge",
+        merge_processes,
+    ),
+    Case::new(
+        "merge-one-content",
+        "200 equal pages become one",
+        merge_one_content,
+    ),
+    Case::new(
+        "merge-mixed",
+        "pages with an equal merge, pages without stay as they are",
+        merge_mixed,
+    ),
+    Case::new(
+        "merge-latecomer",
+        "pages that appear later join those that are merged already",
+        merge_latecomer,
+    ),
+    Case::new(
+        "merge-frames",
+        "merged pages share a frame that is flagged KSM, and smaps shows mg",
+        merge_frames,
+    ),
+    Case::new(
+        "merge-unadvised",
+        "equal pages that nobody advised stay apart",
+        merge_unadvised,
+    ),
+    Case::new(
+        "merge-volatile",
+        "pages that keep changing are volatile and never merge",
+        merge_volatile,
+    ),
+];
+
+const PAGES: usize = 64;
+
+fn merge_mappings(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(1, PAGES);
+    let left = Region::mergeable(&content)?;
+    let right = Region::mergeable(&content)?;
+
+    step("both mappings of 64 pages merge, page by page");
+    scanner.expect(Counters::stable(64, 64, 0))?;
+    left.verify(&content)?;
+    right.verify(&content)?;
+
+    step("the process's own account agrees");
+    ensure_merging_pages(2 * PAGES)?;
+    let items = KsmStat::read("self")?.rmap_items;
+    ensure!(items == 128, "ksm_rmap_items is {items}, not 128");
+    Ok(())
+}
+
+fn merge_processes(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(2, PAGES);
+    let mut peers = holders(5, &content, 1)?;
+
+    step("64 frames are left of 320");
+    scanner.expect(Counters::stable(64, 4 * 64, 0))?;
+    for peer in &peers {
+        let merging = procfs::merging_pages(peer.pid())?;
+        ensure!(merging == 64, "{} merges {merging} pages", peer.pid());
+    }
+
+    step("every process still reads what it wrote");
+    verify_all(&mut peers)?;
+    join_all(peers)
+}
+
+fn merge_one_content(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::page(3, 0).repeat(200);
+    let region = Region::mergeable(&content)?;
+
+    scanner.expect(Counters::stable(1, 199, 0))?;
+    region.verify(&content)
+}
+
+fn merge_mixed(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let common = pattern::pages(4, PAGES);
+    let unique = pattern::pages(5, 40);
+    let mut content = common.clone();
+    content.extend(&unique);
+    let mixed = Region::mergeable(&content)?;
+    let pure = Region::mergeable(&common)?;
+
+    scanner.expect(Counters::stable(64, 64, 40))?;
+    mixed.verify(&content)?;
+    pure.verify(&common)
+}
+
+fn merge_latecomer(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(6, PAGES);
+    let first = Region::mergeable(&content)?;
+    step("alone, no page has an equal");
+    scanner.expect(Counters::stable(0, 0, 64))?;
+
+    let second = Region::mergeable(&content)?;
+    step("with a second mapping, all merge");
+    scanner.expect(Counters::stable(64, 64, 0))?;
+
+    let third = Region::mergeable(&content)?;
+    step("a third one joins");
+    scanner.expect(Counters::stable(64, 128, 0))?;
+
+    [first, second, third]
+        .iter()
+        .try_for_each(|region| region.verify(&content))
+}
+
+fn merge_frames(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(7, PAGES);
+    let left = Region::with_content(&content)?;
+    let right = Region::with_content(&content)?;
+    step("before the advice there is no mg in smaps");
+    ensure!(!procfs::has_vm_flag(&left, "mg")?, "mg without advice");
+
+    left.advise_mergeable()?;
+    right.advise_mergeable()?;
+    step("with the advice there is");
+    ensure!(procfs::has_vm_flag(&left, "mg")?, "no mg with advice");
+
+    scanner.expect(Counters::stable(64, 64, 0))?;
+    step("each pair of pages has one frame, which is flagged KSM");
+    ensure_shared(&left, &right)
+}
+
+fn merge_unadvised(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(8, PAGES);
+    let _unadvised = [
+        Region::with_content(&content)?,
+        Region::with_content(&content)?,
+    ];
+    let _advised = Region::mergeable(&content)?;
+
+    scanner.expect(Counters::stable(0, 0, 64))
+}
+
+/// Between two scans the writer must get its turn, so that the scanner never sees a page twice
+/// with the same content.
+const PAUSE_FOR_WRITER_MS: u32 = 100;
+
+fn merge_volatile(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    ksm::write("sleep_millisecs", PAUSE_FOR_WRITER_MS)?;
+    let mut writer = Peer::fork(|link| {
+        let mut region = Region::mergeable(&pattern::pages(9, PAGES))?;
+        link.step()?;
+        keep_changing(&mut region);
+        Ok(())
+    })?;
+    writer.await_step()?;
+
+    step("over ten scans every changing page is volatile and none is merged");
+    let mut seen_volatile = false;
+    for _ in 0..10 {
+        scanner.scans(1)?;
+        let now = ksm::counters_at_rest()?;
+        ensure!(now.shared + now.sharing == 0, "changing pages merge: {now}");
+        seen_volatile |= now == VOLATILE;
+    }
+    ensure!(seen_volatile, "never {VOLATILE}, last {}", ksm::counters()?);
+
+    step("the end of the writer is the end of its account");
+    writer.kill()?;
+    scanner.expect(Counters::ZERO)
+}
+
+const VOLATILE: Counters = Counters {
+    volatile: PAGES as u64,
+    ..Counters::ZERO
+};
+
+/// Gives every page a new content, again and again, until the process is killed.
+fn keep_changing(region: &mut Region) {
+    for round in 0u64.. {
+        for index in 0..region.pages() {
+            let stamp = (round << 16) | index as u64;
+            region.page_mut(index)[PAGE_SIZE / 2..][..8].copy_from_slice(&stamp.to_ne_bytes());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}

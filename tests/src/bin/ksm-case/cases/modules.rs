@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Loading and unloading the module beside processes that use KSM.
+
+use std::{convert::Infallible, fs, thread};
+
+use anyhow::{bail, ensure, Context, Result};
+use ksm_tests::{
+    ksm::{self, Counters, Run, Scanner},
+    merge_any, module, pattern,
+    peer::{Link, Peer},
+    procfs,
+    region::Region,
+    wait,
+};
+use nix::errno::Errno;
+
+use crate::{
+    case::{Case, Options},
+    helpers::{
+        ensure_merging_pages, ensure_shared, exec, holders, join_all, step, verify_all, AfterExec,
+    },
+};
+
+pub const CASES: &[Case] = &[
+    Case::new(
+        "unloaded",
+        "with no module, madvise and prctl register and succeed",
+        unloaded,
+    )
+    .unloaded(),
+    Case::new(
+        "adopt-madvise",
+        "memory advised before the module came is merged, and again after a reload",
+        adopt_madvise,
+    )
+    .unloaded(),
+    Case::new(
+        "adopt-merge-any",
+        "a merge-any process from before the module came is merged",
+        adopt_merge_any,
+    )
+    .unloaded(),
+    Case::new(
+        "adopt-leaderless",
+        "a process whose first thread has exited is adopted too",
+        adopt_leaderless,
+    )
+    .unloaded(),
+    Case::new(
+        "rmmod-busy",
+        "the module cannot be unloaded while pages are merged",
+        rmmod_busy,
+    )
+    .unloaded(),
+    Case::new(
+        "reload-50",
+        "fifty times loaded, used and unloaded, the module gives all memory back",
+        reload_50,
+    )
+    .unloaded(),
+];
+
+const PAGES: usize = 64;
+
+fn load() -> Result<()> {
+    module::load(&module::file().context("$KSM_RS_KO is not set")?)
+}
+
+/// Unloads the module and makes sure that nothing of it is left to see.
+fn unload() -> Result<()> {
+    module::unload()?;
+    ensure!(!module::is_loaded()?, "it is still in /proc/modules");
+    ensure!(!ksm::is_present(), "{} is still there", ksm::DIRECTORY);
+    ensure!(
+        procfs::find_process("ksmd")?.is_none(),
+        "the thread ksmd is still there"
+    );
+    Ok(())
+}
+
+fn unloaded(_: &Options) -> Result<()> {
+    step("before the first load");
+    Peer::fork(|_| register())?.join()?;
+    load()?;
+    unload()?;
+    step("after a load and an unload");
+    Peer::fork(|_| register())?.join()
+}
+
+/// Registers by every way there is, and takes it back.
+fn register() -> Result<()> {
+    let content = pattern::pages(1, PAGES);
+    let region = Region::mergeable(&content)?;
+    ensure!(procfs::has_vm_flag(&region, "mg")?, "no mg after madvise");
+    ensure_merging_pages(0)?;
+    region.advise_unmergeable()?;
+    ensure!(!procfs::has_vm_flag(&region, "mg")?, "mg is still there");
+
+    merge_any::set(true).context("PR_SET_MEMORY_MERGE")?;
+    ensure!(merge_any::get()?, "PR_GET_MEMORY_MERGE says no");
+    ensure!(procfs::has_vm_flag(&region, "mg")?, "no mg after prctl");
+    let mut child = Peer::fork(|link| {
+        ensure!(merge_any::get()?, "lost by fork");
+        exec(link)
+    })?;
+    ensure!(child.receive::<AfterExec>()?.merge_any, "lost by execve");
+    child.kill()?;
+
+    merge_any::set(false).context("PR_SET_MEMORY_MERGE to 0")?;
+    ensure!(!merge_any::get()?, "PR_GET_MEMORY_MERGE still says yes");
+    ensure!(!procfs::has_vm_flag(&region, "mg")?, "mg after prctl off");
+    region.verify(&content)
+}
+
+fn adopt_madvise(_: &Options) -> Result<()> {
+    let content = pattern::pages(2, PAGES);
+    let mut peers = holders(3, &content, 3)?;
+    for round in 1..=2 {
+        step(format!("load number {round} finds three advised processes"));
+        load()?;
+        let scanner = Scanner::start()?;
+        scanner.expect(Counters::stable(64, 2 * 64, 0))?;
+        verify_all(&mut peers)?;
+        drop(scanner);
+        unload()?;
+    }
+    verify_all(&mut peers)?;
+    join_all(peers)
+}
+
+/// Holds two equal regions, lets the module come, and finds them merged.
+fn be_adopted(link: &mut Link, make: fn(&[u8]) -> Result<Region>) -> Result<()> {
+    let content = pattern::pages(3, PAGES);
+    let left = make(&content)?;
+    let right = make(&content)?;
+    link.step()?;
+    link.await_step()?;
+    ensure_shared(&left, &right)?;
+    left.verify(&content)?;
+    right.verify(&content)?;
+    link.step()
+}
+
+/// Loads the module beside `peer`, lets it look at its memory after some scans, and unloads.
+fn adopt(peer: &mut Peer) -> Result<()> {
+    peer.await_step()?;
+    load()?;
+    let scanner = Scanner::start()?;
+    scanner.settle()?;
+    peer.round()?;
+    drop(scanner);
+    unload()
+}
+
+fn adopt_merge_any(_: &Options) -> Result<()> {
+    let mut peer = Peer::fork(|link| {
+        merge_any::set(true)?;
+        be_adopted(link, Region::with_content)
+    })?;
+    adopt(&mut peer)?;
+    peer.join()
+}
+
+fn adopt_leaderless(_: &Options) -> Result<()> {
+    let mut peer = Peer::fork(|link| {
+        let mut link = Link::new(link.socket()?.into())?;
+        thread::spawn(move || {
+            let result = be_adopted(&mut link, Region::mergeable);
+            // Nobody joins this thread: it ends the process.
+            std::process::exit(match result {
+                Ok(()) => 0,
+                Err(error) => {
+                    let _ = link.send_error(&error);
+                    1
+                }
+            })
+        });
+        match exit_thread() {}
+    })?;
+    wait::until("the first thread's end", || {
+        Ok((procfs::process_state(peer.pid())? == 'Z').then_some(()))
+    })?;
+    step("the process lives on in its second thread");
+    adopt(&mut peer)?;
+    peer.join()
+}
+
+/// Ends the calling thread and leaves the rest of the process alone.
+fn exit_thread() -> Infallible {
+    // SAFETY: The thread's stack is not freed, so what other threads borrow from it stays.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    unreachable!("exit returned");
+}
+
+fn rmmod_busy(_: &Options) -> Result<()> {
+    load()?;
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(4, PAGES);
+    let left = Region::mergeable(&content)?;
+    let right = Region::mergeable(&content)?;
+    scanner.expect(Counters::stable(64, 64, 0))?;
+
+    step("refused while the scanner runs, and while it rests");
+    expect_busy()?;
+    ksm::set_run(Run::Stop)?;
+    expect_busy()?;
+    ensure_shared(&left, &right)?;
+    left.verify(&content)?;
+    right.verify(&content)?;
+
+    step("allowed after run=2");
+    ksm::set_run(Run::Unmerge)?;
+    unload()?;
+    left.verify(&content)?;
+    right.verify(&content)
+}
+
+fn expect_busy() -> Result<()> {
+    match module::try_unload() {
+        // What the system call says of a module that is in use, and what `rmmod` makes of it.
+        Err(Errno::EAGAIN | Errno::EBUSY) => Ok(()),
+        other => bail!("unloading while pages are merged gives {other:?}"),
+    }
+}
+
+const WARM_UP_ROUNDS: usize = 5;
+const ROUNDS: usize = 50;
+
+/// Pages merged in a round: enough for a leak of their records to show in the end.
+const RELOAD_PAGES: usize = 512;
+
+fn reload_50(_: &Options) -> Result<()> {
+    let caches_before = procfs::slab_caches()?;
+    (0..WARM_UP_ROUNDS).try_for_each(|_| use_module())?;
+    let before = MemoryUse::now()?;
+    (WARM_UP_ROUNDS..ROUNDS).try_for_each(|_| use_module())?;
+    let after = MemoryUse::now()?;
+
+    step(format!("before: {before:?}"));
+    step(format!("after:  {after:?}"));
+    before.ensure_no_growth(&after)?;
+    let left_over: Vec<_> = procfs::slab_caches()?
+        .into_iter()
+        .filter(|name| name.contains("ksm") && !caches_before.contains(name))
+        .collect();
+    ensure!(left_over.is_empty(), "slab caches are left: {left_over:?}");
+    Ok(())
+}
+
+/// Loads the module, merges, unmerges, and unloads it.
+fn use_module() -> Result<()> {
+    load()?;
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(5, RELOAD_PAGES);
+    let left = Region::mergeable(&content)?;
+    let right = Region::mergeable(&content)?;
+    let pages = RELOAD_PAGES as u64;
+    scanner.expect(Counters::stable(pages, pages, 0))?;
+    ksm::set_run(Run::Unmerge)?;
+    left.verify(&content)?;
+    right.verify(&content)?;
+    drop(scanner);
+    unload()
+}
+
+/// What the kernel uses for itself, in KiB.
+#[derive(Debug)]
+struct MemoryUse {
+    total: i64,
+    slab: i64,
+    vmalloc: i64,
+}
+
+/// Noise of other caches. The records of the pages alone would be 2,880 KiB in 45 rounds.
+const TOTAL_TOLERANCE: i64 = 1536;
+const SLAB_TOLERANCE: i64 = 512;
+const VMALLOC_TOLERANCE: i64 = 256;
+
+impl MemoryUse {
+    fn now() -> Result<Self> {
+        fs::write("/proc/sys/vm/drop_caches", "3\n").context("drop_caches")?;
+        Ok(Self {
+            total: procfs::meminfo_kib("MemTotal")? - procfs::meminfo_kib("MemFree")?,
+            slab: procfs::meminfo_kib("SUnreclaim")?,
+            vmalloc: procfs::meminfo_kib("VmallocUsed")?,
+        })
+    }
+
+    fn ensure_no_growth(&self, after: &Self) -> Result<()> {
+        for (what, growth, tolerance) in [
+            ("memory in use", after.total - self.total, TOTAL_TOLERANCE),
+            ("slab", after.slab - self.slab, SLAB_TOLERANCE),
+            ("vmalloc", after.vmalloc - self.vmalloc, VMALLOC_TOLERANCE),
+        ] {
+            ensure!(growth <= tolerance, "{what} grew by {growth} KiB");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Merged pages become private again when they are asked to, with their contents.
+
+use anyhow::{ensure, Result};
+use ksm_tests::{
+    ksm::{self, Counters, Run, Scanner},
+    pattern,
+    procfs::{self, KsmStat},
+    region::Region,
+    PAGE_SIZE,
+};
+
+use crate::{
+    case::{Case, Options},
+    helpers::{
+        ensure_merging_pages, ensure_private, ensure_shared, expect_sharing, holders, join_all,
+        step, verify_all,
+    },
+};
+
+pub const CASES: &[Case] = &[
+    Case::new(
+        "unmerge-madvise",
+        "MADV_UNMERGEABLE makes pages private at once and for good",
+        by_madvise,
+    ),
+    Case::new(
+        "unmerge-part",
+        "MADV_UNMERGEABLE on a part leaves the rest merged",
+        part,
+    ),
+    Case::new(
+        "unmerge-run2",
+        "run=2 makes all pages private before the write returns",
+        by_run,
+    ),
+    Case::new(
+        "unmerge-run2-processes",
+        "run=2 reaches every process",
+        by_run_in_processes,
+    ),
+    Case::new(
+        "unmerge-run0",
+        "run=0 leaves merged what is merged and merges no more",
+        by_stop,
+    ),
+    Case::new(
+        "unmerge-again",
+        "after run=2, run=1 merges all again, ten times over",
+        again,
+    ),
+];
+
+const PAGES: usize = 64;
+
+fn by_madvise(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(1, PAGES);
+    let left = Region::mergeable(&content)?;
+    let right = Region::mergeable(&content)?;
+    scanner.expect(Counters::stable(64, 64, 0))?;
+
+    left.advise_unmergeable()?;
+    right.advise_unmergeable()?;
+    step("every page has a frame of its own as soon as madvise returns");
+    ensure_private(&left, &right)?;
+    left.verify(&content)?;
+    right.verify(&content)?;
+    ensure!(!procfs::has_vm_flag(&left, "mg")?, "mg is still in smaps");
+
+    step("scans change nothing, and all accounts are empty");
+    scanner.expect(Counters::ZERO)?;
+    ensure_private(&left, &right)?;
+    ensure_merging_pages(0)?;
+    let items = KsmStat::read("self")?.rmap_items;
+    ensure!(items == 0, "ksm_rmap_items is {items}, not 0");
+    left.verify(&content)?;
+    right.verify(&content)
+}
+
+fn part(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(2, 3 * PAGES);
+    let mut head = Region::mergeable(&content)?;
+    let other = Region::mergeable(&content)?;
+    scanner.expect(Counters::stable(192, 192, 0))?;
+
+    let mut middle = head.split_off(PAGES)?;
+    let tail = middle.split_off(PAGES)?;
+    middle.advise_unmergeable()?;
+    step("the middle third is private, the other two are merged");
+    // The other mapping's middle third is left alone in frames that KSM still owns.
+    expect_sharing(&scanner, 128)?;
+    let (first, second) = content.split_at(PAGES * PAGE_SIZE);
+    let (second, third) = second.split_at(PAGES * PAGE_SIZE);
+    head.verify(first)?;
+    middle.verify(second)?;
+    tail.verify(third)?;
+    other.verify(&content)
+}
+
+fn by_run(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(3, PAGES);
+    let left = Region::mergeable(&content)?;
+    let right = Region::mergeable(&content)?;
+    scanner.expect(Counters::stable(64, 64, 0))?;
+    ensure_shared(&left, &right)?;
+
+    ksm::set_run(Run::Unmerge)?;
+    step("as soon as the write returns, all accounts are empty");
+    let now = ksm::counters()?;
+    ensure!(now == Counters::ZERO, "left over: {now}");
+    ensure!(ksm::read::<u32>("run")? == 2, "run does not read 2");
+    ensure_merging_pages(0)?;
+    let items = KsmStat::read("self")?.rmap_items;
+    ensure!(items == 0, "ksm_rmap_items is {items}, not 0");
+
+    step("every page has a frame of its own, with its contents");
+    ensure_private(&left, &right)?;
+    left.verify(&content)?;
+    right.verify(&content)
+}
+
+fn by_run_in_processes(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(4, PAGES);
+    let mut peers = holders(4, &content, 2)?;
+    scanner.expect(Counters::stable(64, 3 * 64, 0))?;
+    verify_all(&mut peers)?;
+
+    ksm::set_run(Run::Unmerge)?;
+    let now = ksm::counters()?;
+    ensure!(now == Counters::ZERO, "left over: {now}");
+    for peer in &peers {
+        let merging = procfs::merging_pages(peer.pid())?;
+        ensure!(merging == 0, "{} still merges {merging} pages", peer.pid());
+    }
+    verify_all(&mut peers)?;
+    join_all(peers)
+}
+
+fn by_stop(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(5, PAGES);
+    let left = Region::mergeable(&content)?;
+    let right = Region::mergeable(&content)?;
+    scanner.expect(Counters::stable(64, 64, 0))?;
+
+    ksm::set_run(Run::Stop)?;
+    let scanned: u64 = ksm::read("pages_scanned")?;
+    let third = Region::mergeable(&content)?;
+    step("the scanner rests: nothing is scanned for a second");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let scanned_later: u64 = ksm::read("pages_scanned")?;
+    ensure!(scanned == scanned_later, "it scans while run is 0");
+    let now = ksm::counters()?;
+    ensure!(now == Counters::stable(64, 64, 0), "changed: {now}");
+    ensure_shared(&left, &right)?;
+
+    ksm::set_run(Run::Merge)?;
+    step("run=1 goes on with the newcomer");
+    scanner.expect(Counters::stable(64, 128, 0))?;
+    third.verify(&content)
+}
+
+fn again(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(6, PAGES);
+    let left = Region::mergeable(&content)?;
+    let right = Region::mergeable(&content)?;
+    for _ in 0..10 {
+        scanner.expect(Counters::stable(64, 64, 0))?;
+        ksm::set_run(Run::Unmerge)?;
+        ensure_private(&left, &right)?;
+        left.verify(&content)?;
+        right.verify(&content)?;
+        ksm::set_run(Run::Merge)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The behaviour tests of KSM, one per name.
+//!
+//! `ksm-case LIST` names them, one a line: name, lanes, memory, mode and description, separated
+//! by tabs. `ksm-case NAME` runs one inside a VM and says what it does. It ends with 0 if the
+//! case passed, with 77 and the reason on the last line if it cannot run there, and with
+//! anything else if it failed.
+
+mod case;
+mod cases;
+mod helpers;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use ksm_tests::{ksm, module};
+
+use case::{Case, Mode, Options, Skip};
+
+/// The exit status by which a test says that it cannot run here.
+const EXIT_SKIP: u8 = 77;
+
+#[derive(Parser)]
+#[command(about = "Behaviour tests of KSM, to be run as root inside a VM")]
+struct Arguments {
+    /// LIST, or the name of a case.
+    name: String,
+
+    #[command(flatten)]
+    options: Options,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.name.as_str() {
+        "LIST" => {
+            list();
+            Ok(())
+        }
+        // What a case runs in a process after `execve`.
+        helpers::AFTER_EXEC => helpers::after_exec(),
+        name => run(name, &arguments.options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+fn list() {
+    for case in cases::all() {
+        println!(
+            "{}\tum,x86\t{}\t{}\t{}",
+            case.name, case.memory, case.mode, case.what
+        );
+    }
+}
+
+fn run(name: &str, options: &Options) -> Result<()> {
+    let case = cases::all()
+        .find(|case| case.name == name)
+        .with_context(|| format!("there is no case {name}: see ksm-case LIST"))?;
+    println!("{name}: {}", case.what);
+    check_mode(case)?;
+    (case.run)(options)?;
+    println!("{name}: passed");
+    Ok(())
+}
+
+/// Says clearly what is wrong if the kernel is not in the state that the case begins with.
+fn check_mode(case: &Case) -> Result<()> {
+    match case.mode {
+        Mode::Loaded if !ksm::is_present() => {
+            anyhow::bail!("{} is not there: is the module loaded?", ksm::DIRECTORY)
+        }
+        Mode::Unloaded if module::file().is_none() => {
+            Err(Skip("this kernel has KSM built in: $KSM_RS_KO is not set".into()).into())
+        }
+        Mode::Unloaded if module::is_loaded()? => {
+            anyhow::bail!("this case loads the module itself, but it is loaded already")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn report(error: &anyhow::Error) -> ExitCode {
+    if let Some(Skip(reason)) = error.downcast_ref() {
+        println!("{reason}");
+        return ExitCode::from(EXIT_SKIP);
+    }
+    println!("FAILED: {error:#}");
+    ExitCode::FAILURE
+}

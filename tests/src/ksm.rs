@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/sys/kernel/mm/ksm`: tunables, counters, and waiting for the scanner.
+
+use std::{fmt, fs, path::PathBuf, str::FromStr};
+
+use anyhow::{anyhow, bail, Context, Result};
+
+use crate::{region::Region, wait};
+
+/// The directory that KSM shows itself in.
+pub const DIRECTORY: &str = "/sys/kernel/mm/ksm";
+
+/// What `run` can be set to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// The scanner rests; what is merged stays merged.
+    Stop = 0,
+    /// The scanner works.
+    Merge = 1,
+    /// Everything is unmerged and the scanner rests.
+    Unmerge = 2,
+}
+
+/// The counters that say how much is merged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames that KSM shares.
+    pub shared: u64,
+    /// Page table entries beyond the first that point to those frames: what is saved.
+    pub sharing: u64,
+    /// Pages looked at that have no equal.
+    pub unshared: u64,
+    /// Pages that change too fast, or were not looked at often enough.
+    pub volatile: u64,
+}
+
+impl Counters {
+    /// Nothing is merged and nothing is known.
+    pub const ZERO: Self = Self::stable(0, 0, 0);
+
+    /// Counters at rest, when nothing is volatile.
+    pub const fn stable(shared: u64, sharing: u64, unshared: u64) -> Self {
+        Self {
+            shared,
+            sharing,
+            unshared,
+            volatile: 0,
+        }
+    }
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "shared {} sharing {} unshared {} volatile {}",
+            self.shared, self.sharing, self.unshared, self.volatile
+        )
+    }
+}
+
+/// The path of one of KSM's files.
+pub fn path(name: &str) -> PathBuf {
+    PathBuf::from(DIRECTORY).join(name)
+}
+
+/// True if this kernel has KSM right now.
+pub fn is_present() -> bool {
+    path("run").exists()
+}
+
+/// Reads a file that holds one value.
+pub fn read<T: FromStr>(name: &str) -> Result<T> {
+    let text = fs::read_to_string(path(name))
+        .with_context(|| format!("cannot read {}: is KSM there?", path(name).display()))?;
+    text.trim()
+        .parse()
+        .map_err(|_| anyhow!("{name} holds no number but {text:?}"))
+}
+
+/// Writes a value as programs do: decimal and a newline.
+pub fn write(name: &str, value: impl fmt::Display) -> Result<()> {
+    fs::write(path(name), format!("{value}\n"))
+        .with_context(|| format!("cannot write {value} to {}", path(name).display()))
+}
+
+/// Writes a tunable that not every version of KSM has.
+fn write_if_present(name: &str, value: impl fmt::Display) -> Result<()> {
+    if path(name).exists() {
+        write(name, value)?;
+    }
+    Ok(())
+}
+
+/// Sets the scanner's state.
+pub fn set_run(run: Run) -> Result<()> {
+    write("run", run as u8)
+}
+
+/// Reads all counters.
+pub fn counters() -> Result<Counters> {
+    Ok(Counters {
+        shared: read("pages_shared")?,
+        sharing: read("pages_sharing")?,
+        unshared: read("pages_unshared")?,
+        volatile: read("pages_volatile")?,
+    })
+}
+
+/// Reads all counters while the scanner rests, then lets it go on.
+///
+/// A page that is being looked at right now is in no counter but `volatile`.
+pub fn counters_at_rest() -> Result<Counters> {
+    set_run(Run::Stop)?;
+    let counters = counters()?;
+    set_run(Run::Merge)?;
+    Ok(counters)
+}
+
+/// How many times all memory was scanned.
+pub fn full_scans() -> Result<u64> {
+    read("full_scans")
+}
+
+/// A running scanner in a known state.
+///
+/// A full scan is counted only while there is memory to scan, so this holds an advised region
+/// that is never touched: it adds no page to any counter.
+pub struct Scanner {
+    _anchor: Region,
+}
+
+impl Scanner {
+    /// Forgets all that was merged before, sets every tunable that influences a test, and starts.
+    pub fn start() -> Result<Self> {
+        let scanner = Self::prepare()?;
+        set_run(Run::Merge)?;
+        Ok(scanner)
+    }
+
+    /// As [`Scanner::start`], but leaves the scanner at rest.
+    pub fn prepare() -> Result<Self> {
+        set_run(Run::Unmerge)?;
+        set_run(Run::Stop)?;
+        write_if_present("advisor_mode", "none")?;
+        write_if_present("smart_scan", 0)?;
+        write_if_present("use_zero_pages", 0)?;
+        write_if_present("merge_across_nodes", 1)?;
+        write("max_page_sharing", 256)?;
+        write("sleep_millisecs", 0)?;
+        write("pages_to_scan", 10_000)?;
+
+        let anchor = Region::new(1)?;
+        anchor.advise_mergeable()?;
+        Ok(Self { _anchor: anchor })
+    }
+
+    /// Waits until `n` more full scans have begun and ended.
+    pub fn scans(&self, n: u64) -> Result<()> {
+        let mut last = full_scans()?;
+        // The scan under way may have passed our memory already, so it does not count.
+        let target = last + n + 1;
+        while last < target {
+            last = wait::until("a full scan", || {
+                let now = full_scans()?;
+                Ok((now > last).then_some(now))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Scans until the counters stay as they are, and returns them.
+    pub fn settle(&self) -> Result<Counters> {
+        // One scan to see a checksum, one to see that it stays, one to merge what is left.
+        self.scans(3)?;
+        let mut last = counters_at_rest()?;
+        for _ in 0..MAX_SETTLE_ROUNDS {
+            self.scans(2)?;
+            let now = counters_at_rest()?;
+            if now == last {
+                return Ok(now);
+            }
+            last = now;
+        }
+        bail!("the counters never come to rest: {last}");
+    }
+
+    /// Settles, and fails unless the counters are then as `expected`.
+    pub fn expect(&self, expected: Counters) -> Result<()> {
+        let got = self.settle()?;
+        if got != expected {
+            bail!("expected {expected}, but found {got}");
+        }
+        Ok(())
+    }
+}
+
+/// After this many comparisons of two scans the counters ought to be at rest.
+const MAX_SETTLE_ROUNDS: u32 = 50;
+
+impl Drop for Scanner {
+    fn drop(&mut self) {
+        // Leave nothing behind for the next program. If this fails, that one will notice.
+        let _ = set_run(Run::Unmerge);
+        let _ = set_run(Run::Stop);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_readable() {
+        assert_eq!(
+            Counters::stable(1, 2, 3).to_string(),
+            "shared 1 sharing 2 unshared 3 volatile 0"
+        );
+    }
+}

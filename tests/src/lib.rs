@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the test programs, the demonstration and the benchmark of `ksm_rs` share.
+//!
+//! Everything here runs as root inside a VM and drives KSM the way real programs do: through
+//! `madvise`, `prctl`, `/sys/kernel/mm/ksm` and `/proc`. Nothing knows whether the kernel's own
+//! KSM or `ksm_rs` is at work, so the same program can be run against both.
+
+pub mod corpus;
+pub mod ksm;
+pub mod merge_any;
+pub mod module;
+pub mod pagemap;
+pub mod pattern;
+pub mod peer;
+pub mod procfs;
+pub mod region;
+pub mod wait;
+
+/// Size of a page. All lanes run on x86-64.
+pub const PAGE_SIZE: usize = 4096;
+
+/// Bytes in a MiB.
+pub const MIB: usize = 1 << 20;

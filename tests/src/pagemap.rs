@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which frame holds a page, and what the kernel says about it.
+
+use std::{fs::File, os::unix::fs::FileExt, path::Path};
+
+use anyhow::{bail, Context, Result};
+
+use crate::{region::Region, PAGE_SIZE};
+
+/// Bits of an entry of `/proc/PID/pagemap`.
+const PRESENT: u64 = 1 << 63;
+const FRAME_MASK: u64 = (1 << 55) - 1;
+
+/// Bit of an entry of `/proc/kpageflags`.
+const KPF_KSM: u64 = 1 << 21;
+
+fn read_entry(path: &Path, index: usize) -> Result<u64> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let mut entry = [0; 8];
+    file.read_exact_at(&mut entry, index as u64 * 8)
+        .with_context(|| format!("cannot read entry {index} of {}", path.display()))?;
+    Ok(u64::from_ne_bytes(entry))
+}
+
+/// The frame number in a pagemap entry.
+fn frame_of_entry(entry: u64) -> Result<u64> {
+    let frame = entry & FRAME_MASK;
+    if entry & PRESENT == 0 || frame == 0 {
+        bail!("no frame in pagemap entry {entry:#x}: page not present, or not root");
+    }
+    Ok(frame)
+}
+
+/// The frame behind each page of a region of this process.
+pub fn frames(region: &Region) -> Result<Vec<u64>> {
+    (0..region.pages())
+        .map(|index| {
+            let entry = read_entry(
+                Path::new("/proc/self/pagemap"),
+                region.page_address(index) / PAGE_SIZE,
+            )?;
+            frame_of_entry(entry).with_context(|| format!("page {index}"))
+        })
+        .collect()
+}
+
+/// True if the kernel flags the frame as one that KSM shares.
+pub fn is_ksm(frame: u64) -> Result<bool> {
+    let flags = read_entry(Path::new("/proc/kpageflags"), frame as usize)?;
+    Ok(flags & KPF_KSM != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_decoded() {
+        assert_eq!(frame_of_entry(PRESENT | 0x1234).unwrap(), 0x1234);
+        assert!(frame_of_entry(0x1234).is_err());
+        assert!(frame_of_entry(PRESENT).is_err());
+    }
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What `/proc` tells about processes, memory and modules.
+
+use std::{fs, time::Duration};
+
+use anyhow::{bail, Context, Result};
+
+use crate::region::Region;
+
+/// Finds `KEY VALUE` or `KEY: VALUE` in a text of such lines.
+fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let rest = line.strip_prefix(key)?;
+        let value = rest.strip_prefix(':').unwrap_or(rest);
+        value.starts_with(char::is_whitespace).then(|| value.trim())
+    })
+}
+
+fn number(text: &str, key: &str) -> Result<i64> {
+    let value = field(text, key).with_context(|| format!("no {key} there"))?;
+    let digits = value.split_whitespace().next().unwrap_or_default();
+    digits
+        .parse()
+        .with_context(|| format!("{key} is no number but {value:?}"))
+}
+
+/// `/proc/PID/ksm_stat`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KsmStat {
+    /// Pages that KSM keeps a record of.
+    pub rmap_items: i64,
+    /// Pages that are merged.
+    pub merging_pages: i64,
+    /// Whether all of the process is offered to KSM.
+    pub merge_any: bool,
+}
+
+impl KsmStat {
+    /// Reads it for `process`: a process id, or `self`.
+    pub fn read(process: impl std::fmt::Display) -> Result<Self> {
+        let path = format!("/proc/{process}/ksm_stat");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        Self::parse(&text).with_context(|| format!("cannot make sense of {path}"))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        Ok(Self {
+            rmap_items: number(text, "ksm_rmap_items")?,
+            merging_pages: number(text, "ksm_merging_pages")?,
+            merge_any: field(text, "ksm_merge_any") == Some("yes"),
+        })
+    }
+}
+
+/// `/proc/PID/ksm_merging_pages`.
+pub fn merging_pages(process: impl std::fmt::Display) -> Result<i64> {
+    let path = format!("/proc/{process}/ksm_merging_pages");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    text.trim()
+        .parse()
+        .with_context(|| format!("{path} holds no number but {text:?}"))
+}
+
+/// True if the region carries `flag` (two letters) in this process's `smaps`.
+pub fn has_vm_flag(region: &Region, flag: &str) -> Result<bool> {
+    let smaps = fs::read_to_string("/proc/self/smaps").context("cannot read smaps")?;
+    let flags = vm_flags_at(&smaps, region.address()).context("the region is not in smaps")?;
+    Ok(flags.split_whitespace().any(|word| word == flag))
+}
+
+/// The `VmFlags` of the mapping that contains `address`.
+fn vm_flags_at(smaps: &str, address: usize) -> Option<&str> {
+    let mut inside = false;
+    for line in smaps.lines() {
+        if let Some((start, end)) = mapping_range(line) {
+            inside = (start..end).contains(&address);
+        } else if inside {
+            if let Some(flags) = line.strip_prefix("VmFlags:") {
+                return Some(flags.trim());
+            }
+        }
+    }
+    None
+}
+
+/// The range in the first line of a mapping in `smaps`, or nothing if it is another line.
+fn mapping_range(line: &str) -> Option<(usize, usize)> {
+    let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+    Some((
+        usize::from_str_radix(start, 16).ok()?,
+        usize::from_str_radix(end, 16).ok()?,
+    ))
+}
+
+/// The state letter of a process, such as `S` or `Z`.
+pub fn process_state(pid: impl std::fmt::Display) -> Result<char> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    field(&text, "State")
+        .and_then(|state| state.chars().next())
+        .with_context(|| format!("no State in {path}"))
+}
+
+/// A line of `/proc/meminfo`, in KiB.
+pub fn meminfo_kib(key: &str) -> Result<i64> {
+    let text = fs::read_to_string("/proc/meminfo").context("cannot read meminfo")?;
+    number(&text, key)
+}
+
+/// Names of slab caches.
+pub fn slab_caches() -> Result<Vec<String>> {
+    let text = fs::read_to_string("/proc/slabinfo").context("cannot read slabinfo")?;
+    Ok(text
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect())
+}
+
+/// The process id of the thread named `name`.
+pub fn find_process(name: &str) -> Result<Option<u32>> {
+    for entry in fs::read_dir("/proc").context("cannot list /proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        // A process may be gone by now.
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if comm.trim_end() == name {
+            return Ok(Some(pid));
+        }
+    }
+    Ok(None)
+}
+
+/// The scanner's thread.
+pub struct Ksmd {
+    pid: u32,
+}
+
+impl Ksmd {
+    /// Finds the running scanner.
+    pub fn find() -> Result<Self> {
+        match find_process("ksmd")? {
+            Some(pid) => Ok(Self { pid }),
+            None => bail!("there is no thread named ksmd"),
+        }
+    }
+
+    /// How long it has been on a CPU.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/schedstat", self.pid);
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {path}: CONFIG_SCHED_INFO?"))?;
+        let nanoseconds = text
+            .split_whitespace()
+            .next()
+            .and_then(|word| word.parse().ok())
+            .with_context(|| format!("{path} holds no number but {text:?}"))?;
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_by_whole_key() {
+        let text = "ksm_rmap_items 7\nksm_merge_any: yes\nMemFree:   12 kB\n";
+        assert_eq!(field(text, "ksm_rmap_items"), Some("7"));
+        assert_eq!(field(text, "ksm_merge_any"), Some("yes"));
+        assert_eq!(field(text, "ksm_rmap"), None);
+        assert_eq!(number(text, "MemFree").unwrap(), 12);
+        assert!(number(text, "ksm_merge_any").is_err());
+    }
+
+    #[test]
+    fn ksm_stat_is_parsed() {
+        let text = "ksm_rmap_items 3\nksm_zero_pages 0\nksm_merging_pages 2\n\
+                    ksm_process_profit -128\nksm_merge_any: no\nksm_mergeable: yes\n";
+        assert_eq!(
+            KsmStat::parse(text).unwrap(),
+            KsmStat {
+                rmap_items: 3,
+                merging_pages: 2,
+                merge_any: false
+            }
+        );
+    }
+
+    #[test]
+    fn vm_flags_belong_to_their_mapping() {
+        let smaps = "1000-2000 rw-p 0 00:00 0\nSize: 4 kB\nVmFlags: rd wr mg\n\
+                     2000-4000 rw-p 0 00:00 0 [heap]\nVmFlags: rd wr\n";
+        assert_eq!(vm_flags_at(smaps, 0x1fff), Some("rd wr mg"));
+        assert_eq!(vm_flags_at(smaps, 0x2000), Some("rd wr"));
+        assert_eq!(vm_flags_at(smaps, 0x4000), None);
+    }
+}
