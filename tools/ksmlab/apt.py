@@ -54,22 +54,30 @@ class Mirror:
     """Where this machine gets Debian from, and the keyring that it trusts."""
 
     uri: str
-    keyring: str
+    keyring: Path
+
+
+def keyring() -> Path:
+    """Debian's keys, as its package debian-archive-keyring installs them."""
+    found = sorted(Path("/usr/share/keyrings").glob("debian-archive-keyring.*"))
+    if not found:
+        raise Failure("debian-archive-keyring is not installed")
+    return found[0]
 
 
 def mirror() -> Mirror:
     """The machine's own Debian mirror, from its apt configuration."""
     listing = output(
         "apt-get", "indextargets", "--format",
-        "$(CREATED_BY)|$(COMPONENT)|$(REPO_URI)|$(SIGNED_BY)|$(ORIGIN)|$(LABEL)|$(RELEASE)",
+        "$(CREATED_BY)|$(COMPONENT)|$(REPO_URI)|$(ORIGIN)|$(LABEL)|$(RELEASE)",
     )
     for line in listing.splitlines():
-        created, component, uri, keyring, origin, label, release = line.split("|")
+        created, component, uri, origin, label, release = line.split("|")
         if created != "Packages" or component != "main" or "security" in f"{label}{release}".lower():
             continue
         # The origin is known once the lists have been updated.
         if origin == "Debian" or (not origin and "debian" in uri.lower()):
-            return Mirror(uri, keyring or "/usr/share/keyrings/debian-archive-keyring.gpg")
+            return Mirror(uri, keyring())
     raise Failure(
         "this machine's apt knows no Debian mirror; give a kernel source in KSM_RS_KERNEL_SOURCE"
     )

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import console, qemu, uml
+from . import console, programs, qemu, uml
 from .machine import Request, Wiring
 from .paths import REPO, cache
 from .relay import Relay, raw_terminal
@@ -93,6 +93,7 @@ def command_script(request: Request) -> str:
     return "\n".join(
         [
             f"export HOME=/tmp TERM={shlex.quote(term)} LANG=C.UTF-8",
+            f"export PATH={shlex.quote(str(programs.directory()))}:$PATH",
             f"cd {shlex.quote(os.getcwd())} 2>/dev/null || cd /",
             f"exec {shlex.join(request.command)}",
             "",

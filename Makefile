@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# With KDIR, a patched and built kernel tree: builds the module for it, with
+# kbuild's usual targets.  Without: demonstration, tests and their set-up,
+# which bring their own kernel.  `make help` lists both.
+
+.DEFAULT_GOAL := $(if $(KDIR),modules,help)
+
+MODULE_TARGETS := modules modules_install clean rust-analyzer nsdeps
+PROJECT_TARGETS := demo test setup kernels programs shell check-patches help
+
+.PHONY: $(MODULE_TARGETS) $(PROJECT_TARGETS)
+
+ifdef KDIR
+
+$(MODULE_TARGETS):
+	$(MAKE) -C $(KDIR) M=$(CURDIR) $@
+
+else
+
+$(MODULE_TARGETS):
+	$(error `make $@` needs a patched and built kernel tree: make KDIR=/path/to/linux LLVM=1 $@)
+
+endif
+
+demo: programs
+	@tools/vm run --lane um --ksm rs --mem 768M --timeout 900 -- ksm-demo
+
+test:
+	@tools/test $(TESTS)
+
+setup:
+	@tools/setup
+
+kernels:
+	@tools/setup --kernels
+
+programs:
+	@tools/programs
+
+shell: programs
+	@tools/vm shell
+
+check-patches:
+	@tools/check-patches $(or $(TREE),$(KDIR))
+
+help:
+	@cat tools/help.txt

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Fixtures, and the last line that a run of the tests prints."""
+
+import fcntl
+
+import pytest
+
+from harness import Vm
+from ksmlab.paths import in_cache
+
+
+@pytest.fixture
+def vm(tmp_path):
+    return Vm(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def share_of_machine(request):
+    """Tests share the machine, but for those that measure."""
+    alone = request.node.get_closest_marker("alone")
+    with open(in_cache("locks", "tests"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+
+
+def pytest_collection_modifyitems(items):
+    """Measuring comes last: it must wait until no other test runs."""
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Show what tests have measured."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            for name, value in report.user_properties:
+                terminalreporter.write_line(f"{name}: {value}")
+
+
+def summary(reporter) -> str:
+    counts = {name: len(reporter.stats.get(name, ())) for name in
+              ("passed", "failed", "error", "skipped")}
+    line = f"{counts['passed']} passed, {counts['failed'] + counts['error']} failed"
+    return line + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    """Print the line by which other programs know how the tests went."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter and not hasattr(config, "workerinput"):
+        reporter.write_line(summary(reporter))

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Behaviour: each case of the program ksm-case, in a VM of its own."""
+
+import subprocess
+from dataclasses import dataclass
+
+import pytest
+
+from ksmlab import programs
+
+SKIPPED = 77
+
+
+@dataclass
+class Case:
+    name: str
+    lanes: list[str]
+    memory: str
+    modes: list[str]
+    description: str
+
+
+def all_cases() -> list[Case]:
+    """What `ksm-case LIST` says."""
+    listing = subprocess.run(
+        [programs.directory() / "ksm-case", "LIST"], check=True, capture_output=True, text=True
+    )
+    rows = [line.split("\t") for line in listing.stdout.splitlines()]
+    return [
+        Case(name, lanes.split(","), memory, modes.split(","), description)
+        for name, lanes, memory, modes, description in rows
+    ]
+
+
+def parameters():
+    for case in all_cases():
+        for mode in case.modes:
+            for lane in case.lanes:
+                name = f"{lane}-{case.name}" if mode == "rs" else f"{lane}-{case.name}-{mode}"
+                yield pytest.param(case, mode, lane, id=name)
+
+
+@pytest.mark.parametrize(("case", "mode", "lane"), parameters())
+def test_case(vm, case, mode, lane):
+    without_module = {"no_module": True} if mode == "none" else {}
+    result = vm.run("ksm-case", case.name, lane=lane, mem=case.memory, **without_module)
+    if result.status == SKIPPED:
+        pytest.skip(result.text.strip().splitlines()[-1])
+    assert result.status == 0, f"{case.description}\n{result.explain()}"

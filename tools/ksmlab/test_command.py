@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Runs the tests: first builds everything that they need, then calls pytest."""
+
+import os
+import sys
+
+from . import kernel, programs, setup
+from .main import main
+from .paths import REPO
+
+# Two VMs at a time: half of a test's time is booting and waiting.
+WORKERS = 2
+
+
+def run() -> int:
+    tools = setup.tools()
+    for lane in ("um", "x86"):
+        for ksm in ("rs", "c"):
+            kernel.ensure(kernel.of(lane, ksm, tools))
+        kernel.module(kernel.of(lane, "rs", tools))
+    programs.build()
+    python = setup.python()
+    options = ["-n", str(WORKERS), "--dist", "loadgroup", "-v"]
+    os.chdir(REPO / "tests")
+    os.execv(python, [str(python), "-m", "pytest", *options, *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main(run)
