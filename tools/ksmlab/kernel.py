@@ -3,21 +3,19 @@
 
 import hashlib
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import config, qemu, source, uml
+from . import config, qemu, reuse, source, uml
 from .locks import locked
 from .paths import REPO, in_cache
-from .say import say, step
+from .say import step
 from .shell import logged, watched
 from .toolchain import Toolchain
 
 ARCH = {"um": "um", "x86": "x86_64"}
 TARGETS = {"um": ["linux", "modules"], "x86": ["bzImage", "modules"]}
 IMAGE = {"um": uml.image, "x86": qemu.image}
-OTHER = {"rs": "c", "c": "rs"}
 
 
 @dataclass(frozen=True)
@@ -60,21 +58,22 @@ def ensure(kernel: Kernel) -> None:
         return
     with locked("build"):
         if not kernel.complete.exists():
-            start_from_sibling(kernel)
+            start_from_earlier(kernel)
             build(kernel)
 
 
-def start_from_sibling(kernel: Kernel) -> None:
-    """Begin with the other KSM's build: nearly all objects are the same."""
-    sibling = Kernel(kernel.lane, OTHER[kernel.ksm], kernel.tree, kernel.tools)
-    if kernel.build.exists() or not sibling.complete.exists():
+def start_from_earlier(kernel: Kernel) -> None:
+    """Begin with an earlier build of the lane: nearly all objects are the same."""
+    if kernel.build.exists():
         return
-    partial = kernel.build.with_name(f"{kernel.build.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    say(f"starting from the build of the {sibling.ksm} kernel")
-    logged("build", "cp", "-a", sibling.build, partial)
-    (partial / ".complete").unlink()
-    partial.rename(kernel.build)
+    earlier = reuse.best(
+        list(kernel.build.parent.glob(f"{kernel.lane}-*")),
+        kernel.tree,
+        kernel.tools.identity(),
+        prefer=f"-{kernel.ksm}-",
+    )
+    if earlier:
+        reuse.start(kernel.build, earlier, kernel.tree)
 
 
 def build(kernel: Kernel) -> None:
@@ -85,7 +84,7 @@ def build(kernel: Kernel) -> None:
         configure(kernel, environment)
         command = kernel.make("-C", kernel.tree, f"O={kernel.build}", *TARGETS[kernel.lane])
         watched(f"build-{name}", command, env=environment)
-    kernel.complete.touch()
+    kernel.complete.write_text(kernel.tools.identity())
 
 
 def configure(kernel: Kernel, environment: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import apt
+from . import apt, reuse
 from .locks import locked
 from .paths import REPO, in_cache
 from .say import Failure, step
@@ -137,4 +137,5 @@ def patch_copy(pristine: Path, tree: Path) -> None:
         logged("patch", "cp", "-a", pristine, partial)
         for patch in series():
             logged("patch", "patch", "-p1", "--fuzz=0", "--force", "-d", partial, "-i", patch)
+        reuse.record_patched_files(partial, series())
         partial.rename(tree)

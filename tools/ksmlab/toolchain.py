@@ -70,6 +70,8 @@ def find_cargo() -> Path | None:
 
 @dataclass(frozen=True)
 class Toolchain:
+    """The programs, and the library source, that a kernel is built with."""
+
     llvm: int
     rustc: Path
     rust_src: Path

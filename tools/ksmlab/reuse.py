@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Starts a kernel build from an earlier one, so that only what differs is built.
+
+The two may differ in configuration and in patches, not in tools and not in the
+source that the patches apply to.  kbuild goes by commands and by the dates of
+files.  The commands hold the path of the source tree, so that is replaced; and
+the dates of patched files are set to tell what has changed since the earlier
+build.
+"""
+
+import filecmp
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from .say import step
+
+TOUCHED = re.compile(r"^\+\+\+ b/(\S+)", re.M)
+
+
+def best(candidates: list[Path], tree: Path, tools: str, prefer: str) -> Path | None:
+    """The finished build to start from: rather one whose name has `prefer`."""
+    usable = [build for build in candidates if is_usable(build, tree, tools)]
+    return max(usable, key=lambda build: (prefer in build.name, date(build)), default=None)
+
+
+def date(build: Path) -> float:
+    return (build / ".complete").stat().st_mtime
+
+
+def is_usable(build: Path, tree: Path, tools: str) -> bool:
+    """Finished, with the same tools, from the same source but for patches."""
+    complete = build / ".complete"
+    if not complete.exists() or complete.read_text() != tools:
+        return False
+    earlier = (build / "source").resolve()
+    return earlier.exists() and pristine(earlier) == pristine(tree)
+
+
+def pristine(tree: Path) -> str:
+    return tree.name.rpartition("-")[0]
+
+
+def start(build: Path, earlier: Path, tree: Path) -> None:
+    """Make `build` a copy of `earlier` that compiles from `tree`."""
+    partial = build.with_name(f"{build.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with step(f"starting from the build {earlier.name}"):
+        subprocess.run(["cp", "-a", earlier, partial], check=True)
+        (partial / ".complete").unlink()
+        for module in partial.glob("ksm_rs-*"):
+            shutil.rmtree(module)
+        old = (earlier / "source").resolve()
+        if old != tree:
+            replace_path(partial, str(old), str(tree))
+            date_patched_files(old, tree)
+        partial.rename(build)
+
+
+def replace_path(build: Path, old: str, new: str) -> None:
+    """In every command that kbuild has recorded."""
+    for path in build.rglob(".*.cmd"):
+        text = path.read_text()
+        if old in text:
+            path.write_text(text.replace(old, new))
+    (build / "source").unlink()
+    (build / "source").symlink_to(new)
+
+
+def date_patched_files(old: Path, tree: Path) -> None:
+    """A patched file is new if it differs from the earlier tree's, else as old."""
+    for name in patched_files(old) | patched_files(tree):
+        before, now = old / name, tree / name
+        if not now.exists():
+            continue
+        if before.exists() and filecmp.cmp(before, now, shallow=False):
+            dates = before.stat()
+            os.utime(now, ns=(dates.st_atime_ns, dates.st_mtime_ns))
+        else:
+            os.utime(now)
+
+
+def patched_files(tree: Path) -> set[str]:
+    """What the patches applied to `tree` have touched."""
+    return set((tree / ".ksm_rs-patched").read_text().split())
+
+
+def record_patched_files(tree: Path, patches: list[Path]) -> None:
+    names = {name for patch in patches for name in TOUCHED.findall(patch.read_text())}
+    (tree / ".ksm_rs-patched").write_text("\n".join(sorted(names)) + "\n")
