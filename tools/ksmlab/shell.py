@@ -30,7 +30,7 @@ def output(*argv: str | Path, env: dict[str, str] | None = None) -> str:
 
 
 def failed(argv: list, status: int, log: Path) -> Failure:
-    end = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
+    end = "\n".join(log.read_text(errors="replace").splitlines()[-60:])
     return Failure(f"{argv[0]} failed with status {status}; the end of {log}:\n{end}")
 
 
