@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Keeping track of items and nodes, and collecting those that nothing stands behind any more.
+
+#![deny(unsafe_code)]
+
+use crate::{
+    control::Ksm,
+    mm::{
+        address_space::{
+            count,
+            Counter, //
+        },
+        ksm_folio::KsmFolio, //
+    },
+    pool::Handle,
+    rmap_item::{
+        ListCursor,
+        Place,
+        RmapItem,
+        TrackedMm, //
+    },
+    scan::Scanner,
+    slots::MmSlot,
+    stable_node::{
+        Mapping,
+        StableNode, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+impl Scanner {
+    /// The tracked address space of `slot`, if there are items of it.
+    pub(crate) fn tracked(&self, slot: &MmSlot) -> Option<Handle<TrackedMm>> {
+        Handle::from_raw(slot.tracked())
+    }
+
+    /// As [`Scanner::tracked`], after making it so.
+    pub(crate) fn track(&mut self, slot: &Arc<MmSlot>) -> Option<Handle<TrackedMm>> {
+        if let Some(mm) = self.tracked(slot) {
+            return Some(mm);
+        }
+        let mm = self
+            .mms
+            .insert(TrackedMm::new(slot.clone()), crate::SCAN_GFP)
+            .ok()?;
+        slot.set_tracked(mm.raw());
+        Some(mm)
+    }
+
+    /// Ends the tracking of an address space of which there are no items, and its registration if
+    /// it has ended itself.
+    pub(crate) fn leave_slot(&mut self, ksm: &Ksm, slot: &MmSlot) {
+        if let Some(mm) = self.tracked(slot) {
+            if !self.mms[mm].is_empty() {
+                return;
+            }
+            slot.set_tracked(0);
+            self.mms.remove(mm);
+        }
+        ksm.slots.release(slot);
+    }
+
+    /// Counts an item that came or went.
+    pub(crate) fn count_item(&self, ksm: &Ksm, mm: Handle<TrackedMm>, change: isize) {
+        if let Some(slot) = self.mms[mm].slot() {
+            count(slot.mm(), Counter::RmapItems, change);
+        }
+        ksm.stats.rmap_items.set(self.items.len());
+    }
+
+    /// Frees `item`, which is the next at `cursor`.
+    pub(crate) fn collect_next(
+        &mut self,
+        ksm: &Ksm,
+        cursor: &mut ListCursor,
+        item: Handle<RmapItem>,
+    ) {
+        self.leave_tree(ksm, item);
+        cursor.unlink(&mut self.mms, &mut self.items, item);
+        self.items.remove(item);
+        self.count_item(ksm, cursor.mm(), -1);
+    }
+
+    /// Frees all items behind `cursor`.
+    pub(crate) fn collect_rest(&mut self, ksm: &Ksm, cursor: &mut ListCursor) {
+        while let Some(item) = cursor.next(&self.mms, &self.items) {
+            self.collect_next(ksm, cursor, item);
+            crate::kthread::cond_resched();
+        }
+    }
+
+    /// Takes `item` out of the tree that it is in.
+    pub(crate) fn leave_tree(&mut self, ksm: &Ksm, item: Handle<RmapItem>) {
+        match self.items[item].place() {
+            Place::Nowhere => {}
+            Place::Unstable(pass) => {
+                if pass == self.pass {
+                    self.unstable.remove(&mut self.items, item);
+                }
+                self.items[item].set_place(Place::Nowhere);
+                ksm.stats.pages_unshared.sub(1);
+            }
+            Place::Stable(node, index) => self.detach(ksm, node, index),
+        }
+    }
+
+    /// Makes `mapping` one of the mappings of `node`.
+    pub(crate) fn attach(
+        &mut self,
+        ksm: &Ksm,
+        node: Handle<StableNode>,
+        mapping: Mapping,
+    ) -> Result {
+        let item = mapping.item;
+        let anchor = self.nodes[node].anchor.as_ref().ok_or(ENOENT)?;
+        let pushed = anchor.with_folio(|mut folio| {
+            let mappings = folio.mappings_mut();
+            let index = mappings.len() as u32;
+            mappings.push(mapping, GFP_KERNEL).map(|()| index)
+        });
+        match pushed {
+            Ok(index) => self.note_attached(ksm, node, item, index?),
+            Err(_) => {
+                self.remove_stale(ksm, node);
+                return Err(ENOENT);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that the mapping of `item` is number `index` of `node`.
+    pub(crate) fn note_attached(
+        &mut self,
+        ksm: &Ksm,
+        node: Handle<StableNode>,
+        item: Handle<RmapItem>,
+        index: u32,
+    ) {
+        self.items[item].set_place(Place::Stable(node, index));
+        match self.nodes[node].mappings {
+            0 => ksm.stats.pages_shared.add(1),
+            _ => ksm.stats.pages_sharing.add(1),
+        }
+        self.nodes[node].mappings += 1;
+        self.count_merging(item, 1);
+    }
+
+    fn note_detached(&mut self, ksm: &Ksm, node: Handle<StableNode>, item: Handle<RmapItem>) {
+        self.items[item].set_place(Place::Nowhere);
+        self.nodes[node].mappings -= 1;
+        match self.nodes[node].mappings {
+            0 => ksm.stats.pages_shared.sub(1),
+            _ => ksm.stats.pages_sharing.sub(1),
+        }
+        self.count_merging(item, -1);
+    }
+
+    fn count_merging(&self, item: Handle<RmapItem>, change: isize) {
+        let mm = self.items[item].mm();
+        if let Some(slot) = mm.and_then(|mm| self.mms[mm].slot()) {
+            count(slot.mm(), Counter::MergingPages, change);
+        }
+    }
+
+    /// Takes mapping number `index` from `node`.
+    fn detach(&mut self, ksm: &Ksm, node: Handle<StableNode>, index: u32) {
+        let Some(anchor) = &self.nodes[node].anchor else {
+            return;
+        };
+        let taken = anchor.with_folio(|folio| take_mapping(folio, index as usize));
+        match taken {
+            Ok(Some((gone, moved))) => {
+                if let Some(moved) = moved {
+                    self.items[moved].set_place(Place::Stable(node, index));
+                }
+                self.note_detached(ksm, node, gone.item);
+            }
+            Ok(None) => pr_err!("mapping {index} of a stable node is missing\n"),
+            Err(_) => self.remove_stale(ksm, node),
+        }
+    }
+
+    /// Removes a node whose page is gone, and with it its mappings.
+    pub(crate) fn remove_stale(&mut self, ksm: &Ksm, node: Handle<StableNode>) {
+        let Some(anchor) = self.nodes[node].anchor.take() else {
+            return;
+        };
+        match anchor.into_mappings() {
+            Ok(mappings) => {
+                for mapping in &mappings {
+                    self.note_detached(ksm, node, mapping.item);
+                }
+                self.stable.remove(&mut self.nodes, node);
+                self.forget_node(ksm, node);
+            }
+            Err(anchor) => self.nodes[node].anchor = Some(anchor),
+        }
+    }
+
+    /// Frees `node`, which is in no tree and has no mappings.
+    pub(crate) fn forget_node(&mut self, ksm: &Ksm, node: Handle<StableNode>) {
+        drop(self.nodes.remove(node));
+        if self.nodes.len() == 0 {
+            ksm.module.release();
+        }
+    }
+
+    /// Removes `node` unless its page is still mapped; returns whether it did.
+    pub(crate) fn remove_if_unmapped(&mut self, ksm: &Ksm, node: Handle<StableNode>) -> bool {
+        let Some(anchor) = &self.nodes[node].anchor else {
+            return false;
+        };
+        let mapped = matches!(
+            anchor.with_folio(|folio| folio.release().is_err()),
+            Ok(true)
+        );
+        if !mapped {
+            self.remove_stale(ksm, node);
+        }
+        !mapped
+    }
+}
+
+/// Takes a mapping out of a folio's list; also says whose mapping took its index, if any.
+fn take_mapping(
+    mut folio: KsmFolio<'_>,
+    index: usize,
+) -> Option<(Mapping, Option<Handle<RmapItem>>)> {
+    let mappings = folio.mappings_mut();
+    let last = mappings.pop()?;
+    match mappings.get_mut(index) {
+        Some(place) => {
+            let moved = last.item;
+            Some((core::mem::replace(place, last), Some(moved)))
+        }
+        None => Some((last, None)),
+    }
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Kernel Samepage Merging.
+//!
+//! A thread, `ksmd`, scans memory that was advised to be mergeable, and replaces pages of equal
+//! content by one page that is copied on write.
+//!
+//! # The way of a page
+//!
+//! [`madvise_hook`] registers address spaces in [`slots`]. [`scan`] goes through them, gathers
+//! candidates by [`mm::walk`] and has a [`rmap_item`] for each. [`merge`] looks them up in the
+//! [`stable_tree`] and the [`unstable_tree`] and lets [`mm::share`] change page tables. [`collect`]
+//! and [`unmerge`] undo it. [`rmap_walk`] finds the mappings of a merged page for the rest of mm.
+//!
+//! # Lock order
+//!
+//! ```text
+//! scan mutex (control::Ksm) -> mmap_lock -> folio lock -> anon_vma lock -> page-table lock
+//! ```
+//!
+//! The spinlock of [`slots`] nests inside all of these that sleep, and nothing inside it. A stable
+//! node's list of mappings belongs to the lock of its folio, all else of [`scan::Scanner`] to the
+//! scan mutex.
+
+use kernel::{
+    alloc::Flags,
+    bindings,
+    prelude::*,
+    sync::Arc, //
+};
+
+mod collect;
+mod control;
+#[cfg(CONFIG_KUNIT = "y")]
+mod fake_page;
+mod forest;
+mod kobject;
+mod kthread;
+mod madvise_hook;
+mod merge;
+mod mm;
+mod module_hold;
+mod numbers;
+mod pool;
+#[cfg(CONFIG_KUNIT = "y")]
+mod random;
+mod rbtree;
+mod rmap_item;
+mod rmap_walk;
+mod scan;
+mod slots;
+mod stable_node;
+mod stable_tree;
+mod sysfs;
+mod unmerge;
+mod unstable_tree;
+
+use control::Ksm;
+use kobject::Directory;
+use kthread::KThread;
+use madvise_hook::Registration;
+
+/// How `ksmd` allocates for what it can as well do in the next scan: memory that there is.
+const SCAN_GFP: Flags = GFP_NOWAIT;
+
+module! {
+    type: KsmModule,
+    name: "ksm_rs",
+    authors: ["ksm_rs maintainers"],
+    description: "Kernel Samepage Merging",
+    license: "GPL",
+}
+
+/// The parts of the module, in the order in which they are stopped.
+struct KsmModule {
+    _directory: Directory<Ksm>,
+    _thread: KThread<Ksm>,
+    _hooks: Registration,
+    _retirement: Retirement,
+}
+
+/// Gives back, when dropped, what is known of address spaces.
+struct Retirement(Arc<Ksm>);
+
+impl Drop for Retirement {
+    fn drop(&mut self) {
+        self.0.retire();
+    }
+}
+
+impl kernel::Module for KsmModule {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        // SAFETY: The function has no preconditions.
+        let seed = unsafe { bindings::get_random_u64() };
+        let ksm = Ksm::new(module, seed)?;
+        let retirement = Retirement(ksm.clone());
+        let hooks = Registration::new(ksm.clone())?;
+        let thread = KThread::start(c"ksmd", 5, ksm.clone())?;
+        Ok(Self {
+            _directory: sysfs::register(ksm)?,
+            _thread: thread,
+            _hooks: hooks,
+            _retirement: retirement,
+        })
+    }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Kernel threads that can be stopped and frozen, and what they wait on.
+//!
+//! C header: [`include/linux/kthread.h`](srctree/include/linux/kthread.h),
+//! [`include/linux/freezer.h`](srctree/include/linux/freezer.h)
+
+use core::ptr;
+use kernel::{
+    bindings,
+    error::from_err_ptr,
+    prelude::*,
+    str::CStr,
+    sync::Arc,
+    task::{
+        MAX_SCHEDULE_TIMEOUT,
+        TASK_FREEZABLE,
+        TASK_INTERRUPTIBLE,
+        TASK_NORMAL, //
+    },
+    time::{
+        msecs_to_jiffies,
+        Msecs, //
+    },
+    types::Opaque, //
+};
+
+/// What a thread does.
+pub(crate) trait Body: Send + Sync {
+    /// Runs in the thread, and returns soon after [`should_stop`] is true.
+    fn run(&self);
+}
+
+/// A thread; dropping this stops it and waits for its end.
+///
+/// # Invariants
+///
+/// `task` is a thread that was started here and has not been stopped. It runs `body`, which is
+/// dropped after that only.
+pub(crate) struct KThread<T: Body> {
+    task: *mut bindings::task_struct,
+    _body: Arc<T>,
+}
+
+// SAFETY: A thread may be stopped by any other.
+unsafe impl<T: Body> Send for KThread<T> {}
+// SAFETY: There are no methods that take `&self`.
+unsafe impl<T: Body> Sync for KThread<T> {}
+
+impl<T: Body> KThread<T> {
+    /// Starts a thread of this name that runs `body`, with the given nice value.
+    pub(crate) fn start(name: &'static CStr, nice: i32, body: Arc<T>) -> Result<Self> {
+        // SAFETY: `thread_main` gets the body, which is kept until the thread has ended; the name
+        // is a format with one argument, a string.
+        let task = from_err_ptr(unsafe {
+            bindings::kthread_create_on_node(
+                Some(thread_main::<T>),
+                ptr::from_ref::<T>(&body).cast_mut().cast(),
+                bindings::NUMA_NO_NODE,
+                c"%s".as_char_ptr(),
+                name.as_char_ptr(),
+            )
+        })?;
+        // SAFETY: The thread waits to be woken for the first time.
+        unsafe {
+            bindings::set_user_nice(task, nice as c_long);
+            bindings::wake_up_process(task);
+        }
+        // INVARIANT: The thread was just started.
+        Ok(Self { task, _body: body })
+    }
+}
+
+impl<T: Body> Drop for KThread<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the thread was not stopped yet; it does not end by itself.
+        unsafe { bindings::kthread_stop(self.task) };
+    }
+}
+
+/// # Safety
+///
+/// `body` must point to a `T` that lives until the thread has ended.
+unsafe extern "C" fn thread_main<T: Body>(body: *mut c_void) -> c_int {
+    // SAFETY: The current task is a thread of the kernel.
+    unsafe { bindings::ksm_set_freezable() };
+    // SAFETY: The caller vouches for it.
+    unsafe { &*body.cast::<T>() }.run();
+    0
+}
+
+/// Whether the current thread, a [`KThread`], is to end.
+pub(crate) fn should_stop() -> bool {
+    // SAFETY: The function looks at the current task only.
+    unsafe { bindings::kthread_should_stop() }
+}
+
+/// Whether the current thread, a [`KThread`], is to end or to freeze.
+pub(crate) fn should_pause() -> bool {
+    // SAFETY: The function looks at the current task only.
+    should_stop() || unsafe { bindings::ksm_current_freezing() }
+}
+
+/// Lets others run if it is their turn.
+pub(crate) fn cond_resched() {
+    // SAFETY: All callers may sleep.
+    unsafe { bindings::cond_resched() };
+}
+
+/// Whether the current task has been sent a signal.
+pub(crate) fn signal_pending() -> bool {
+    kernel::current!().signal_pending()
+}
+
+/// How long to wait at most.
+#[derive(Clone, Copy)]
+pub(crate) enum Limit {
+    None,
+    Millis(Msecs),
+}
+
+/// Where threads wait, ready to be stopped and frozen.
+#[pin_data]
+pub(crate) struct WaitQueue {
+    #[pin]
+    head: Opaque<bindings::wait_queue_head>,
+}
+
+// SAFETY: A wait queue has a lock of its own.
+unsafe impl Send for WaitQueue {}
+// SAFETY: As above.
+unsafe impl Sync for WaitQueue {}
+
+impl WaitQueue {
+    pub(crate) fn new(
+        name: &'static CStr,
+        key: Pin<&'static kernel::sync::LockClassKey>,
+    ) -> impl PinInit<Self> {
+        pin_init!(Self {
+            // SAFETY: The slot is valid for writes and pinned.
+            head <- Opaque::ffi_init(|slot| unsafe {
+                bindings::__init_waitqueue_head(slot, name.as_char_ptr(), key.as_ptr())
+            }),
+        })
+    }
+
+    /// Wakes all that wait.
+    pub(crate) fn wake_all(&self) {
+        // SAFETY: The queue was initialised by `new`.
+        unsafe {
+            bindings::__wake_up(self.head.get(), TASK_NORMAL, 0, ptr::null_mut());
+        }
+    }
+
+    /// Waits until `ready`, which is looked at after each [`WaitQueue::wake_all`], or the limit.
+    ///
+    /// A thread that waits here can be stopped and frozen.
+    pub(crate) fn wait(&self, limit: Limit, mut ready: impl FnMut() -> bool) {
+        const STATE: c_int = TASK_INTERRUPTIBLE | TASK_FREEZABLE;
+        let mut left = match limit {
+            Limit::None => MAX_SCHEDULE_TIMEOUT,
+            Limit::Millis(ms) => c_long::try_from(msecs_to_jiffies(ms)).unwrap_or(c_long::MAX),
+        };
+        let entry = Opaque::<bindings::wait_queue_entry>::uninit();
+        // SAFETY: The entry is initialised here, and is off the queue when this returns.
+        unsafe { bindings::init_wait_entry(entry.get(), 0) };
+        loop {
+            // SAFETY: The queue and the entry are initialised.
+            unsafe { bindings::prepare_to_wait_event(self.head.get(), entry.get(), STATE) };
+            if ready() || should_stop() || left == 0 {
+                break;
+            }
+            // SAFETY: The state of the current task was set above.
+            left = unsafe { bindings::schedule_timeout(left) };
+        }
+        // SAFETY: As above.
+        unsafe { bindings::finish_wait(self.head.get(), entry.get()) };
+    }
+}

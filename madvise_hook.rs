@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The functions that mm calls: by `madvise`, `prctl`, fork, exec and exit, and by whoever meets a
+//! KSM page.
+//!
+//! The kernel's part keeps the flags of vmas and address spaces, and works without this module;
+//! here is what it passes on.
+
+use crate::{
+    control::Ksm,
+    mm::{
+        folio::Folio,
+        ksm_folio::KsmFolio,
+        rmap::RmapWalkControl,
+        walk::MmapLock, //
+    },
+    rmap_item::RmapItem,
+    rmap_walk::rmap_walk,
+    unmerge::unmerge_range, //
+};
+use core::{
+    mem::size_of,
+    ptr, //
+};
+use kernel::{
+    bindings,
+    error::to_result,
+    mm::{
+        virt::VmaRef,
+        Mm, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+
+/// As long as this lives, mm calls this module.
+///
+/// # Invariants
+///
+/// [`OPS`] is registered with a pointer to `_ksm`.
+pub(crate) struct Registration {
+    _ksm: Arc<Ksm>,
+}
+
+impl Registration {
+    /// Registers, and adopts the address spaces that have asked for merging before.
+    pub(crate) fn new(ksm: Arc<Ksm>) -> Result<Self> {
+        let data = ptr::from_ref::<Ksm>(&ksm).cast_mut().cast();
+        // SAFETY: The operations are a static, and expect a pointer to `Ksm`, which is kept until
+        // they are not called any more.
+        to_result(unsafe { bindings::ksm_register_ops(&OPS, data) })?;
+        // INVARIANT: It was just registered.
+        Ok(Self { _ksm: ksm })
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the operations are registered. There is no KSM page any
+        // more: nodes hold the module.
+        unsafe { bindings::ksm_unregister_ops() };
+    }
+}
+
+static OPS: bindings::ksm_ops = bindings::ksm_ops {
+    rmap_item_size: size_of::<RmapItem>(),
+    enter: Some(enter),
+    exit: Some(exit),
+    unmerge: Some(unmerge),
+    rmap_walk: Some(walk),
+    migrate: Some(migrate),
+    unmerging: Some(unmerging),
+};
+
+/// # Safety
+///
+/// `data` must be the pointer with which [`OPS`] was registered, and this be called by it.
+unsafe fn ksm<'a>(data: *mut c_void) -> &'a Ksm {
+    // SAFETY: The caller vouches for it.
+    unsafe { &*data.cast() }
+}
+
+/// # Safety
+///
+/// To be called through [`OPS`], with an mm that the caller keeps.
+unsafe extern "C" fn enter(data: *mut c_void, mm: *mut bindings::mm_struct) -> c_int {
+    // SAFETY: The caller vouches for both.
+    let (ksm, mm) = unsafe { (ksm(data), Mm::from_raw(mm)) };
+    match ksm.enter(mm) {
+        Ok(()) => 0,
+        Err(error) => error.to_errno(),
+    }
+}
+
+/// # Safety
+///
+/// To be called through [`OPS`], with an mm that the caller keeps.
+unsafe extern "C" fn exit(data: *mut c_void, mm: *mut bindings::mm_struct) {
+    // The scan touches page tables only of an mm of which it is a user, so there is nothing to
+    // wait for.
+    // SAFETY: The caller vouches for both.
+    let (ksm, mm) = unsafe { (ksm(data), Mm::from_raw(mm)) };
+    ksm.slots.exit(mm);
+}
+
+/// # Safety
+///
+/// To be called through [`OPS`], with the mmap lock of the vma held for writing.
+unsafe extern "C" fn unmerge(
+    _data: *mut c_void,
+    vma: *mut bindings::vm_area_struct,
+    start: c_ulong,
+    end: c_ulong,
+) -> c_int {
+    // SAFETY: The caller holds the mmap lock.
+    let vma = unsafe { VmaRef::from_raw(vma) };
+    match unmerge_range(vma, start..end, MmapLock::Write) {
+        Ok(()) => 0,
+        Err(error) => error.to_errno(),
+    }
+}
+
+/// # Safety
+///
+/// To be called through [`OPS`], with a locked folio and what rmap_walk() was called with.
+unsafe extern "C" fn walk(
+    _data: *mut c_void,
+    folio: *mut bindings::folio,
+    control: *mut bindings::rmap_walk_control,
+) {
+    // SAFETY: The caller holds the folio and its lock, and the control.
+    let (folio, mut control) = unsafe {
+        (
+            KsmFolio::assume_locked(Folio::from_raw(folio)),
+            RmapWalkControl::from_raw(&mut *control),
+        )
+    };
+    if let Some(folio) = folio {
+        rmap_walk(&folio, &mut control);
+    }
+}
+
+/// # Safety
+///
+/// To be called through [`OPS`], with two locked folios, `new` being the copy of `old`.
+unsafe extern "C" fn migrate(
+    _data: *mut c_void,
+    new: *mut bindings::folio,
+    old: *mut bindings::folio,
+) {
+    // SAFETY: The caller holds both folios and their locks; the copy has the same mapping.
+    unsafe {
+        if let Some(old) = KsmFolio::assume_locked(Folio::from_raw(old)) {
+            old.migrate(Folio::from_raw(new));
+        }
+    }
+}
+
+/// # Safety
+///
+/// To be called through [`OPS`].
+unsafe extern "C" fn unmerging(data: *mut c_void) -> bool {
+    // SAFETY: The caller vouches for it.
+    unsafe { ksm(data) }.is_unmerging()
+}

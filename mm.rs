@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe wrappers of the parts of mm that KSM needs.
+//!
+//! Each file wraps one concept of C under its C name. They stand in for what `kernel::mm` does not
+//! have yet, and are the only place, with the other wrappers, where `unsafe` is allowed.
+
+pub(crate) mod address_space;
+pub(crate) mod anon_vma;
+pub(crate) mod folio;
+pub(crate) mod ksm_folio;
+pub(crate) mod lru;
+pub(crate) mod notifier;
+pub(crate) mod oom;
+pub(crate) mod pte;
+pub(crate) mod rmap;
+pub(crate) mod share;
+pub(crate) mod unshare;
+pub(crate) mod vma;
+pub(crate) mod walk;

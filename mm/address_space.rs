@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Address spaces: the users that keep one alive, its lock, and KSM's counters in it.
+//!
+//! C header: [`include/linux/sched/mm.h`](srctree/include/linux/sched/mm.h),
+//! [`include/linux/mmap_lock.h`](srctree/include/linux/mmap_lock.h)
+
+use crate::mm::vma::{
+    AdvisedVma,
+    MergeableVma, //
+};
+use core::sync::atomic::{
+    AtomicUsize,
+    Ordering, //
+};
+use kernel::{
+    bindings,
+    mm::{
+        virt::VmaRef,
+        Mm, //
+        MmWithUser,
+        MmWithUserAsync,
+        MmapReadGuard,
+    },
+    sync::aref::ARef, //
+};
+
+/// An address space that does not end as long as this lives.
+///
+/// If it is the last user, the end is left to a work queue: `ksmd` has no time for it.
+pub(crate) type UserMm = ARef<MmWithUserAsync>;
+
+/// Keeps `mm` from ending, unless it is ending already.
+pub(crate) fn user_of(mm: &Mm) -> Option<UserMm> {
+    mm.mmget_not_zero().map(MmWithUser::into_mmput_async)
+}
+
+/// An address space whose mmap lock is held for reading.
+pub(crate) struct ReadLockedMm<'a> {
+    mm: &'a MmWithUser,
+    guard: MmapReadGuard<'a>,
+}
+
+impl<'a> ReadLockedMm<'a> {
+    /// Takes the mmap lock; sleeps.
+    pub(crate) fn new(mm: &'a MmWithUser) -> Self {
+        Self {
+            mm,
+            guard: mm.mmap_read_lock(),
+        }
+    }
+
+    /// The first advised vma that ends above `address`.
+    pub(crate) fn next_advised(&self, mut address: usize) -> Option<AdvisedVma<'_>> {
+        loop {
+            let vma = self.next_vma(address)?;
+            if let Some(advised) = AdvisedVma::new(vma) {
+                return Some(advised);
+            }
+            address = vma.end();
+        }
+    }
+
+    /// The vma that contains `address`, if pages of it may be merged.
+    pub(crate) fn mergeable_at(&self, address: usize) -> Option<MergeableVma<'_>> {
+        AdvisedVma::new(self.guard.vma_lookup(address)?)?.populated()
+    }
+
+    /// Marks the mm as one that KSM does not track.
+    ///
+    /// Those who would mark it anew hold the mmap lock for writing.
+    pub(crate) fn clear_mergeable_flag(&self) {
+        // SAFETY: The mm is alive; its flags are atomic.
+        unsafe {
+            bindings::ksm_mm_flags_clear(bindings::MMF_VM_MERGEABLE as i32, self.mm.as_raw())
+        };
+    }
+
+    fn next_vma(&self, address: usize) -> Option<&VmaRef> {
+        // SAFETY: The mmap lock is held; any address will do.
+        let vma = unsafe { bindings::find_vma(self.mm.as_raw(), address) };
+        // SAFETY: The vma is valid for as long as the mmap lock is held, which is at least as long
+        // as `self` is borrowed.
+        (!vma.is_null()).then(|| unsafe { VmaRef::from_raw(vma) })
+    }
+}
+
+/// A counter of `struct mm_struct` that only a holder of the scan mutex changes, and that
+/// `/proc/<pid>/ksm_stat` reads without any lock.
+#[derive(Clone, Copy)]
+pub(crate) enum Counter {
+    /// `ksm_rmap_items`: pages that are tracked.
+    RmapItems,
+    /// `ksm_merging_pages`: pages that are mappings of a KSM page.
+    MergingPages,
+}
+
+/// Adds `change` to a counter of `mm`.
+pub(crate) fn count(mm: &Mm, counter: Counter, change: isize) {
+    let raw = mm.as_raw();
+    // SAFETY: `mm` is alive, and both fields are aligned words in it.
+    let word = unsafe {
+        let fields = &raw mut (*raw).__bindgen_anon_1;
+        match counter {
+            Counter::RmapItems => &raw mut (*fields).ksm_rmap_items,
+            Counter::MergingPages => &raw mut (*fields).ksm_merging_pages,
+        }
+    };
+    // SAFETY: See above. Everybody else reads these words only; fork sets those of a new mm to zero
+    // before KSM knows it.
+    let word = unsafe { AtomicUsize::from_ptr(word) };
+    word.store(
+        word.load(Ordering::Relaxed).wrapping_add_signed(change),
+        Ordering::Relaxed,
+    );
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The objects by which an anonymous page's mappings are found.
+//!
+//! C header: [`include/linux/rmap.h`](srctree/include/linux/rmap.h)
+
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+use kernel::{
+    bindings,
+    types::NotThreadSafe, //
+};
+
+/// A counted reference to a `struct anon_vma`.
+///
+/// # Invariants
+///
+/// `anon_vma` is alive, and this object owns one reference to it.
+pub(crate) struct AnonVma {
+    anon_vma: NonNull<bindings::anon_vma>,
+}
+
+// SAFETY: A reference to an anon_vma may be dropped by any thread.
+unsafe impl Send for AnonVma {}
+// SAFETY: All methods that take `&self` may be called by several threads at once.
+unsafe impl Sync for AnonVma {}
+
+impl AnonVma {
+    /// Takes a new reference.
+    ///
+    /// # Safety
+    ///
+    /// `anon_vma` must be alive.
+    pub(crate) unsafe fn get(anon_vma: NonNull<bindings::anon_vma>) -> Self {
+        // SAFETY: The caller vouches for it.
+        unsafe { bindings::get_anon_vma(anon_vma.as_ptr()) };
+        // INVARIANT: A reference was just taken.
+        Self { anon_vma }
+    }
+
+    /// Locks out those who would link or unlink vmas; sleeps.
+    pub(crate) fn read(&self) -> AnonVmaReadGuard<'_> {
+        // SAFETY: By the type invariant the anon_vma is alive.
+        unsafe { bindings::anon_vma_lock_read(self.anon_vma.as_ptr()) };
+        // INVARIANT: The lock was just taken.
+        AnonVmaReadGuard {
+            anon_vma: self,
+            _nts: NotThreadSafe,
+        }
+    }
+
+    /// As [`AnonVma::read`], if that is possible at once.
+    pub(crate) fn try_read(&self) -> Option<AnonVmaReadGuard<'_>> {
+        // SAFETY: By the type invariant the anon_vma is alive.
+        let locked = unsafe { bindings::anon_vma_trylock_read(self.anon_vma.as_ptr()) };
+        // INVARIANT: The lock was just taken.
+        (locked != 0).then_some(AnonVmaReadGuard {
+            anon_vma: self,
+            _nts: NotThreadSafe,
+        })
+    }
+}
+
+impl Drop for AnonVma {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant this object owns a reference.
+        unsafe { bindings::put_anon_vma(self.anon_vma.as_ptr()) };
+    }
+}
+
+/// An anon_vma whose tree of vmas does not change.
+///
+/// # Invariants
+///
+/// This guard owns the read lock of `anon_vma`.
+pub(crate) struct AnonVmaReadGuard<'a> {
+    anon_vma: &'a AnonVma,
+    _nts: NotThreadSafe,
+}
+
+impl AnonVmaReadGuard<'_> {
+    /// The vmas that can map the page of linear index `index`.
+    pub(crate) fn vmas_with(&self, index: usize) -> VmasWith<'_> {
+        // SAFETY: By the type invariants the anon_vma is alive and its lock held.
+        let next =
+            unsafe { bindings::ksm_anon_rmap_first(self.anon_vma.anon_vma.as_ptr(), index, index) };
+        // INVARIANT: The entry is one of the tree of an anon_vma that is locked for as long as
+        // `self` is borrowed.
+        VmasWith {
+            next,
+            index,
+            _guard: PhantomData,
+        }
+    }
+}
+
+impl Drop for AnonVmaReadGuard<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the lock is held.
+        unsafe { bindings::anon_vma_unlock_read(self.anon_vma.anon_vma.as_ptr()) };
+    }
+}
+
+/// Iterator over the vmas that can map a page.
+///
+/// # Invariants
+///
+/// `next` is null or an entry of the tree of an anon_vma that is locked for the duration of 'a.
+pub(crate) struct VmasWith<'a> {
+    next: *mut bindings::anon_vma_chain,
+    index: usize,
+    _guard: PhantomData<&'a AnonVmaReadGuard<'a>>,
+}
+
+impl<'a> Iterator for VmasWith<'a> {
+    type Item = RmapVma<'a>;
+
+    fn next(&mut self) -> Option<RmapVma<'a>> {
+        let entry = NonNull::new(self.next)?;
+        // SAFETY: By the type invariant the entry is valid and so is the search for the next.
+        let vma = unsafe {
+            self.next = bindings::ksm_anon_rmap_next(entry.as_ptr(), self.index, self.index);
+            (*entry.as_ptr()).vma
+        };
+        // INVARIANT: A vma is unlinked from its anon_vmas, which are locked, before it is freed.
+        Some(RmapVma {
+            vma,
+            _guard: PhantomData,
+        })
+    }
+}
+
+/// A vma that was found through an anon_vma; no mmap lock is held.
+///
+/// # Invariants
+///
+/// `vma` is alive, and its bounds do not change, for the duration of 'a.
+pub(crate) struct RmapVma<'a> {
+    vma: *mut bindings::vm_area_struct,
+    _guard: PhantomData<&'a AnonVmaReadGuard<'a>>,
+}
+
+impl RmapVma<'_> {
+    pub(crate) fn as_raw(&self) -> *mut bindings::vm_area_struct {
+        self.vma
+    }
+
+    pub(crate) fn contains(&self, address: usize) -> bool {
+        // SAFETY: By the type invariant the vma is alive and its bounds stay.
+        let (start, end) = unsafe {
+            let bounds = &(*self.vma).__bindgen_anon_1.__bindgen_anon_1;
+            (bounds.vm_start, bounds.vm_end)
+        };
+        (start..end).contains(&address)
+    }
+
+    /// The address space of the vma, to be compared only.
+    pub(crate) fn mm(&self) -> *const bindings::mm_struct {
+        // SAFETY: By the type invariant the vma is alive.
+        unsafe { (*self.vma).vm_mm }
+    }
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Folios, references to them and their locks.
+//!
+//! C header: [`include/linux/mm_types.h`](srctree/include/linux/mm_types.h),
+//! [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
+
+use core::{
+    cmp::Ordering,
+    mem,
+    ptr::NonNull, //
+};
+use kernel::{
+    bindings,
+    page::PAGE_SIZE,
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    }, //
+};
+
+/// A `struct folio`.
+///
+/// # Invariants
+///
+/// Whoever has a reference to a `Folio` sees to it that the folio is not freed meanwhile: by a
+/// reference count, or by the lock of a page table that maps it.
+#[repr(transparent)]
+pub(crate) struct Folio {
+    folio: Opaque<bindings::folio>,
+}
+
+impl Folio {
+    /// # Safety
+    ///
+    /// `folio` must be a folio that is not freed for the duration of 'a.
+    pub(crate) unsafe fn from_raw<'a>(folio: *mut bindings::folio) -> &'a Self {
+        // SAFETY: `Folio` is transparent, and the caller vouches for the rest.
+        unsafe { &*folio.cast() }
+    }
+
+    pub(crate) fn as_raw(&self) -> *mut bindings::folio {
+        self.folio.get()
+    }
+
+    /// Whether the folio is a KSM page.
+    pub(crate) fn is_ksm(&self) -> bool {
+        // SAFETY: By the type invariant the folio is alive.
+        unsafe { bindings::folio_test_ksm(self.as_raw()) }
+    }
+
+    /// Whether any page table maps the folio.
+    pub(crate) fn is_mapped(&self) -> bool {
+        // SAFETY: By the type invariant the folio is alive.
+        unsafe { bindings::folio_mapped(self.as_raw()) }
+    }
+
+    /// How many page table entries map the folio.
+    pub(crate) fn mapcount(&self) -> i32 {
+        // SAFETY: By the type invariant the folio is alive.
+        unsafe { bindings::folio_mapcount(self.as_raw()) }
+    }
+
+    /// The page frame number of the folio's first page.
+    pub(crate) fn pfn(&self) -> usize {
+        // SAFETY: By the type invariant the folio is alive.
+        unsafe { bindings::folio_pfn(self.as_raw()) }
+    }
+
+    /// Whether the folio has exactly the references that its `mapcount` mappings, the swap cache
+    /// and one [`PinnedPage`] explain: nobody else can be reading or writing it.
+    ///
+    /// Holds until a page table entry can be followed to the folio again.
+    pub(crate) fn has_no_other_user(&self, _lock: &LockedFolio<'_>) -> bool {
+        // SAFETY: By the type invariant the folio is alive; its lock is held, so that it does not
+        // enter or leave the swap cache.
+        unsafe {
+            let cached = i32::from(bindings::folio_test_swapcache(self.as_raw()));
+            self.mapcount() + 1 + cached == bindings::folio_ref_count(self.as_raw())
+        }
+    }
+
+    /// Takes the folio's lock; sleeps until it is free.
+    pub(crate) fn lock(&self) -> LockedFolio<'_> {
+        // SAFETY: By the type invariant the folio is alive.
+        unsafe { bindings::folio_lock(self.as_raw()) };
+        // INVARIANT: The lock was just taken.
+        LockedFolio {
+            folio: self,
+            _nts: NotThreadSafe,
+        }
+    }
+
+    /// Takes the folio's lock if it is free.
+    pub(crate) fn try_lock(&self) -> Option<LockedFolio<'_>> {
+        // SAFETY: By the type invariant the folio is alive.
+        let locked = unsafe { bindings::folio_trylock(self.as_raw()) };
+        // INVARIANT: The lock was just taken.
+        locked.then_some(LockedFolio {
+            folio: self,
+            _nts: NotThreadSafe,
+        })
+    }
+}
+
+/// A folio whose lock is held.
+///
+/// # Invariants
+///
+/// This guard owns the lock of `folio`.
+pub(crate) struct LockedFolio<'a> {
+    folio: &'a Folio,
+    _nts: NotThreadSafe,
+}
+
+impl<'a> LockedFolio<'a> {
+    /// The folio, for as long as it would live without its lock.
+    pub(crate) fn folio(&self) -> &'a Folio {
+        self.folio
+    }
+}
+
+impl Drop for LockedFolio<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the lock is held.
+        unsafe { bindings::folio_unlock(self.folio.as_raw()) };
+    }
+}
+
+/// A page that cannot go away, within a folio of any size.
+///
+/// # Invariants
+///
+/// `page` is a page of user memory, and this object owns one reference to its folio.
+pub(crate) struct PinnedPage {
+    page: NonNull<bindings::page>,
+}
+
+// SAFETY: A reference to a folio may be dropped by any thread.
+unsafe impl Send for PinnedPage {}
+
+impl PinnedPage {
+    /// # Safety
+    ///
+    /// `page` must be a page of user memory, and the caller must own a reference to its folio,
+    /// which it gives up.
+    pub(crate) unsafe fn from_raw(page: NonNull<bindings::page>) -> Self {
+        // INVARIANT: The caller vouches for it.
+        Self { page }
+    }
+
+    pub(crate) fn as_raw(&self) -> *mut bindings::page {
+        self.page.as_ptr()
+    }
+
+    /// The folio that the page is part of.
+    pub(crate) fn folio(&self) -> &Folio {
+        // SAFETY: By the type invariant the page has a folio, to which a reference is held for as
+        // long as `self` is borrowed.
+        unsafe { Folio::from_raw(bindings::page_folio(self.as_raw())) }
+    }
+
+    /// A checksum of the page's content, of which every bit depends on `seed`.
+    ///
+    /// A writer may be at work meanwhile; then it is a checksum of something.
+    pub(crate) fn checksum(&self, seed: u64) -> u32 {
+        // SAFETY: By the type invariant the page is alive; the mapping is undone before returning,
+        // by the same thread, and is as long as a page.
+        let sum = unsafe {
+            let content = bindings::kmap_local_page(self.as_raw());
+            let sum = bindings::xxh64(content, PAGE_SIZE, seed);
+            bindings::kunmap_local(content);
+            sum
+        };
+        (sum >> 32) as u32
+    }
+
+    /// Compares the bytes of two pages.
+    pub(crate) fn compare(&self, other: &PinnedPage) -> Ordering {
+        // SAFETY: By the type invariant both pages are alive.
+        unsafe { bindings::ksm_memcmp_pages(self.as_raw(), other.as_raw()) }.cmp(&0)
+    }
+
+    /// Locks the page's folio after splitting it into single pages if it has more than one.
+    ///
+    /// Gives up if the lock is taken, or if somebody else uses the large folio.
+    pub(crate) fn try_lock_single(&self) -> Option<LockedFolio<'_>> {
+        let whole = self.folio().try_lock()?;
+        // SAFETY: By the type invariant the folio is alive.
+        if !unsafe { bindings::folio_test_large(whole.folio.as_raw()) } {
+            return Some(whole);
+        }
+        // SAFETY: The folio is locked, and this object owns the one reference that the caller of
+        // split_huge_page() must have.
+        if unsafe { bindings::ksm_split_huge_page(self.as_raw()) } != 0 {
+            return None;
+        }
+        // The split has moved our lock, as our reference, to the folio that is now the page alone.
+        mem::forget(whole);
+        // INVARIANT: See above.
+        Some(LockedFolio {
+            folio: self.folio(),
+            _nts: NotThreadSafe,
+        })
+    }
+}
+
+impl Drop for PinnedPage {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant this object owns a reference.
+        unsafe { bindings::folio_put(bindings::page_folio(self.as_raw())) };
+    }
+}

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The tie between a KSM folio and its stable node.
+//!
+//! The `mapping` of a KSM folio points to its node's [`Anchor`], and the anchor names the folio by
+//! page frame number without a reference: reclaim may free the folio at any time. So whoever comes
+//! from the node takes a speculative reference and then looks whether the folio still points back;
+//! if not, the node is stale.
+//!
+//! # Invariants
+//!
+//! A folio points to an anchor only between [`bind`] and the folio's end, [`KsmFolio::release`] or
+//! migration, and in that time the anchor is not freed: [`OwnedAnchor`] sees to it when dropped.
+
+use crate::{
+    mm::folio::{
+        Folio,
+        LockedFolio,
+        PinnedPage, //
+    },
+    pool::Handle,
+    stable_node::{
+        Mapping,
+        StableNode, //
+    }, //
+};
+use core::{
+    cell::UnsafeCell,
+    ops::Deref,
+    ptr::NonNull, //
+};
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        barrier::{
+            smp_mb,
+            Read,
+            Write, //
+        }, //
+    }, //
+};
+
+/// No folio has this page frame number.
+const UNBOUND: usize = usize::MAX;
+
+/// A stable node as seen from its folio.
+///
+/// Aligned so that the flags in the low bits of a `mapping` have room.
+#[repr(align(8))]
+pub(crate) struct Anchor {
+    pfn: Atomic<usize>,
+    node: Handle<StableNode>,
+    /// The mappings of the folio; guarded by the folio's lock. See [`KsmFolio`].
+    mappings: UnsafeCell<KVec<Mapping>>,
+}
+
+// SAFETY: `mappings` is touched only by who holds the lock of the folio that points here, or by the
+// owner when none does.
+unsafe impl Sync for Anchor {}
+
+/// There is no folio any more that points to a node.
+pub(crate) struct Stale;
+
+impl Anchor {
+    /// The node's name in the arena of `ksmd`.
+    pub(crate) fn node(&self) -> Handle<StableNode> {
+        self.node
+    }
+
+    /// The page frame number of the folio, which may have been freed or migrated since.
+    pub(crate) fn pfn(&self) -> usize {
+        self.pfn.load(Relaxed)
+    }
+
+    /// Takes a reference to the node's folio.
+    pub(crate) fn page(&self) -> Result<PinnedPage, Stale> {
+        loop {
+            let pfn = self.pfn();
+            if pfn == UNBOUND {
+                return Err(Stale);
+            }
+            if let Some(page) = self.peep(pfn) {
+                return Ok(page);
+            }
+            // Pairs with the barrier in `migrate`: who sees that the old folio does not point here
+            // any more also sees the new page frame number.
+            smp_mb(Read);
+            if self.pfn() == pfn {
+                return Err(Stale);
+            }
+        }
+    }
+
+    /// Calls `f` with the node's folio while its lock is held; sleeps.
+    pub(crate) fn with_folio<R>(&self, f: impl FnOnce(KsmFolio<'_>) -> R) -> Result<R, Stale> {
+        loop {
+            let page = self.page()?;
+            let locked = page.folio().lock();
+            if self.is_target_of(page.folio()) {
+                // INVARIANT: The lock is held for as long as `f` runs, and the folio points here.
+                return Ok(f(KsmFolio {
+                    folio: locked.folio(),
+                    anchor: self,
+                }));
+            }
+        }
+    }
+
+    fn peep(&self, pfn: usize) -> Option<PinnedPage> {
+        // SAFETY: The page frame number was that of a folio; memory that goes offline is first
+        // searched for nodes. What is read from the folio is checked once it cannot be freed.
+        let folio = unsafe { Folio::from_raw(bindings::pfn_folio(pfn)) };
+        if !self.is_target_of(folio) {
+            return None;
+        }
+        // SAFETY: As above.
+        while !unsafe { bindings::folio_try_get(folio.as_raw()) } {
+            // No references: the folio is being freed, and the node stale; but in the swap cache,
+            // migration may have frozen the count for a moment.
+            // SAFETY: As above.
+            if !unsafe { bindings::folio_test_swapcache(folio.as_raw()) } {
+                return None;
+            }
+            core::hint::spin_loop();
+        }
+        // SAFETY: A KSM folio is a single page, and a reference to it was just taken.
+        let page = unsafe { PinnedPage::from_raw(NonNull::new_unchecked(folio.as_raw().cast())) };
+        self.is_target_of(page.folio()).then_some(page)
+    }
+
+    fn is_target_of(&self, folio: &Folio) -> bool {
+        // SAFETY: The folio is alive, or the pointer is only compared.
+        let mapping = unsafe { bindings::ksm_folio_mapping(folio.as_raw()) };
+        mapping == tagged(self)
+    }
+}
+
+/// What the `mapping` of a folio holds that points to `anchor`, which may be null.
+fn tagged(anchor: *const Anchor) -> *mut c_void {
+    // SAFETY: The function has no side effects.
+    let flag = unsafe { bindings::ksm_folio_mapping_flag() };
+    anchor.cast_mut().cast::<c_void>().wrapping_byte_add(flag)
+}
+
+/// The anchor that a KSM folio points to, if it has one yet.
+///
+/// # Safety
+///
+/// The folio must not be freed, migrated or released meanwhile, nor the anchor's node removed,
+/// for the duration of 'a: its lock is held, or the scan mutex and a page-table lock under which
+/// the folio is mapped.
+unsafe fn anchor_of<'a>(folio: &'a Folio) -> Option<&'a Anchor> {
+    if !folio.is_ksm() {
+        return None;
+    }
+    // SAFETY: The folio is alive.
+    let mapping = unsafe { bindings::ksm_folio_mapping(folio.as_raw()) };
+    // SAFETY: The function has no side effects.
+    let flag = unsafe { bindings::ksm_folio_mapping_flag() };
+    let anchor = mapping.wrapping_byte_sub(flag).cast::<Anchor>();
+    // SAFETY: By the invariants of this file a KSM folio points to an anchor that is not freed
+    // while it does, which the caller sees to.
+    unsafe { anchor.as_ref() }
+}
+
+/// The node of a KSM folio that is seen to be mapped.
+///
+/// `_nodes` is the arena that owns all nodes: as long as it is borrowed, none is removed.
+///
+/// # Safety
+///
+/// A page-table lock must be held under which `folio` is mapped.
+pub(crate) unsafe fn node_of_mapped(
+    folio: &Folio,
+    _nodes: &crate::pool::Pool<StableNode>,
+) -> Option<Handle<StableNode>> {
+    // SAFETY: The caller holds the page-table lock, and the nodes are not removed.
+    unsafe { anchor_of(folio) }.map(Anchor::node)
+}
+
+/// A KSM folio whose lock is held, together with the anchor it points to.
+///
+/// The lock is exclusive, so `&mut KsmFolio` is the one way to the list of mappings at a time.
+///
+/// # Invariants
+///
+/// The lock of `folio` is held for as long as this exists, and `folio` points to `anchor`.
+pub(crate) struct KsmFolio<'a> {
+    folio: &'a Folio,
+    anchor: &'a Anchor,
+}
+
+impl<'a> KsmFolio<'a> {
+    /// `None` if `folio` is not a KSM folio with a node.
+    ///
+    /// # Safety
+    ///
+    /// The caller must hold the lock of `folio` for the duration of 'a, and use no other
+    /// `KsmFolio` of it meanwhile.
+    pub(crate) unsafe fn assume_locked(folio: &'a Folio) -> Option<Self> {
+        // SAFETY: The caller holds the lock.
+        let anchor = unsafe { anchor_of(folio) }?;
+        // INVARIANT: See above.
+        Some(Self { folio, anchor })
+    }
+
+    pub(crate) fn folio(&self) -> &'a Folio {
+        self.folio
+    }
+
+    /// Where the folio is, or may be, mapped.
+    pub(crate) fn mappings(&self) -> &[Mapping] {
+        // SAFETY: By the type invariant the folio's lock is held, which guards the list.
+        unsafe { &*self.anchor.mappings.get() }
+    }
+
+    /// As [`KsmFolio::mappings`], to be changed.
+    pub(crate) fn mappings_mut(&mut self) -> &mut KVec<Mapping> {
+        // SAFETY: As in `mappings`; `&mut self` excludes others who come by this lock.
+        unsafe { &mut *self.anchor.mappings.get() }
+    }
+
+    /// Parts the folio from its node, which is stale from then on.
+    ///
+    /// Refuses as long as the folio is mapped.
+    pub(crate) fn release(self) -> Result<(), Self> {
+        if self.folio.is_mapped() {
+            return Err(self);
+        }
+        // SAFETY: The folio is alive and locked. Nothing maps it, and without a node it will not
+        // be found to be mapped again.
+        unsafe { bindings::ksm_folio_set_mapping(self.folio.as_raw(), tagged(core::ptr::null())) };
+        Ok(())
+    }
+
+    /// Lets `new` take the place of this folio.
+    ///
+    /// # Safety
+    ///
+    /// `new` must be a copy of this folio that is locked and has the same `mapping`.
+    pub(crate) unsafe fn migrate(self, new: &Folio) {
+        self.anchor.pfn.store(new.pfn(), Relaxed);
+        // Pairs with the barrier in `Anchor::page`.
+        smp_mb(Write);
+        // SAFETY: The old folio is alive and locked.
+        unsafe { bindings::ksm_folio_set_mapping(self.folio.as_raw(), tagged(core::ptr::null())) };
+    }
+}
+
+/// Makes a folio the KSM folio of a node that has had none.
+///
+/// # Safety
+///
+/// Every page table entry that maps the folio must be write-protected, and none exclusive.
+pub(crate) unsafe fn bind(locked: &LockedFolio<'_>, anchor: &Anchor) {
+    let folio = locked.folio();
+    anchor.pfn.store(folio.pfn(), Relaxed);
+    // SAFETY: The folio is alive and locked, and the caller vouches for the rest.
+    unsafe {
+        bindings::ksm_folio_set_mapping(folio.as_raw(), tagged(anchor));
+        bindings::folio_mark_accessed(folio.as_raw());
+        // Reclaim drops clean anonymous pages; this one has to be written to swap.
+        if !bindings::folio_test_dirty(folio.as_raw()) {
+            bindings::folio_mark_dirty(folio.as_raw());
+        }
+    }
+}
+
+/// The ownership of an anchor.
+///
+/// # Invariants
+///
+/// `anchor` comes from a `KBox`, and is freed by this object alone.
+pub(crate) struct OwnedAnchor {
+    anchor: NonNull<Anchor>,
+}
+
+// SAFETY: An anchor may be freed by any thread.
+unsafe impl Send for OwnedAnchor {}
+
+impl OwnedAnchor {
+    /// An anchor for `node` that no folio points to, with `mapping` as its only one.
+    pub(crate) fn new(node: Handle<StableNode>, mapping: Mapping) -> Result<Self> {
+        let mut mappings = KVec::with_capacity(2, GFP_KERNEL)?;
+        mappings.push(mapping, GFP_KERNEL)?;
+        let anchor = KBox::new(
+            Anchor {
+                pfn: Atomic::new(UNBOUND),
+                node,
+                mappings: UnsafeCell::new(mappings),
+            },
+            GFP_KERNEL,
+        )?;
+        // INVARIANT: The pointer comes from a `KBox` that is given up here.
+        Ok(Self {
+            // SAFETY: A box is never null.
+            anchor: unsafe { NonNull::new_unchecked(KBox::into_raw(anchor)) },
+        })
+    }
+
+    /// Takes the mappings out of an anchor that no folio points to.
+    pub(crate) fn into_mappings(self) -> Result<KVec<Mapping>, Self> {
+        if self.page().is_ok() {
+            return Err(self);
+        }
+        // SAFETY: No folio points to the anchor, and none ever will: only `bind` makes one, of
+        // which the owner has to be asked. So this is the only access.
+        Ok(core::mem::take(unsafe { &mut *self.mappings.get() }))
+    }
+}
+
+impl Deref for OwnedAnchor {
+    type Target = Anchor;
+
+    fn deref(&self) -> &Anchor {
+        // SAFETY: By the type invariant the anchor is alive.
+        unsafe { self.anchor.as_ref() }
+    }
+}
+
+impl Drop for OwnedAnchor {
+    fn drop(&mut self) {
+        if self.page().is_ok() {
+            // Losing these bytes is better than what a walk from the folio would find in them.
+            pr_err!("stable node dropped before its page\n");
+            return;
+        }
+        // SAFETY: By the type invariant this is the box of `new`, and no folio points to it.
+        drop(unsafe { KBox::from_raw(self.anchor.as_ptr()) });
+    }
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The two changes of a page table entry that make pages shared.
+//!
+//! Both begin by emptying the entry and flushing it from all TLBs. From then on nobody can write
+//! the page through it, nor take a new reference; a reference that was there before (O_DIRECT, a
+//! pipe, a device) shows in the count, and the entry is put back as it was.
+//!
+//! # Invariants
+//!
+//! A KSM page is mapped read-only, by every entry, and marked dirty: no byte of it changes until
+//! it is freed, and none is lost to reclaim. A page is replaced only by one that was found equal
+//! while neither could be written.
+
+use crate::mm::{
+    folio::{
+        LockedFolio,
+        PinnedPage, //
+    },
+    ksm_folio::{
+        self,
+        Anchor, //
+    },
+    notifier::with_page_invalidated,
+    pte::{
+        Pte,
+        PteGuard, //
+    },
+    vma::MergeableVma, //
+};
+use core::cmp::Ordering;
+use kernel::bindings;
+
+/// Why an entry was left as it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    /// It does not map the page any more.
+    Changed,
+    /// Somebody else uses the page.
+    InUse,
+    /// The pages are not equal.
+    Different,
+}
+
+/// Makes the page that `address` maps the KSM page of the node of `anchor`.
+///
+/// `locked` is the lock of that page.
+pub(crate) fn make_ksm(
+    vma: &MergeableVma<'_>,
+    address: usize,
+    locked: &LockedFolio<'_>,
+    anchor: &Anchor,
+) -> Result<(), Refusal> {
+    with_page_invalidated(vma, address, || write_protect(vma, address, locked))?;
+    // SAFETY: The entry was just write-protected. If there are others, they are so since the fork
+    // that made them.
+    unsafe { ksm_folio::bind(locked, anchor) };
+    Ok(())
+}
+
+/// Makes `address` map the page of `target` instead of the page whose lock is `old`.
+pub(crate) fn replace(
+    vma: &MergeableVma<'_>,
+    address: usize,
+    page: &PinnedPage,
+    old: &LockedFolio<'_>,
+    target: &KsmPage,
+) -> Result<(), Refusal> {
+    with_page_invalidated(vma, address, || {
+        let mut entry = entry_of(vma, address, old)?;
+        let was = entry.clear_flush();
+        let allowed = check_users(vma, was, old)
+            .and_then(|()| match page.compare(&target.0) {
+                Ordering::Equal => Ok(()),
+                _ => Err(Refusal::Different),
+            })
+            .and_then(|()| give_up_exclusivity(old));
+        match allowed {
+            Ok(()) => swap_pages(vma, address, &mut entry, was, old, target),
+            // SAFETY: The entry still has its reference and reverse mapping.
+            Err(_) => unsafe { entry.set(was) },
+        }
+        allowed
+    })
+}
+
+/// A KSM page: its content does not change as long as the reference is held.
+pub(crate) struct KsmPage(PinnedPage);
+
+impl KsmPage {
+    /// Takes the page of a node.
+    pub(crate) fn of(anchor: &Anchor) -> Result<Self, ksm_folio::Stale> {
+        anchor.page().map(Self)
+    }
+}
+
+fn entry_of<'a>(
+    vma: &'a MergeableVma<'a>,
+    address: usize,
+    locked: &LockedFolio<'_>,
+) -> Result<PteGuard<'a>, Refusal> {
+    PteGuard::lock(vma, address)
+        .filter(|entry| entry.get().maps(locked.folio()))
+        .ok_or(Refusal::Changed)
+}
+
+/// Whether the page of `locked` is marked as belonging to one page table entry alone.
+fn is_exclusive(locked: &LockedFolio<'_>) -> bool {
+    // SAFETY: The folio is alive, and a single page.
+    unsafe { bindings::ksm_page_anon_exclusive(locked.folio().as_raw().cast()) }
+}
+
+/// Whether the page could be written through the entry `pte`, or could a moment ago.
+fn may_be_written(vma: &MergeableVma<'_>, pte: Pte, locked: &LockedFolio<'_>) -> bool {
+    pte.is_writable()
+        || pte.is_dirty()
+        || is_exclusive(locked)
+        // SAFETY: The mm is alive.
+        || unsafe { bindings::mm_tlb_flush_pending(vma.mm_raw()) }
+}
+
+/// A page that cannot be written may have any number of readers.
+fn check_users(vma: &MergeableVma<'_>, was: Pte, locked: &LockedFolio<'_>) -> Result<(), Refusal> {
+    if !may_be_written(vma, was, locked) || locked.folio().has_no_other_user(locked) {
+        Ok(())
+    } else {
+        Err(Refusal::InUse)
+    }
+}
+
+/// Takes the mark of exclusivity from a page whose entry is empty; refuses if the page is pinned.
+fn give_up_exclusivity(locked: &LockedFolio<'_>) -> Result<(), Refusal> {
+    let folio = locked.folio().as_raw();
+    // SAFETY: The folio is alive and a single page, and its page table entry has been cleared and
+    // flushed.
+    if is_exclusive(locked)
+        && unsafe { bindings::folio_try_share_anon_rmap_pte(folio, folio.cast()) } != 0
+    {
+        return Err(Refusal::InUse);
+    }
+    Ok(())
+}
+
+fn mark_dirty_if(was: Pte, locked: &LockedFolio<'_>) {
+    if was.is_dirty() {
+        // SAFETY: The folio is alive and locked.
+        unsafe { bindings::folio_mark_dirty(locked.folio().as_raw()) };
+    }
+}
+
+fn write_protect(
+    vma: &MergeableVma<'_>,
+    address: usize,
+    locked: &LockedFolio<'_>,
+) -> Result<(), Refusal> {
+    let mut entry = entry_of(vma, address, locked)?;
+    if !may_be_written(vma, entry.get(), locked) {
+        return Ok(());
+    }
+    let was = entry.clear_flush();
+    let allowed = check_users(vma, was, locked).and_then(|()| give_up_exclusivity(locked));
+    let now = match allowed {
+        Ok(()) => {
+            mark_dirty_if(was, locked);
+            was.write_protected()
+        }
+        Err(_) => was,
+    };
+    // SAFETY: The entry still has its reference and reverse mapping.
+    unsafe { entry.set(now) };
+    allowed
+}
+
+/// Fills the empty `entry` with the target in place of the old page.
+fn swap_pages(
+    vma: &MergeableVma<'_>,
+    address: usize,
+    entry: &mut PteGuard<'_>,
+    was: Pte,
+    old: &LockedFolio<'_>,
+    target: &KsmPage,
+) {
+    mark_dirty_if(was, old);
+    let new = target.0.folio().as_raw();
+    let old = old.folio().as_raw();
+    // SAFETY: Both folios are alive, and single pages. The new one gets a reference and a reverse
+    // mapping for the entry, before it is set; the old one gives up those that it had.
+    unsafe {
+        bindings::folio_get(new);
+        bindings::ksm_folio_add_rmap(new, vma.as_raw(), address);
+        entry.set(Pte(bindings::ksm_mk_pte(
+            target.0.as_raw(),
+            vma.as_raw(),
+            was.0,
+        )));
+        bindings::ksm_folio_remove_rmap(old, vma.as_raw());
+        if !bindings::folio_mapped(old) {
+            bindings::ksm_folio_free_swap(old);
+        }
+        bindings::folio_put(old);
+    }
+}

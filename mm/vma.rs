@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Areas of memory that were advised to be mergeable.
+//!
+//! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
+
+use crate::mm::anon_vma::AnonVma;
+use core::{
+    ops::Range,
+    ptr::NonNull, //
+};
+use kernel::{
+    bindings,
+    mm::virt::{
+        flags,
+        VmaRef, //
+    }, //
+};
+
+/// A vma with `VM_MERGEABLE` set.
+#[derive(Clone, Copy)]
+pub(crate) struct AdvisedVma<'a> {
+    vma: &'a VmaRef,
+}
+
+impl<'a> AdvisedVma<'a> {
+    /// `None` if the vma was not advised.
+    pub(crate) fn new(vma: &'a VmaRef) -> Option<Self> {
+        (vma.flags() & flags::MERGEABLE != 0).then_some(Self { vma })
+    }
+
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.vma.start()..self.vma.end()
+    }
+
+    /// `None` if the vma has not had an anonymous page yet.
+    pub(crate) fn populated(self) -> Option<MergeableVma<'a>> {
+        // SAFETY: The mmap lock is held by the invariant of `VmaRef`; a vma's anon_vma is set once,
+        // perhaps right now by a page fault, and stays for as long as the lock is held.
+        let anon_vma = unsafe { (&raw const (*self.vma.as_ptr()).anon_vma).read_volatile() };
+        // INVARIANT: The pointer was just read from the vma.
+        Some(MergeableVma {
+            vma: self.vma,
+            anon_vma: NonNull::new(anon_vma)?,
+        })
+    }
+}
+
+/// An advised vma that may have anonymous pages.
+///
+/// # Invariants
+///
+/// `anon_vma` is that of `vma`.
+pub(crate) struct MergeableVma<'a> {
+    vma: &'a VmaRef,
+    anon_vma: NonNull<bindings::anon_vma>,
+}
+
+impl MergeableVma<'_> {
+    pub(crate) fn as_raw(&self) -> *mut bindings::vm_area_struct {
+        self.vma.as_ptr()
+    }
+
+    pub(crate) fn vma(&self) -> &VmaRef {
+        self.vma
+    }
+
+    /// The vma's address space.
+    pub(crate) fn mm_raw(&self) -> *mut bindings::mm_struct {
+        // SAFETY: The vma is alive by the invariant of `VmaRef`.
+        unsafe { (*self.as_raw()).vm_mm }
+    }
+
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.vma.start()..self.vma.end()
+    }
+
+    /// A reference to the vma's anon_vma.
+    pub(crate) fn anon_vma(&self) -> AnonVma {
+        // SAFETY: A vma holds its anon_vma, and the mmap lock holds the vma.
+        unsafe { AnonVma::get(self.anon_vma) }
+    }
+
+    /// The index under which the page at `address` stands in the anon_vma's tree of vmas.
+    pub(crate) fn linear_index(&self, address: usize) -> usize {
+        // SAFETY: The vma is alive by the invariant of `VmaRef`; any address will do.
+        unsafe { bindings::linear_anon_page_index(self.as_raw(), address) }
+    }
+}

@@ -1,0 +1,596 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Red-black trees over the values of a [`Pool`].
+//!
+//! `lib/rbtree.c` links nodes by pointer: 24 bytes a node, and a tree that cannot be walked in safe
+//! code. Here a link is a [`Handle`], a node's three links with its colour take 12 bytes, and an
+//! index into the arena stands where a pointer would be followed.
+//!
+//! # Invariants
+//!
+//! In a tree, seen from each node: no red node has a red child; every way down to a missing child
+//! passes the same number of black nodes; a child's parent link names the node. A node is in at
+//! most one tree. The KUnit suite checks them after each change.
+
+#![deny(unsafe_code)]
+
+use crate::pool::{
+    raw_or_zero,
+    Handle,
+    Pool, //
+};
+use core::marker::PhantomData;
+
+/// Which child of a node is meant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Left = 0,
+    Right = 1,
+}
+
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Side::Left => Side::Right,
+            Side::Right => Side::Left,
+        }
+    }
+}
+
+/// A node's place in its tree; meaningless outside of one.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Links {
+    /// The parent's handle or zero, times two; the lowest bit is set in a red node.
+    parent_and_red: u32,
+    child: [u32; 2],
+}
+
+impl Links {
+    /// Undoes [`Links::into_words`].
+    #[inline]
+    pub(crate) fn from_words([parent_and_red, left, right]: [u32; 3]) -> Self {
+        Self {
+            parent_and_red,
+            child: [left, right],
+        }
+    }
+
+    /// The links as they may be kept where other things are kept outside of a tree.
+    #[inline]
+    pub(crate) fn into_words(self) -> [u32; 3] {
+        let [left, right] = self.child;
+        [self.parent_and_red, left, right]
+    }
+}
+
+/// What a value must offer to stand in a tree.
+pub(crate) trait TreeNode: Default {
+    /// The links last set.
+    fn links(&self) -> Links;
+    /// Keeps `links`.
+    fn set_links(&mut self, links: Links);
+}
+
+/// Where what is sought lies, seen from a node.
+pub(crate) enum Verdict {
+    /// On the left.
+    Before,
+    /// Here.
+    Match,
+    /// On the right.
+    After,
+    /// The node is of no use: end the search here.
+    Stop,
+}
+
+/// How a search ended.
+pub(crate) enum Descent<T> {
+    /// At the node that the comparison called a match.
+    Found(Handle<T>),
+    /// At a missing child, where the sought node would stand.
+    Vacant(Vacancy<T>),
+    /// At the node for which the comparison said [`Verdict::Stop`].
+    Stopped(Handle<T>),
+}
+
+/// A place for a new node; good until the tree changes.
+pub(crate) struct Vacancy<T> {
+    parent: Option<(Handle<T>, Side)>,
+}
+
+/// A red-black tree.
+pub(crate) struct Root<T> {
+    top: u32,
+    _nodes: PhantomData<fn() -> T>,
+}
+
+impl<T> Root<T> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            top: 0,
+            _nodes: PhantomData,
+        }
+    }
+
+    fn top(&self) -> Option<Handle<T>> {
+        Handle::from_raw(self.top)
+    }
+}
+
+impl<T: TreeNode> Root<T> {
+    /// Goes down as `verdict` says.
+    #[inline]
+    pub(crate) fn descend(
+        &self,
+        pool: &Pool<T>,
+        mut verdict: impl FnMut(Handle<T>, &T) -> Verdict,
+    ) -> Descent<T> {
+        let mut parent = None;
+        let mut next = self.top();
+        while let Some(node) = next {
+            let value = &pool[node];
+            let side = match verdict(node, value) {
+                Verdict::Before => Side::Left,
+                Verdict::After => Side::Right,
+                Verdict::Match => return Descent::Found(node),
+                Verdict::Stop => return Descent::Stopped(node),
+            };
+            parent = Some((node, side));
+            next = Handle::from_raw(value.links().child[side as usize]);
+        }
+        Descent::Vacant(Vacancy { parent })
+    }
+
+    /// Puts `node` where a search ended.
+    pub(crate) fn insert(&mut self, pool: &mut Pool<T>, at: Vacancy<T>, node: Handle<T>) {
+        let mut tree = Editor { root: self, pool };
+        tree.edit(node, |links| *links = Links::default());
+        match at.parent {
+            Some((parent, side)) => tree.attach(parent, side, Some(node)),
+            None => tree.root.top = node.raw(),
+        }
+        tree.set_red(node, true);
+        tree.settle_red(node);
+    }
+
+    /// Takes `node`, which is in this tree, out of it.
+    pub(crate) fn remove(&mut self, pool: &mut Pool<T>, node: Handle<T>) {
+        let mut tree = Editor { root: self, pool };
+        let gap = tree.cut_out(node);
+        if gap.black_is_missing {
+            tree.settle_missing_black(gap.child, gap.parent);
+        }
+    }
+
+    /// Puts `new` exactly where `old` stands.
+    pub(crate) fn replace(&mut self, pool: &mut Pool<T>, old: Handle<T>, new: Handle<T>) {
+        let mut tree = Editor { root: self, pool };
+        let links = tree.pool[old].links();
+        tree.replace_below_parent(old, Some(new));
+        tree.pool[new].set_links(links);
+        for side in [Side::Left, Side::Right] {
+            let child = tree.child(new, side);
+            tree.attach(new, side, child);
+        }
+    }
+}
+
+/// What [`Editor::cut_out`] leaves to be mended.
+struct Gap<T> {
+    child: Option<Handle<T>>,
+    parent: Option<Handle<T>>,
+    black_is_missing: bool,
+}
+
+/// A tree that is being changed.
+struct Editor<'a, T> {
+    root: &'a mut Root<T>,
+    pool: &'a mut Pool<T>,
+}
+
+impl<T: TreeNode> Editor<'_, T> {
+    fn edit(&mut self, node: Handle<T>, change: impl FnOnce(&mut Links)) {
+        let value = &mut self.pool[node];
+        let mut links = value.links();
+        change(&mut links);
+        value.set_links(links);
+    }
+
+    fn parent(&self, node: Handle<T>) -> Option<Handle<T>> {
+        Handle::from_raw(self.pool[node].links().parent_and_red >> 1)
+    }
+
+    fn child(&self, node: Handle<T>, side: Side) -> Option<Handle<T>> {
+        Handle::from_raw(self.pool[node].links().child[side as usize])
+    }
+
+    fn is_red(&self, node: Option<Handle<T>>) -> bool {
+        node.is_some_and(|node| self.pool[node].links().parent_and_red & 1 != 0)
+    }
+
+    fn set_red(&mut self, node: Handle<T>, red: bool) {
+        self.edit(node, |links| {
+            links.parent_and_red = links.parent_and_red & !1 | u32::from(red);
+        });
+    }
+
+    fn set_parent(&mut self, node: Handle<T>, parent: Option<Handle<T>>) {
+        self.edit(node, |links| {
+            links.parent_and_red = raw_or_zero(parent) << 1 | links.parent_and_red & 1;
+        });
+    }
+
+    /// Makes `child` the child of `parent` on `side`.
+    fn attach(&mut self, parent: Handle<T>, side: Side, child: Option<Handle<T>>) {
+        self.edit(parent, |links| {
+            links.child[side as usize] = raw_or_zero(child);
+        });
+        if let Some(child) = child {
+            self.set_parent(child, Some(parent));
+        }
+    }
+
+    fn side_of(&self, parent: Handle<T>, child: Option<Handle<T>>) -> Side {
+        if self.child(parent, Side::Left) == child {
+            Side::Left
+        } else {
+            Side::Right
+        }
+    }
+
+    fn replace_below_parent(&mut self, old: Handle<T>, new: Option<Handle<T>>) {
+        match self.parent(old) {
+            Some(parent) => self.attach(parent, self.side_of(parent, Some(old)), new),
+            None => {
+                self.root.top = raw_or_zero(new);
+                if let Some(new) = new {
+                    self.set_parent(new, None);
+                }
+            }
+        }
+    }
+
+    /// Turns the edge between `node` and its child on the other side, which comes to stand above.
+    fn rotate(&mut self, node: Handle<T>, towards: Side) {
+        let away = towards.other();
+        let Some(up) = self.child(node, away) else {
+            return;
+        };
+        let inner = self.child(up, towards);
+        self.replace_below_parent(node, Some(up));
+        self.attach(node, away, inner);
+        self.attach(up, towards, Some(node));
+    }
+
+    /// Ends the conflict of a red `node` with a parent that may be red too.
+    fn settle_red(&mut self, mut node: Handle<T>) {
+        while let Some(parent) = self.parent(node).filter(|p| self.is_red(Some(*p))) {
+            // The top is black, so a red parent has a parent.
+            let Some(grand) = self.parent(parent) else {
+                break;
+            };
+            let side = self.side_of(grand, Some(parent));
+            let uncle = self.child(grand, side.other());
+            if let Some(uncle) = uncle.filter(|u| self.is_red(Some(*u))) {
+                self.set_red(parent, false);
+                self.set_red(uncle, false);
+                self.set_red(grand, true);
+                node = grand;
+                continue;
+            }
+            if self.side_of(parent, Some(node)) != side {
+                self.rotate(parent, side);
+            }
+            if let Some(up) = self.child(grand, side) {
+                self.set_red(up, false);
+            }
+            self.set_red(grand, true);
+            self.rotate(grand, side.other());
+            break;
+        }
+        if let Some(top) = self.root.top() {
+            self.set_red(top, false);
+        }
+    }
+
+    fn leftmost(&self, mut node: Handle<T>) -> Handle<T> {
+        while let Some(left) = self.child(node, Side::Left) {
+            node = left;
+        }
+        node
+    }
+
+    /// Takes `node` out and says where black may be missing.
+    fn cut_out(&mut self, node: Handle<T>) -> Gap<T> {
+        match (self.child(node, Side::Left), self.child(node, Side::Right)) {
+            (Some(left), Some(right)) => self.cut_out_inner(node, left, right),
+            (left, right) => {
+                let gap = Gap {
+                    child: left.or(right),
+                    parent: self.parent(node),
+                    black_is_missing: !self.is_red(Some(node)),
+                };
+                self.replace_below_parent(node, gap.child);
+                gap
+            }
+        }
+    }
+
+    /// Takes out a `node` with two children: its successor takes its place and colour.
+    fn cut_out_inner(&mut self, node: Handle<T>, left: Handle<T>, right: Handle<T>) -> Gap<T> {
+        let next = self.leftmost(right);
+        let child = self.child(next, Side::Right);
+        let black_is_missing = !self.is_red(Some(next));
+        let parent = if next == right {
+            next
+        } else {
+            let parent = self.parent(next).unwrap_or(right);
+            self.attach(parent, Side::Left, child);
+            self.attach(next, Side::Right, Some(right));
+            parent
+        };
+        let red = self.is_red(Some(node));
+        self.replace_below_parent(node, Some(next));
+        self.attach(next, Side::Left, Some(left));
+        self.set_red(next, red);
+        Gap {
+            child,
+            parent: Some(parent),
+            black_is_missing,
+        }
+    }
+
+    /// Mends the tree where the ways through `node`, a child of `parent`, lack a black node.
+    fn settle_missing_black(&mut self, mut node: Option<Handle<T>>, mut parent: Option<Handle<T>>) {
+        while let Some(above) = parent.filter(|_| !self.is_red(node)) {
+            let side = self.side_of(above, node);
+            let Some(sibling) = self.black_sibling(above, side) else {
+                break;
+            };
+            let near = self.child(sibling, side);
+            let far = self.child(sibling, side.other());
+            if !self.is_red(near) && !self.is_red(far) {
+                self.set_red(sibling, true);
+                node = Some(above);
+                parent = self.parent(above);
+                continue;
+            }
+            self.borrow_black(above, sibling, side);
+            return;
+        }
+        if let Some(node) = node {
+            self.set_red(node, false);
+        }
+    }
+
+    /// The other child of `above`, after making sure that it is black.
+    fn black_sibling(&mut self, above: Handle<T>, side: Side) -> Option<Handle<T>> {
+        let sibling = self.child(above, side.other())?;
+        if !self.is_red(Some(sibling)) {
+            return Some(sibling);
+        }
+        self.set_red(sibling, false);
+        self.set_red(above, true);
+        self.rotate(above, side);
+        self.child(above, side.other())
+    }
+
+    /// Ends the lack of black on `side` of `above` with the red child that `sibling` has.
+    fn borrow_black(&mut self, above: Handle<T>, mut sibling: Handle<T>, side: Side) {
+        if !self.is_red(self.child(sibling, side.other())) {
+            if let Some(near) = self.child(sibling, side) {
+                self.set_red(near, false);
+                self.set_red(sibling, true);
+                self.rotate(sibling, side.other());
+                sibling = near;
+            }
+        }
+        let red = self.is_red(Some(above));
+        self.set_red(sibling, red);
+        self.set_red(above, false);
+        if let Some(far) = self.child(sibling, side.other()) {
+            self.set_red(far, false);
+        }
+        self.rotate(above, side);
+    }
+}
+
+/// Checks for the KUnit suites of all trees.
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) mod check {
+    use super::*;
+
+    /// How many nodes the tree has, if the invariants of the module hold and `in_order`, called
+    /// for neighbours, always says yes.
+    pub(crate) fn count_nodes<T: TreeNode>(
+        root: &Root<T>,
+        pool: &Pool<T>,
+        in_order: impl Fn(&T, &T) -> bool,
+    ) -> Option<usize> {
+        let mut survey = Survey {
+            pool,
+            nodes: 0,
+            last: None,
+            in_order,
+        };
+        if let Some(top) = root.top() {
+            if pool[top].links().parent_and_red != 0 {
+                return None;
+            }
+        }
+        survey.black_height(root.top())?;
+        Some(survey.nodes)
+    }
+
+    struct Survey<'a, T, F> {
+        pool: &'a Pool<T>,
+        nodes: usize,
+        last: Option<Handle<T>>,
+        in_order: F,
+    }
+
+    impl<T: TreeNode, F: Fn(&T, &T) -> bool> Survey<'_, T, F> {
+        fn black_height(&mut self, node: Option<Handle<T>>) -> Option<usize> {
+            let Some(node) = node else {
+                return Some(0);
+            };
+            let links = self.pool[node].links();
+            let red = links.parent_and_red & 1;
+            for child in links.child.map(Handle::from_raw).into_iter().flatten() {
+                let below = self.pool[child].links().parent_and_red;
+                if below >> 1 != node.raw() || below & red != 0 {
+                    return None;
+                }
+            }
+            let left = self.black_height(Handle::from_raw(links.child[0]))?;
+            if let Some(last) = self.last {
+                if !(self.in_order)(&self.pool[last], &self.pool[node]) {
+                    return None;
+                }
+            }
+            self.last = Some(node);
+            self.nodes += 1;
+            let right = self.black_height(Handle::from_raw(links.child[1]))?;
+            (left == right).then_some(left + 1 - red as usize)
+        }
+    }
+}
+
+#[kernel::macros::kunit_tests(ksm_rs_rbtree)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use kernel::prelude::*;
+
+    #[derive(Default)]
+    struct Number {
+        links: Links,
+        value: u32,
+    }
+
+    impl TreeNode for Number {
+        fn links(&self) -> Links {
+            self.links
+        }
+
+        fn set_links(&mut self, links: Links) {
+            self.links = links;
+        }
+    }
+
+    struct Fixture {
+        pool: Pool<Number>,
+        root: Root<Number>,
+        members: KVec<Handle<Number>>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            Self {
+                pool: Pool::new(),
+                root: Root::new(),
+                members: KVec::new(),
+            }
+        }
+
+        fn add(&mut self, value: u32) -> Result {
+            let number = Number {
+                value,
+                ..Number::default()
+            };
+            let node = self.pool.insert(number, GFP_KERNEL)?;
+            let at = self.root.descend(&self.pool, |_, n| match value < n.value {
+                true => Verdict::Before,
+                false => Verdict::After,
+            });
+            if let Descent::Vacant(at) = at {
+                self.root.insert(&mut self.pool, at, node);
+            }
+            self.members.push(node, GFP_KERNEL)?;
+            Ok(())
+        }
+
+        fn take(&mut self, index: usize) -> Result {
+            let last = self.members.len() - 1;
+            self.members.swap(index, last);
+            if let Some(node) = self.members.pop() {
+                self.root.remove(&mut self.pool, node);
+                self.pool.remove(node);
+            }
+            Ok(())
+        }
+
+        fn is_sound(&self) -> bool {
+            let nodes = check::count_nodes(&self.root, &self.pool, |a, b| a.value <= b.value);
+            nodes == Some(self.members.len())
+        }
+    }
+
+    #[test]
+    fn ascending_descending_and_equal_values() -> Result {
+        for step in [|n: u32| n, |n| 1000 - n, |_| 5] {
+            let mut tree = Fixture::new();
+            for n in 0..200 {
+                tree.add(step(n))?;
+                assert!(tree.is_sound());
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn removal_in_any_order() -> Result {
+        let mut random = Random::new(1);
+        for first in [true, false] {
+            let mut tree = Fixture::new();
+            for n in 0..150 {
+                tree.add(n)?;
+            }
+            while !tree.members.is_empty() {
+                let index = match first {
+                    true => 0,
+                    false => random.below(tree.members.len()),
+                };
+                tree.take(index)?;
+                assert!(tree.is_sound());
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn random_changes() -> Result {
+        let mut random = Random::new(2);
+        let mut tree = Fixture::new();
+        for _ in 0..4000 {
+            if tree.members.is_empty() || random.below(100) < 53 {
+                tree.add(random.below(64) as u32)?;
+            } else {
+                tree.take(random.below(tree.members.len()))?;
+            }
+            assert!(tree.is_sound());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_replacement_takes_over_all_links() -> Result {
+        let mut tree = Fixture::new();
+        for n in 0..60 {
+            tree.add(n)?;
+        }
+        for index in 0..60 {
+            let old = tree.members[index];
+            let number = Number {
+                value: tree.pool[old].value,
+                ..Number::default()
+            };
+            let new = tree.pool.insert(number, GFP_KERNEL)?;
+            tree.root.replace(&mut tree.pool, old, new);
+            tree.pool.remove(old);
+            tree.members[index] = new;
+            assert!(tree.is_sound());
+        }
+        Ok(())
+    }
+}

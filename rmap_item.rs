@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is known of one page of one address space, and the list of these, ordered by address, that
+//! each tracked address space has.
+//!
+//! The list is not in sync with the address space: an item may name a page, or a vma, that is long
+//! gone. When the scan, which goes through both in the order of addresses, passes an item that it
+//! has met no page for, the item is collected.
+
+#![deny(unsafe_code)]
+
+use crate::{
+    forest::Keyed,
+    pool::{
+        raw_or_zero,
+        Handle,
+        Pool, //
+    },
+    rbtree::{
+        Links,
+        TreeNode, //
+    },
+    slots::MmSlot,
+    stable_node::StableNode, //
+};
+use kernel::{
+    page::PAGE_SHIFT,
+    sync::Arc, //
+};
+
+/// The number of a full scan, of which only the lowest bits are kept.
+///
+/// Each item is met or collected in every scan, so a number that comes again is no danger.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Pass(u8);
+
+impl Pass {
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
+/// Where an item stands, beside its list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// In no tree: new, or its page changes too often.
+    Nowhere,
+    /// In the unstable tree of that scan, which may have been forgotten since.
+    Unstable(Pass),
+    /// Its page is merged: the mapping with this index of a stable node.
+    Stable(Handle<StableNode>, u32),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Kind {
+    #[default]
+    Nowhere,
+    Unstable,
+    Stable,
+}
+
+/// The metadata of one page: 32 bytes, two to a cache line.
+#[derive(Default)]
+pub(crate) struct RmapItem {
+    /// The number of the virtual page, in two parts so that the rest finds room in one word.
+    page_low: u32,
+    page_high: u16,
+    kind: Kind,
+    pass: Pass,
+    mm: u32,
+    next: u32,
+    checksum: u32,
+    /// The links in the unstable tree, or the node and index of a merged page.
+    words: [u32; 3],
+}
+
+const _: () = assert!(core::mem::size_of::<RmapItem>() == 32);
+
+impl RmapItem {
+    /// An item for the page at `address`.
+    pub(crate) fn new(mm: Handle<TrackedMm>, address: usize) -> Self {
+        let page = address >> PAGE_SHIFT;
+        Self {
+            page_low: page as u32,
+            page_high: (page >> u32::BITS) as u16,
+            mm: mm.raw(),
+            ..Self::default()
+        }
+    }
+
+    /// The virtual address of the page.
+    pub(crate) fn address(&self) -> usize {
+        ((self.page_high as usize) << u32::BITS | self.page_low as usize) << PAGE_SHIFT
+    }
+
+    /// The address space that the item belongs to.
+    pub(crate) fn mm(&self) -> Option<Handle<TrackedMm>> {
+        Handle::from_raw(self.mm)
+    }
+
+    /// Where the item stands.
+    pub(crate) fn place(&self) -> Place {
+        match (self.kind, Handle::from_raw(self.words[0])) {
+            (Kind::Unstable, _) => Place::Unstable(self.pass),
+            (Kind::Stable, Some(node)) => Place::Stable(node, self.words[1]),
+            _ => Place::Nowhere,
+        }
+    }
+
+    /// Notes where the item stands; to put it there is the caller's part.
+    pub(crate) fn set_place(&mut self, place: Place) {
+        match place {
+            Place::Nowhere => self.kind = Kind::Nowhere,
+            Place::Unstable(pass) => {
+                self.kind = Kind::Unstable;
+                self.pass = pass;
+            }
+            Place::Stable(node, index) => {
+                self.kind = Kind::Stable;
+                self.words = [node.raw(), index, 0];
+            }
+        }
+    }
+
+    /// Notes the checksum of the page's content; returns whether it is the one noted before.
+    pub(crate) fn note_checksum(&mut self, checksum: u32) -> bool {
+        core::mem::replace(&mut self.checksum, checksum) == checksum
+    }
+}
+
+impl TreeNode for RmapItem {
+    #[inline]
+    fn links(&self) -> Links {
+        Links::from_words(self.words)
+    }
+
+    #[inline]
+    fn set_links(&mut self, links: Links) {
+        self.words = links.into_words();
+    }
+}
+
+impl Keyed for RmapItem {
+    #[inline]
+    fn checksum(&self) -> u32 {
+        self.checksum
+    }
+}
+
+/// An address space of which pages are tracked.
+#[derive(Default)]
+pub(crate) struct TrackedMm {
+    slot: Option<Arc<MmSlot>>,
+    first: u32,
+}
+
+impl TrackedMm {
+    pub(crate) fn new(slot: Arc<MmSlot>) -> Self {
+        Self {
+            slot: Some(slot),
+            first: 0,
+        }
+    }
+
+    /// The registration of the address space.
+    pub(crate) fn slot(&self) -> Option<&Arc<MmSlot>> {
+        self.slot.as_ref()
+    }
+
+    /// Whether no page is tracked any more.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first == 0
+    }
+}
+
+/// A place between two items of an address space.
+pub(crate) struct ListCursor {
+    mm: Handle<TrackedMm>,
+    /// The item before the place, or none at the beginning.
+    previous: Option<Handle<RmapItem>>,
+}
+
+impl ListCursor {
+    /// The beginning of the list of `mm`.
+    pub(crate) fn front(mm: Handle<TrackedMm>) -> Self {
+        Self { mm, previous: None }
+    }
+
+    /// The address space whose list this is.
+    pub(crate) fn mm(&self) -> Handle<TrackedMm> {
+        self.mm
+    }
+
+    /// The item after the place.
+    pub(crate) fn next(
+        &self,
+        mms: &Pool<TrackedMm>,
+        items: &Pool<RmapItem>,
+    ) -> Option<Handle<RmapItem>> {
+        Handle::from_raw(match self.previous {
+            Some(previous) => items[previous].next,
+            None => mms[self.mm].first,
+        })
+    }
+
+    /// Moves behind `item`, which is the next.
+    pub(crate) fn step_over(&mut self, item: Handle<RmapItem>) {
+        self.previous = Some(item);
+    }
+
+    /// Links `item` in here, and moves behind it.
+    pub(crate) fn insert(
+        &mut self,
+        mms: &mut Pool<TrackedMm>,
+        items: &mut Pool<RmapItem>,
+        item: Handle<RmapItem>,
+    ) {
+        items[item].next = raw_or_zero(self.next(mms, items));
+        self.set_next(mms, items, item.raw());
+        self.step_over(item);
+    }
+
+    /// Unlinks `item`, which is the next.
+    pub(crate) fn unlink(
+        &mut self,
+        mms: &mut Pool<TrackedMm>,
+        items: &mut Pool<RmapItem>,
+        item: Handle<RmapItem>,
+    ) {
+        let after = items[item].next;
+        self.set_next(mms, items, after);
+    }
+
+    fn set_next(&mut self, mms: &mut Pool<TrackedMm>, items: &mut Pool<RmapItem>, next: u32) {
+        match self.previous {
+            Some(previous) => items[previous].next = next,
+            None => mms[self.mm].first = next,
+        }
+    }
+}
+
+#[kernel::macros::kunit_tests(ksm_rs_rmap_item)]
+mod tests {
+    use super::*;
+    use kernel::{
+        page::PAGE_SIZE,
+        prelude::*, //
+    };
+
+    struct Fixture {
+        mms: Pool<TrackedMm>,
+        items: Pool<RmapItem>,
+        mm: Handle<TrackedMm>,
+    }
+
+    impl Fixture {
+        fn new() -> Result<Self> {
+            let mut mms = Pool::new();
+            let mm = mms.insert(TrackedMm::default(), GFP_KERNEL)?;
+            Ok(Self {
+                mms,
+                items: Pool::new(),
+                mm,
+            })
+        }
+
+        fn append(&mut self, cursor: &mut ListCursor, address: usize) -> Result {
+            let item = RmapItem::new(self.mm, address);
+            let item = self.items.insert(item, GFP_KERNEL)?;
+            cursor.insert(&mut self.mms, &mut self.items, item);
+            Ok(())
+        }
+
+        fn addresses(&self) -> Result<KVec<usize>> {
+            let mut cursor = ListCursor::front(self.mm);
+            let mut addresses = KVec::new();
+            while let Some(item) = cursor.next(&self.mms, &self.items) {
+                addresses.push(self.items[item].address(), GFP_KERNEL)?;
+                cursor.step_over(item);
+            }
+            Ok(addresses)
+        }
+    }
+
+    #[test]
+    fn an_item_keeps_what_it_is_told() {
+        let mm = Handle::from_raw(7);
+        let node = Handle::from_raw(9);
+        let (Some(mm), Some(node)) = (mm, node) else {
+            return;
+        };
+        for address in [0, PAGE_SIZE, 0x7fff_ffff_f000, 0x00ff_ffff_ffff_f000] {
+            let mut item = RmapItem::new(mm, address);
+            assert_eq!(item.place(), Place::Nowhere);
+            for place in [
+                Place::Unstable(Pass::default().next()),
+                Place::Stable(node, 255),
+                Place::Nowhere,
+            ] {
+                item.set_place(place);
+                assert_eq!(item.place(), place);
+            }
+            assert_eq!(item.address(), address);
+            assert_eq!(item.mm(), Some(mm));
+        }
+    }
+
+    #[test]
+    fn a_checksum_is_the_same_only_the_second_time() {
+        let mut item = RmapItem::default();
+        assert!(!item.note_checksum(5));
+        assert!(item.note_checksum(5));
+        assert!(!item.note_checksum(6));
+    }
+
+    #[test]
+    fn items_are_linked_and_unlinked_at_the_cursor() -> Result {
+        let mut fixture = Fixture::new()?;
+        let mut cursor = ListCursor::front(fixture.mm);
+        for page in [1, 3, 5] {
+            fixture.append(&mut cursor, page * PAGE_SIZE)?;
+        }
+        // Between the first two.
+        let mut cursor = ListCursor::front(fixture.mm);
+        let first = cursor.next(&fixture.mms, &fixture.items).ok_or(EINVAL)?;
+        cursor.step_over(first);
+        fixture.append(&mut cursor, 2 * PAGE_SIZE)?;
+        assert_eq!(
+            fixture.addresses()?.as_slice(),
+            [1, 2, 3, 5].map(|page| page * PAGE_SIZE)
+        );
+        // The one after the new one, then the first.
+        let third = cursor.next(&fixture.mms, &fixture.items).ok_or(EINVAL)?;
+        cursor.unlink(&mut fixture.mms, &mut fixture.items, third);
+        let mut cursor = ListCursor::front(fixture.mm);
+        cursor.unlink(&mut fixture.mms, &mut fixture.items, first);
+        assert_eq!(
+            fixture.addresses()?.as_slice(),
+            [2, 5].map(|page| page * PAGE_SIZE)
+        );
+        Ok(())
+    }
+}

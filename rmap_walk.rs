@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Finding the mappings of a KSM page for reclaim, migration and memory failure.
+
+#![deny(unsafe_code)]
+
+use crate::{
+    kthread,
+    mm::{
+        ksm_folio::KsmFolio,
+        rmap::{
+            RmapWalkControl,
+            Walk, //
+        }, //
+    },
+    stable_node::Mapping, //
+};
+
+/// Which vmas of a mapping's anon_vma a round visits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Round {
+    /// That of the address space that the mapping is of.
+    Merged,
+    /// Those of other address spaces: forks that the scan has not come to yet.
+    Forks,
+}
+
+/// Shows `control` each place where the page may be mapped, until it has seen enough.
+pub(crate) fn rmap_walk(folio: &KsmFolio<'_>, control: &mut RmapWalkControl<'_>) {
+    for round in [Round::Merged, Round::Forks] {
+        for mapping in folio.mappings() {
+            kthread::cond_resched();
+            if walk_mapping(folio, mapping, round, control) == Walk::Done {
+                return;
+            }
+        }
+    }
+}
+
+fn walk_mapping(
+    folio: &KsmFolio<'_>,
+    mapping: &Mapping,
+    round: Round,
+    control: &mut RmapWalkControl<'_>,
+) -> Walk {
+    let Some(anon_vma) = control.lock(&mapping.anon_vma) else {
+        return Walk::Done;
+    };
+    // A merged page is never moved: mremap() unmerges first. So its index has stayed the same.
+    for vma in anon_vma.vmas_with(mapping.index) {
+        kthread::cond_resched();
+        let own = vma.mm() as usize == mapping.mm;
+        if own != (round == Round::Merged) || !vma.contains(mapping.address) {
+            continue;
+        }
+        if control.visit(folio.folio(), &vma, mapping.address) == Walk::Done {
+            return Walk::Done;
+        }
+    }
+    Walk::Continue
+}

@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The scan: a walk over the registered address spaces, their advised vmas, and nested in it their
+//! lists of items.
+//!
+//! The unit of work is a batch of candidates found under one mmap lock: `next batch -> checksum ->
+//! look up -> merge`. The cursor stays between calls, so that a scan is done in small steps.
+
+#![deny(unsafe_code)]
+
+use crate::{
+    control::Ksm,
+    kthread,
+    mm::{
+        address_space::{
+            user_of,
+            ReadLockedMm,
+            UserMm, //
+        },
+        folio::PinnedPage,
+        lru,
+        walk::{
+            collect_candidates,
+            Candidate,
+            Met, //
+        }, //
+    },
+    pool::{
+        Handle,
+        Pool, //
+    },
+    rmap_item::{
+        ListCursor,
+        Pass,
+        Place,
+        RmapItem,
+        TrackedMm, //
+    },
+    slots::{
+        MmSlot,
+        Which, //
+    },
+    stable_node::StableNode,
+    stable_tree::StableTree,
+    unstable_tree::UnstableTree, //
+};
+use kernel::{
+    mm::MmWithUser,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::Arc, //
+};
+
+/// Candidates in a batch: what one mmap lock and page-table walk is good for.
+const BATCH: usize = 64;
+
+/// Where the scan is.
+enum Stage {
+    /// Before the first slot.
+    Idle,
+    /// Between the slot with this key and the next.
+    Between(usize),
+    Inside(Visit),
+}
+
+/// The visit to one address space.
+struct Visit {
+    slot: Arc<MmSlot>,
+    /// The place in the list of items, if there is a list.
+    cursor: Option<ListCursor>,
+    /// The address to go on from.
+    address: usize,
+}
+
+/// What a batch leaves to be done in its address space.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// There may be further pages.
+    More,
+    /// The rest of the address space was seen.
+    Nothing,
+    /// None of it is advised, and it is not registered any more.
+    NoAdvice,
+}
+
+/// All that only `ksmd`, or who stands in for it, may touch; it lies in the scan mutex.
+pub(crate) struct Scanner {
+    pub(crate) items: Pool<RmapItem>,
+    pub(crate) mms: Pool<TrackedMm>,
+    pub(crate) nodes: Pool<StableNode>,
+    pub(crate) stable: StableTree<StableNode>,
+    pub(crate) unstable: UnstableTree<RmapItem>,
+    pub(crate) pass: Pass,
+    /// Makes checksums unpredictable, so that nobody can prepare pages that share one.
+    pub(crate) seed: u64,
+    stage: Stage,
+    batch: KVec<Candidate>,
+    /// Has room for the one page that another is compared with.
+    pub(crate) probe: KVec<Candidate>,
+}
+
+impl Scanner {
+    pub(crate) fn new(seed: u64) -> Result<Self> {
+        Ok(Self {
+            items: Pool::new(),
+            mms: Pool::new(),
+            nodes: Pool::new(),
+            stable: StableTree::new()?,
+            unstable: UnstableTree::new()?,
+            pass: Pass::default(),
+            seed,
+            stage: Stage::Idle,
+            batch: KVec::with_capacity(BATCH, GFP_KERNEL)?,
+            probe: KVec::with_capacity(1, GFP_KERNEL)?,
+        })
+    }
+
+    /// Scans up to `pages` pages, or to the end of the full scan.
+    pub(crate) fn scan(&mut self, ksm: &Ksm, pages: u32) {
+        let mut left = pages as usize;
+        while left > 0 && !kthread::should_pause() {
+            let Some(visit) = self.current_visit(ksm) else {
+                return;
+            };
+            left -= self.scan_batch(ksm, visit, left.min(BATCH));
+            kthread::cond_resched();
+        }
+    }
+
+    /// Goes back to before the first slot, as if nothing had been scanned.
+    pub(crate) fn rewind(&mut self) {
+        self.stage = Stage::Idle;
+        self.unstable.forget();
+        self.pass = self.pass.next();
+    }
+
+    /// The visit to go on with, or `None` at the end of a full scan.
+    fn current_visit(&mut self, ksm: &Ksm) -> Option<Visit> {
+        let after = match core::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::Inside(visit) => return Some(visit),
+            Stage::Between(key) => Some(key),
+            Stage::Idle if ksm.slots.is_empty() => return None,
+            Stage::Idle => {
+                self.begin_full_scan(ksm);
+                None
+            }
+        };
+        match ksm.slots.next_tracked(after, Which::BeforeScan) {
+            Some(slot) => Some(Visit {
+                cursor: self.tracked(&slot).map(ListCursor::front),
+                slot,
+                address: 0,
+            }),
+            None => {
+                ksm.stats.full_scans.add(1);
+                None
+            }
+        }
+    }
+
+    fn begin_full_scan(&mut self, ksm: &Ksm) {
+        ksm.slots.begin_scan();
+        // Pages that wait in a CPU's LRU batch have one reference too many to be merged.
+        lru::drain_all();
+        self.unstable.forget();
+        self.pass = self.pass.next();
+    }
+
+    /// Returns how many pages were scanned.
+    fn scan_batch(&mut self, ksm: &Ksm, mut visit: Visit, limit: usize) -> usize {
+        let Some(mm) = user_of(visit.slot.mm()) else {
+            self.end_visit(ksm, visit);
+            return 0;
+        };
+        let mut batch = core::mem::take(&mut self.batch);
+        let left = self.fill_batch(ksm, &mm, &mut visit, limit, &mut batch);
+        let scanned = batch.len();
+        for candidate in batch.drain_all() {
+            self.consider(ksm, &mm, &mut visit, candidate);
+            kthread::cond_resched();
+        }
+        self.batch = batch;
+        ksm.stats.pages_scanned.add(scanned);
+        match left {
+            Left::More => self.stage = Stage::Inside(visit),
+            Left::Nothing | Left::NoAdvice => self.end_visit(ksm, visit),
+        }
+        scanned
+    }
+
+    /// Gathers up to `limit` candidates from `visit.address` on.
+    fn fill_batch(
+        &mut self,
+        ksm: &Ksm,
+        mm: &MmWithUser,
+        visit: &mut Visit,
+        limit: usize,
+        batch: &mut KVec<Candidate>,
+    ) -> Left {
+        let from_start = visit.address == 0;
+        let mut any_advised = false;
+        let locked = ReadLockedMm::new(mm);
+        while let Some(vma) = locked.next_advised(visit.address) {
+            any_advised = true;
+            let range = vma.range();
+            let start = range.start.max(visit.address);
+            visit.address = match vma.populated() {
+                Some(vma) => collect_candidates(&vma, start..range.end, &self.nodes, limit, batch),
+                None => range.end,
+            };
+            if batch.len() == limit {
+                return Left::More;
+            }
+            // A large folio ends a walk early; the rest waits for the next one.
+            if visit.address < range.end {
+                return Left::More;
+            }
+        }
+        if from_start && !any_advised {
+            // The whole address space was seen under this one lock, which whoever gives advice
+            // holds for writing: it will be registered anew.
+            ksm.slots.remove(&visit.slot);
+            locked.clear_mergeable_flag();
+            return Left::NoAdvice;
+        }
+        Left::Nothing
+    }
+
+    /// Collects the items behind the cursor, and goes on to the next slot.
+    fn end_visit(&mut self, ksm: &Ksm, mut visit: Visit) {
+        if let Some(cursor) = &mut visit.cursor {
+            self.collect_rest(ksm, cursor);
+        }
+        self.leave_slot(ksm, &visit.slot);
+        self.stage = Stage::Between(visit.slot.key());
+    }
+
+    /// Looks at one page.
+    fn consider(&mut self, ksm: &Ksm, mm: &UserMm, visit: &mut Visit, candidate: Candidate) {
+        let Some(item) = self.item_at(ksm, visit, candidate.address) else {
+            return;
+        };
+        match candidate.page {
+            Met::Ksm(node) => self.consider_ksm(ksm, mm, item, node),
+            Met::Anonymous(page) => self.consider_anonymous(ksm, mm, item, page),
+        }
+    }
+
+    /// A KSM page: ours already, or inherited by a fork.
+    fn consider_ksm(
+        &mut self,
+        ksm: &Ksm,
+        mm: &MmWithUser,
+        item: Handle<RmapItem>,
+        node: Handle<StableNode>,
+    ) {
+        if matches!(self.items[item].place(), Place::Stable(known, _) if known == node) {
+            return;
+        }
+        self.leave_tree(ksm, item);
+        self.adopt_fork(ksm, mm, item, node);
+    }
+
+    fn consider_anonymous(
+        &mut self,
+        ksm: &Ksm,
+        mm: &MmWithUser,
+        item: Handle<RmapItem>,
+        page: PinnedPage,
+    ) {
+        self.leave_tree(ksm, item);
+        if !self.items[item].note_checksum(page.checksum(self.seed)) {
+            return;
+        }
+        if !self.merge_with_stable(ksm, mm, item, &page) {
+            self.meet_in_unstable(ksm, mm, item, page);
+        }
+    }
+
+    /// The item for `address`; collects those that stand before it.
+    fn item_at(
+        &mut self,
+        ksm: &Ksm,
+        visit: &mut Visit,
+        address: usize,
+    ) -> Option<Handle<RmapItem>> {
+        let cursor = match &mut visit.cursor {
+            Some(cursor) => cursor,
+            none => none.insert(ListCursor::front(self.track(&visit.slot)?)),
+        };
+        while let Some(item) = cursor.next(&self.mms, &self.items) {
+            let next = self.items[item].address();
+            if next > address {
+                break;
+            }
+            if next == address {
+                cursor.step_over(item);
+                return Some(item);
+            }
+            self.collect_next(ksm, cursor, item);
+        }
+        self.new_item(ksm, cursor, address)
+    }
+
+    fn new_item(
+        &mut self,
+        ksm: &Ksm,
+        cursor: &mut ListCursor,
+        address: usize,
+    ) -> Option<Handle<RmapItem>> {
+        debug_assert!(address % PAGE_SIZE == 0);
+        let item = RmapItem::new(cursor.mm(), address);
+        let item = self.items.insert(item, crate::SCAN_GFP).ok()?;
+        cursor.insert(&mut self.mms, &mut self.items, item);
+        self.count_item(ksm, cursor.mm(), 1);
+        Some(item)
+    }
+}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The stable tree: the KSM pages, by checksum and content.
+//!
+//! A KSM page cannot change, so the checksum kept with its node is right for as long as the node
+//! lives. What may happen to a node is that its page goes away unnoticed: the tree holds no
+//! reference. A search that meets such a stale node says so, and its caller removes the node and
+//! searches again.
+//!
+//! When a KSM page has as many mappings as `max_page_sharing` allows, a further page of the same
+//! content gets a node of its own. Nodes of one content form a chain of siblings; the first of
+//! them, the newest, stands in the tree for all.
+
+#![deny(unsafe_code)]
+
+use crate::{
+    forest::{
+        Forest,
+        Keyed, //
+    },
+    pool::{
+        Handle,
+        Pool, //
+    },
+    rbtree::{
+        Descent,
+        Verdict, //
+    }, //
+};
+use kernel::prelude::*;
+
+/// A node's neighbours in the chain of nodes of the same content.
+pub(crate) struct Siblings<T> {
+    prev: Option<Handle<T>>,
+    next: Option<Handle<T>>,
+}
+
+// Derived implementations would ask the same of `T`.
+impl<T> Clone for Siblings<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Siblings<T> {}
+
+impl<T> Default for Siblings<T> {
+    fn default() -> Self {
+        Self {
+            prev: None,
+            next: None,
+        }
+    }
+}
+
+/// What a value must offer to stand in the stable tree.
+pub(crate) trait StableEntry: Keyed {
+    /// The neighbours last set.
+    fn siblings(&self) -> Siblings<Self>;
+    /// Keeps `siblings`.
+    fn set_siblings(&mut self, siblings: Siblings<Self>);
+}
+
+/// How a search for a page's content ended.
+pub(crate) enum Lookup<T> {
+    /// The first node of that content.
+    Match(Handle<T>),
+    /// There is none.
+    Missing,
+    /// Not at all: this node's page is gone.
+    Stale(Handle<T>),
+}
+
+/// See the [module's description](self).
+pub(crate) struct StableTree<T> {
+    forest: Forest<T>,
+}
+
+impl<T: StableEntry> StableTree<T> {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            forest: Forest::new()?,
+        })
+    }
+
+    /// Searches for a content.
+    ///
+    /// `compare` says where it stands, seen from that of a node with the same checksum.
+    pub(crate) fn find(
+        &self,
+        pool: &Pool<T>,
+        checksum: u32,
+        compare: impl FnMut(Handle<T>, &T) -> Verdict,
+    ) -> Lookup<T> {
+        match self.forest.descend(pool, checksum, compare) {
+            Descent::Found(node) => Lookup::Match(node),
+            Descent::Stopped(node) => Lookup::Stale(node),
+            Descent::Vacant(_) => Lookup::Missing,
+        }
+    }
+
+    /// The first node in the chain that begins with `first` that `suits`.
+    pub(crate) fn first_that(
+        pool: &Pool<T>,
+        first: Handle<T>,
+        suits: impl Fn(&T) -> bool,
+    ) -> Option<Handle<T>> {
+        core::iter::successors(Some(first), |node| pool[*node].siblings().next)
+            .find(|node| suits(&pool[*node]))
+    }
+
+    /// Inserts `node`, before its siblings if it has any.
+    ///
+    /// Returns a stale node that stood in the way, if there was one; then nothing is inserted.
+    pub(crate) fn insert(
+        &mut self,
+        pool: &mut Pool<T>,
+        node: Handle<T>,
+        compare: impl FnMut(Handle<T>, &T) -> Verdict,
+    ) -> core::result::Result<(), Handle<T>> {
+        let checksum = pool[node].checksum();
+        match self.forest.descend(pool, checksum, compare) {
+            Descent::Vacant(at) => self.forest.insert(pool, at, node),
+            Descent::Found(first) => {
+                self.forest.replace(pool, first, node);
+                link(pool, node, first);
+            }
+            Descent::Stopped(stale) => return Err(stale),
+        }
+        Ok(())
+    }
+
+    /// Takes out `node`, which is in the tree or in a chain.
+    pub(crate) fn remove(&mut self, pool: &mut Pool<T>, node: Handle<T>) {
+        let Siblings { prev, next } = pool[node].siblings();
+        pool[node].set_siblings(Siblings::default());
+        if let Some(next) = next {
+            edit(pool, next, |siblings| siblings.prev = prev);
+        }
+        match (prev, next) {
+            (Some(prev), _) => edit(pool, prev, |siblings| siblings.next = next),
+            (None, Some(next)) => self.forest.replace(pool, node, next),
+            (None, None) => self.forest.remove(pool, node),
+        }
+    }
+}
+
+fn edit<T: StableEntry>(
+    pool: &mut Pool<T>,
+    node: Handle<T>,
+    change: impl FnOnce(&mut Siblings<T>),
+) {
+    let mut siblings = pool[node].siblings();
+    change(&mut siblings);
+    pool[node].set_siblings(siblings);
+}
+
+fn link<T: StableEntry>(pool: &mut Pool<T>, prev: Handle<T>, next: Handle<T>) {
+    edit(pool, prev, |siblings| siblings.next = Some(next));
+    edit(pool, next, |siblings| siblings.prev = Some(prev));
+}
+
+#[kernel::macros::kunit_tests(ksm_rs_stable_tree)]
+mod tests {
+    use super::*;
+    use crate::{
+        fake_page::{
+            FakeHandle,
+            FakePage, //
+        },
+        random::Random, //
+    };
+
+    struct Fixture {
+        pool: Pool<FakePage>,
+        tree: StableTree<FakePage>,
+    }
+
+    impl Fixture {
+        fn new() -> Result<Self> {
+            Ok(Self {
+                pool: Pool::new(),
+                tree: StableTree::new()?,
+            })
+        }
+
+        fn add(&mut self, checksum: u32, content: usize) -> Result<FakeHandle> {
+            let page = FakePage::new(checksum, content);
+            let node = self.pool.insert(page, GFP_KERNEL)?;
+            self.tree
+                .insert(&mut self.pool, node, |_, other| other.verdict(content))
+                .map_err(|_| EBUSY)?;
+            Ok(node)
+        }
+
+        fn find(&self, checksum: u32, content: usize) -> Lookup<FakePage> {
+            self.tree
+                .find(&self.pool, checksum, |_, node| node.verdict(content))
+        }
+
+        fn remove(&mut self, node: FakeHandle) {
+            self.tree.remove(&mut self.pool, node);
+            self.pool.remove(node);
+        }
+
+        fn chain_length(&self, first: FakeHandle) -> usize {
+            core::iter::successors(Some(first), |n| self.pool[*n].siblings().next).count()
+        }
+
+        fn count(&self) -> Option<usize> {
+            self.tree
+                .forest
+                .count_nodes(&self.pool, |a, b| a.content < b.content)
+        }
+    }
+
+    #[test]
+    fn finds_what_is_there() -> Result {
+        let mut fixture = Fixture::new()?;
+        for n in 0..200 {
+            fixture.add(n as u32 * 0x0123_4567, n)?;
+            fixture.add(77, 1000 + n)?;
+        }
+        assert_eq!(fixture.count(), Some(400));
+        for n in 0..200 {
+            let found = fixture.find(n as u32 * 0x0123_4567, n);
+            assert!(matches!(found, Lookup::Match(node) if fixture.pool[node].content == n));
+            let found = fixture.find(77, 1000 + n);
+            assert!(matches!(found, Lookup::Match(node) if fixture.pool[node].content == 1000 + n));
+            assert!(matches!(fixture.find(78, 1000 + n), Lookup::Missing));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_stale_node_is_named_and_can_be_removed() -> Result {
+        let mut fixture = Fixture::new()?;
+        let gone = fixture.add(5, 5)?;
+        let other = fixture.add(5, 6)?;
+        fixture.pool[gone].gone = true;
+        assert!(matches!(fixture.find(5, 4), Lookup::Stale(node) if node == gone));
+        fixture.remove(gone);
+        assert!(matches!(fixture.find(5, 4), Lookup::Missing));
+        assert!(matches!(fixture.find(5, 6), Lookup::Match(node) if node == other));
+        Ok(())
+    }
+
+    #[test]
+    fn duplicates_form_a_chain() -> Result {
+        let mut fixture = Fixture::new()?;
+        let old = fixture.add(5, 5)?;
+        let middle = fixture.add(5, 5)?;
+        let new = fixture.add(5, 5)?;
+        assert!(matches!(fixture.find(5, 5), Lookup::Match(node) if node == new));
+        fixture.pool[new].full = true;
+        let free = StableTree::first_that(&fixture.pool, new, |page| !page.full);
+        assert_eq!(free, Some(middle));
+        // First out of the tree, then the one in the middle, then the last.
+        fixture.remove(new);
+        assert!(matches!(fixture.find(5, 5), Lookup::Match(node) if node == middle));
+        assert_eq!(fixture.chain_length(middle), 2);
+        fixture.remove(middle);
+        assert!(matches!(fixture.find(5, 5), Lookup::Match(node) if node == old));
+        fixture.remove(old);
+        assert!(matches!(fixture.find(5, 5), Lookup::Missing));
+        assert_eq!(fixture.count(), Some(0));
+        Ok(())
+    }
+
+    #[test]
+    fn chains_lose_nodes_in_any_order() -> Result {
+        let mut random = Random::new(4);
+        let mut fixture = Fixture::new()?;
+        let mut nodes = KVec::new();
+        for n in 0..240 {
+            nodes.push(fixture.add(n % 3, (n % 24) as usize)?, GFP_KERNEL)?;
+        }
+        assert_eq!(fixture.count(), Some(24));
+        while !nodes.is_empty() {
+            let (index, last) = (random.below(nodes.len()), nodes.len() - 1);
+            nodes.swap(index, last);
+            if let Some(node) = nodes.pop() {
+                fixture.remove(node);
+            }
+            let mut contents = [false; 24];
+            for node in &nodes {
+                contents[fixture.pool[*node].content] = true;
+            }
+            let distinct = contents.iter().filter(|there| **there).count();
+            assert_eq!(fixture.count(), Some(distinct));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The unstable tree: pages that have not changed for a full scan, by checksum and content.
+//!
+//! Its pages are not write-protected, so their contents may differ from the checksums that they
+//! stand under. That costs a missed merge, never the order of the tree: nodes are compared by the
+//! checksum that they were inserted with, and contents only where two checksums are equal. The
+//! tree is forgotten, not taken down node by node, when a full scan begins.
+
+#![deny(unsafe_code)]
+
+use crate::{
+    forest::{
+        Forest,
+        Keyed, //
+    },
+    pool::{
+        Handle,
+        Pool, //
+    },
+    rbtree::{
+        Descent,
+        Verdict, //
+    }, //
+};
+use kernel::prelude::*;
+
+/// What a page found in the tree.
+pub(crate) enum Outcome<T> {
+    /// A node of the same content.
+    Match(Handle<T>),
+    /// None: the page's own node is now in the tree.
+    Inserted,
+    /// A node whose page could not be looked at, in its way: try again in the next scan.
+    Blocked,
+}
+
+/// See the [module's description](self).
+pub(crate) struct UnstableTree<T> {
+    forest: Forest<T>,
+}
+
+impl<T: Keyed> UnstableTree<T> {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            forest: Forest::new()?,
+        })
+    }
+
+    /// Searches for a node like `node`, and inserts it where there is none.
+    ///
+    /// `compare` says where the page of `node` stands, seen from that of a node with the same
+    /// checksum.
+    pub(crate) fn search_or_insert(
+        &mut self,
+        pool: &mut Pool<T>,
+        node: Handle<T>,
+        compare: impl FnMut(Handle<T>, &T) -> Verdict,
+    ) -> Outcome<T> {
+        let checksum = pool[node].checksum();
+        match self.forest.descend(pool, checksum, compare) {
+            Descent::Found(other) => Outcome::Match(other),
+            Descent::Stopped(_) => Outcome::Blocked,
+            Descent::Vacant(at) => {
+                self.forest.insert(pool, at, node);
+                Outcome::Inserted
+            }
+        }
+    }
+
+    /// Takes out `node`, which was inserted after the last [`UnstableTree::forget`].
+    pub(crate) fn remove(&mut self, pool: &mut Pool<T>, node: Handle<T>) {
+        self.forest.remove(pool, node);
+    }
+
+    /// Forgets every node.
+    pub(crate) fn forget(&mut self) {
+        self.forest.forget();
+    }
+}
+
+#[kernel::macros::kunit_tests(ksm_rs_unstable_tree)]
+mod tests {
+    use super::*;
+    use crate::{
+        fake_page::FakePage,
+        random::Random, //
+    };
+
+    struct Fixture {
+        pool: Pool<FakePage>,
+        tree: UnstableTree<FakePage>,
+    }
+
+    impl Fixture {
+        fn new() -> Result<Self> {
+            Ok(Self {
+                pool: Pool::new(),
+                tree: UnstableTree::new()?,
+            })
+        }
+
+        fn offer(&mut self, page: FakePage) -> Result<(Handle<FakePage>, Outcome<FakePage>)> {
+            let content = page.content;
+            let node = self.pool.insert(page, GFP_KERNEL)?;
+            let outcome = self
+                .tree
+                .search_or_insert(&mut self.pool, node, |_, other| other.verdict(content));
+            Ok((node, outcome))
+        }
+
+        fn count(&self) -> Option<usize> {
+            self.tree
+                .forest
+                .count_nodes(&self.pool, |a, b| a.content < b.content)
+        }
+    }
+
+    #[test]
+    fn equal_pages_meet() -> Result {
+        let mut fixture = Fixture::new()?;
+        let (first, outcome) = fixture.offer(FakePage::new(9, 1))?;
+        assert!(matches!(outcome, Outcome::Inserted));
+        let (_, outcome) = fixture.offer(FakePage::new(9, 1))?;
+        assert!(matches!(outcome, Outcome::Match(found) if found == first));
+        assert_eq!(fixture.count(), Some(1));
+        Ok(())
+    }
+
+    #[test]
+    fn equal_checksums_alone_are_not_a_match() -> Result {
+        let mut fixture = Fixture::new()?;
+        for content in 0..300 {
+            let (_, outcome) = fixture.offer(FakePage::new(9, content * 7 % 300))?;
+            assert!(matches!(outcome, Outcome::Inserted));
+        }
+        assert_eq!(fixture.count(), Some(300));
+        Ok(())
+    }
+
+    #[test]
+    fn a_changed_page_misses_merges_and_nothing_else() -> Result {
+        let mut fixture = Fixture::new()?;
+        let mut random = Random::new(3);
+        let mut nodes = KVec::new();
+        for n in 0..500 {
+            let checksum = random.below(1 << 32) as u32;
+            let (node, outcome) = fixture.offer(FakePage::new(checksum, n))?;
+            if matches!(outcome, Outcome::Inserted) {
+                nodes.push(node, GFP_KERNEL)?;
+            }
+            let changed = nodes[random.below(nodes.len())];
+            fixture.pool[changed].content = random.below(500);
+        }
+        // Every node can still be found and taken out.
+        let in_tree =
+            |fixture: &Fixture| fixture.tree.forest.count_nodes(&fixture.pool, |_, _| true);
+        assert_eq!(in_tree(&fixture), Some(nodes.len()));
+        while let Some(node) = nodes.pop() {
+            fixture.tree.remove(&mut fixture.pool, node);
+            assert_eq!(in_tree(&fixture), Some(nodes.len()));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_page_that_is_gone_blocks_the_search() -> Result {
+        let mut fixture = Fixture::new()?;
+        let (first, _) = fixture.offer(FakePage::new(9, 1))?;
+        fixture.pool[first].gone = true;
+        let (_, outcome) = fixture.offer(FakePage::new(9, 1))?;
+        assert!(matches!(outcome, Outcome::Blocked));
+        Ok(())
+    }
+
+    #[test]
+    fn forgetting_is_not_remembering() -> Result {
+        let mut fixture = Fixture::new()?;
+        for content in 0..100 {
+            fixture.offer(FakePage::new(content as u32 * 0x0800_0001, content))?;
+        }
+        assert_eq!(fixture.count(), Some(100));
+        fixture.tree.forget();
+        assert_eq!(fixture.count(), Some(0));
+        let (_, outcome) = fixture.offer(FakePage::new(0, 0))?;
+        assert!(matches!(outcome, Outcome::Inserted));
+        Ok(())
+    }
+}
