@@ -146,7 +146,12 @@ impl Peer {
 
     /// Sends it a value.
     pub fn send<T: Serialize>(&mut self, value: T) -> Result<()> {
-        self.link.send(value).with_context(|| self.name())
+        let Err(broken) = self.link.send(value) else {
+            return Ok(());
+        };
+        // It is gone, but it may have said why.
+        let reason = self.link.receive::<serde_json::Value>().err();
+        Err(reason.unwrap_or(broken)).with_context(|| self.name())
     }
 
     /// Waits for a value from it.

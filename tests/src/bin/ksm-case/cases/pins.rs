@@ -4,7 +4,8 @@
 
 use std::{
     fs::File,
-    io::{IoSlice, IoSliceMut, Read},
+    io::{IoSlice, Read},
+    os::unix::fs::FileExt,
 };
 
 use anyhow::{ensure, Context, Result};
@@ -17,7 +18,6 @@ use ksm_tests::{
 };
 use nix::{
     fcntl::{vmsplice, SpliceFFlags},
-    sys::uio::{process_vm_readv, RemoteIoVec},
     unistd::{pipe, Pid},
 };
 
@@ -38,8 +38,8 @@ pub const CASES: &[Case] = &[
         merged_pages_in_pipe,
     ),
     Case::new(
-        "pins-readv",
-        "another process reads memory while it merges and parts",
+        "pins-foreign-reader",
+        "another process reads memory through /proc/PID/mem while it merges and parts",
         foreign_reader,
     ),
 ];
@@ -119,7 +119,9 @@ fn foreign_reader(_: &Options) -> Result<()> {
     let owner = Pid::this();
     let mut reader = Peer::fork(|link| {
         link.step()?;
-        read_for_ever(link, owner, [&left, &right], &content)
+        let rounds = read_for_ever(link, owner, [&left, &right], &content)?;
+        link.await_step()?;
+        link.send(rounds)
     })?;
     reader.await_step()?;
 
@@ -142,22 +144,23 @@ fn foreign_reader(_: &Options) -> Result<()> {
 }
 
 /// Compares the owner's memory with `content` until told to stop; gives the number of times.
-fn read_for_ever(link: &mut Link, owner: Pid, regions: [&Region; 2], content: &[u8]) -> Result<()> {
+fn read_for_ever(
+    link: &mut Link,
+    owner: Pid,
+    regions: [&Region; 2],
+    content: &[u8],
+) -> Result<u64> {
+    let memory = File::open(format!("/proc/{owner}/mem")).context("cannot open mem")?;
     let mut buffer = vec![0; content.len()];
-    let mut rounds = 0u64;
+    let mut rounds = 0;
     while !link.has_message()? {
         for region in regions {
-            let remote = RemoteIoVec {
-                base: region.address(),
-                len: region.len(),
-            };
-            let length = process_vm_readv(owner, &mut [IoSliceMut::new(&mut buffer)], &[remote])
-                .context("process_vm_readv")?;
-            ensure!(length == content.len(), "read {length} bytes only");
+            memory
+                .read_exact_at(&mut buffer, region.address() as u64)
+                .context("cannot read mem")?;
             ensure!(buffer == content, "DATA LOST as seen by a reader");
         }
         rounds += 1;
     }
-    link.await_step()?;
-    link.send(rounds)
+    Ok(rounds)
 }
