@@ -33,11 +33,13 @@ fn frame_of_entry(entry: u64) -> Result<u64> {
 }
 
 /// The frame behind each page of a region of this process.
+///
+/// Asks for the calling thread, as `self` is the first thread, which may have exited.
 pub fn frames(region: &Region) -> Result<Vec<u64>> {
     (0..region.pages())
         .map(|index| {
             let entry = read_entry(
-                Path::new("/proc/self/pagemap"),
+                Path::new("/proc/thread-self/pagemap"),
                 region.page_address(index) / PAGE_SIZE,
             )?;
             frame_of_entry(entry).with_context(|| format!("page {index}"))

@@ -22,11 +22,11 @@ pub struct Options {
     pub private_mib: usize,
 
     /// Pages that ksmd looks at before it sleeps.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 10_000)]
     pub pages_to_scan: u32,
 
     /// Milliseconds that ksmd sleeps.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 100)]
     pub sleep_millisecs: u32,
 }
 
