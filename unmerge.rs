@@ -31,6 +31,7 @@ use kernel::{
         virt::VmaRef,
         MmWithUser, //
     },
+    page::PAGE_SIZE,
     prelude::*, //
 };
 
@@ -56,7 +57,9 @@ pub(crate) fn unmerge_range(vma: &VmaRef, range: Range<usize>, lock: MmapLock) -
         for address in found.as_slice() {
             match unshare(vma, *address) {
                 Fault::Handled => {}
-                Fault::Gone => start = *address + kernel::page::PAGE_SIZE,
+                Fault::Gone if address == first => start += PAGE_SIZE,
+                // It will be the first one soon.
+                Fault::Gone => {}
                 Fault::NoMemory => return Err(ENOMEM),
             }
         }

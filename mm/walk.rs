@@ -28,7 +28,6 @@ use core::{
 };
 use kernel::{
     bindings,
-    error::to_result,
     mm::virt::VmaRef,
     page::PAGE_SIZE,
     prelude::*, //
@@ -65,10 +64,12 @@ pub(crate) fn collect_candidates(
         nodes,
         limit,
         batch,
-        resume: end,
+        resume: range.start,
     };
-    walk_range(vma.vma(), range, &CANDIDATE_OPS, &mut walk);
-    walk.resume
+    match walk_range(vma.vma(), range, &CANDIDATE_OPS, &mut walk) {
+        Step::Continue => end,
+        Step::Stop => walk.resume,
+    }
 }
 
 /// Up to this many addresses are found by one walk for pages to be unmerged.
@@ -125,9 +126,15 @@ const MERGED_WRITE_OPS: bindings::mm_walk_ops = bindings::mm_walk_ops {
     ..MERGED_OPS
 };
 
-fn walk_range<T>(vma: &VmaRef, range: Range<usize>, ops: &bindings::mm_walk_ops, data: &mut T) {
+/// Says how the last callback ended, if there was one.
+fn walk_range<T>(
+    vma: &VmaRef,
+    range: Range<usize>,
+    ops: &bindings::mm_walk_ops,
+    data: &mut T,
+) -> Step {
     if range.is_empty() {
-        return;
+        return Step::Continue;
     }
     // SAFETY: The mmap lock is held by the invariant of `VmaRef`. The callback of `ops` is told the
     // type of `data` by the constant it stands in, and is not called after this returns.
@@ -141,7 +148,11 @@ fn walk_range<T>(vma: &VmaRef, range: Range<usize>, ops: &bindings::mm_walk_ops,
         )
     };
     // The callbacks return no errors, so the only one there can be is about the arguments.
-    debug_assert!(to_result(result).is_ok());
+    debug_assert!(result >= 0);
+    match result {
+        1 => Step::Stop,
+        _ => Step::Continue,
+    }
 }
 
 /// The state of [`collect_candidates`].
@@ -149,6 +160,7 @@ struct CandidateWalk<'a> {
     nodes: &'a Pool<StableNode>,
     limit: usize,
     batch: &'a mut KVec<Candidate>,
+    /// The address after the last candidate.
     resume: usize,
 }
 
