@@ -14,7 +14,7 @@ LANES = ("um", "x86")
 TIMEOUT = {"um": 240, "x86": 900}
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """How a run of tools/vm ended."""
 
@@ -26,6 +26,9 @@ class Result:
     @property
     def text(self) -> str:
         return self.stdout.decode(errors="replace")
+
+    def __repr__(self) -> str:
+        return f"<exit status {self.status}>"
 
     def explain(self) -> str:
         """All of it, for the message of a failed test."""

@@ -32,12 +32,17 @@ def all_cases() -> list[Case]:
     ]
 
 
-def parameters():
-    for case in all_cases():
-        for mode in case.modes:
-            for lane in case.lanes:
-                name = f"{lane}-{case.name}" if mode == "rs" else f"{lane}-{case.name}-{mode}"
-                yield pytest.param(case, mode, lane, id=name)
+def name(case: Case, mode: str, lane: str) -> str:
+    return f"{lane}-{case.name}" + ("" if mode == "rs" else f"-{mode}")
+
+
+def parameters() -> list:
+    return [
+        pytest.param(case, mode, lane, id=name(case, mode, lane))
+        for case in all_cases()
+        for mode in case.modes
+        for lane in case.lanes
+    ]
 
 
 @pytest.mark.parametrize(("case", "mode", "lane"), parameters())
