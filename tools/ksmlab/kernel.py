@@ -45,7 +45,7 @@ class Kernel:
     def make(self, *words: str | Path) -> list[str]:
         """A make command line that builds with this kernel's tools."""
         common = [f"ARCH={ARCH[self.lane]}", f"-j{os.cpu_count()}"]
-        return ["nice", "make", *common, *self.tools.make_arguments(), *map(str, words)]
+        return ["make", *common, *self.tools.make_arguments(), *map(str, words)]
 
 
 def of(lane: str, ksm: str, tools: Toolchain) -> Kernel:
@@ -83,7 +83,7 @@ def build(kernel: Kernel) -> None:
     with step(f"building the kernel {name} (minutes)"):
         configure(kernel, environment)
         command = kernel.make("-C", kernel.tree, f"O={kernel.build}", *TARGETS[kernel.lane])
-        watched(f"build-{name}", command, env=environment)
+        watched(f"build-{name}", command, env=environment, preexec_fn=lambda: os.nice(5))
     kernel.complete.write_text(kernel.tools.identity())
 
 
