@@ -177,8 +177,8 @@ fn while_scanning(_: &Options) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     peers.iter_mut().try_for_each(Peer::await_step)?;
 
-    step("twenty scans beside four writers that leave pages equal for a while");
-    scanner.scans(20)?;
+    step("200 scans beside four writers that leave pages equal for a while");
+    scanner.scans(200)?;
     for mut peer in peers {
         peer.step()?;
         let rounds: usize = peer.receive()?;
