@@ -3,7 +3,6 @@
 
 import os
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,4 +127,4 @@ class OtherSuite:
 
 
 def unpack(package: Path, into: Path) -> None:
-    subprocess.run(["dpkg", "-x", package, into], check=True)
+    logged("unpack", "dpkg", "-x", package, into)

@@ -12,10 +12,10 @@ import filecmp
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 from .say import step
+from .shell import logged
 
 TOUCHED = re.compile(r"^\+\+\+ b/(\S+)", re.M)
 
@@ -48,10 +48,8 @@ def start(build: Path, earlier: Path, tree: Path) -> None:
     partial = build.with_name(f"{build.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     with step(f"starting from the build {earlier.name}"):
-        subprocess.run(["cp", "-a", earlier, partial], check=True)
-        (partial / ".complete").unlink()
-        for module in partial.glob("ksm_rs-*"):
-            shutil.rmtree(module)
+        not_copied = ("--exclude=/ksm_rs-*", "--exclude=/.complete")
+        logged("reuse", "rsync", "-a", *not_copied, f"{earlier}/", partial)
         old = (earlier / "source").resolve()
         if old != tree:
             replace_path(partial, str(old), str(tree))

@@ -5,7 +5,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +102,7 @@ def unpack(tarball: Path, tree: Path) -> None:
     """Unpack to a scratch directory first: what has its final name is whole."""
     with tempfile.TemporaryDirectory(dir=tree.parent) as scratch:
         with step(f"unpacking {tarball.name}"):
-            subprocess.run(["tar", "-C", scratch, "-xf", tarball], check=True)
+            logged("unpack", "tar", "-C", scratch, "-xf", tarball)
         top = list(Path(scratch).iterdir())
         if len(top) != 1:
             raise Failure(f"{tarball} does not hold exactly one directory")
