@@ -25,7 +25,8 @@ use crate::{
     stable_node::{
         Mapping,
         StableNode, //
-    }, //
+    },
+    trace, //
 };
 use kernel::{
     prelude::*,
@@ -99,7 +100,7 @@ impl Scanner {
             Place::Nowhere => {}
             Place::Unstable(pass) => {
                 if pass == self.pass {
-                    self.unstable.remove(&mut self.items, item);
+                    self.partitions.remove_unstable(&mut self.items, item);
                 }
                 self.items[item].set_place(Place::Nowhere);
                 ksm.stats.pages_unshared.sub(1);
@@ -189,16 +190,34 @@ impl Scanner {
         let Some(anchor) = self.nodes[node].anchor.take() else {
             return;
         };
+        let pfn = anchor.pfn();
         match anchor.into_mappings() {
             Ok(mappings) => {
                 for mapping in &mappings {
+                    trace::remove_rmap_item(pfn, mapping.item, mapping.mm);
                     self.note_detached(ksm, node, mapping.item);
                 }
-                self.stable.remove(&mut self.nodes, node);
+                trace::remove_ksm_page(pfn);
+                self.remove_from_tree(ksm, node);
                 self.forget_node(ksm, node);
             }
             Err(anchor) => self.nodes[node].anchor = Some(anchor),
         }
+    }
+
+    /// Takes `node` out of the stable tree.
+    pub(crate) fn remove_from_tree(&mut self, ksm: &Ksm, node: Handle<StableNode>) {
+        let partition = self.nodes[node].partition;
+        let stable = &mut self.partitions.get(partition).stable;
+        stable.remove(&mut self.nodes, node);
+        self.note_chains(ksm);
+    }
+
+    /// Makes the counts of chains known.
+    pub(crate) fn note_chains(&self, ksm: &Ksm) {
+        let (chains, dups) = self.partitions.count_chains();
+        ksm.stats.stable_node_chains.set(chains);
+        ksm.stats.stable_node_dups.set(dups);
     }
 
     /// Frees `node`, which is in no tree and has no mappings.

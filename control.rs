@@ -11,12 +11,16 @@ use crate::{
         Limit,
         WaitQueue, //
     },
-    mm::oom,
+    mm::{
+        address_space::zero_pages,
+        oom, //
+    },
     module_hold::ModuleHold,
     numbers::{
         Stats,
         Tunable,
-        Tunables, //
+        Tunables,
+        DEFAULT_PAGES_TO_SCAN, //
     },
     rmap_item::{
         ListCursor,
@@ -37,9 +41,16 @@ use kernel::{
     static_lock_class,
     sync::{
         Arc,
-        Mutex, //
+        Mutex,
+        MutexGuard, //
     },
     ThisModule, //
+};
+
+#[cfg(CONFIG_NUMA)]
+use crate::{
+    mm::folio::node_ids,
+    partition::Partitions, //
 };
 
 /// What `run` may be set to.
@@ -52,10 +63,10 @@ pub(crate) enum Run {
     Unmerge = 2,
 }
 
-impl TryFrom<u32> for Run {
+impl TryFrom<usize> for Run {
     type Error = Error;
 
-    fn try_from(value: u32) -> Result<Self> {
+    fn try_from(value: usize) -> Result<Self> {
         Ok(match value {
             0 => Run::Stop,
             1 => Run::Merge,
@@ -72,10 +83,15 @@ pub(crate) struct Ksm {
     scanner: Mutex<Scanner>,
     #[pin]
     pub(crate) slots: Slots,
-    run: Tunable<u32>,
+    run: Tunable,
     pub(crate) tunables: Tunables,
     pub(crate) stats: Stats,
     pub(crate) module: ModuleHold,
+    /// Set while memory is going offline.
+    offlining: Tunable,
+    /// Where everybody waits for that to end.
+    #[pin]
+    online: WaitQueue,
     /// Where the thread waits for something to do.
     #[pin]
     work: WaitQueue,
@@ -92,10 +108,12 @@ impl Ksm {
             pin_init!(Self {
                 scanner <- new_mutex!(scanner, "ksm_rs_scan"),
                 slots <- Slots::new(),
-                run: Tunable::new(Run::Stop as u32),
+                run: Tunable::new(Run::Stop as usize),
                 tunables: Tunables::new(),
                 stats: Stats::new(),
                 module: ModuleHold::new(module),
+                offlining: Tunable::new(0),
+                online <- WaitQueue::new(c"ksm_rs_online", static_lock_class!()),
                 work <- WaitQueue::new(c"ksm_rs_work", static_lock_class!()),
                 pause <- WaitQueue::new(c"ksm_rs_pause", static_lock_class!()),
             }),
@@ -104,13 +122,13 @@ impl Ksm {
     }
 
     /// What `run` was last set to.
-    pub(crate) fn run(&self) -> u32 {
+    pub(crate) fn run(&self) -> usize {
         self.run.get()
     }
 
     /// Whether everything is being, or has been, undone.
     pub(crate) fn is_unmerging(&self) -> bool {
-        self.run() == Run::Unmerge as u32
+        self.run() == Run::Unmerge as usize
     }
 
     /// Starts or stops the scan, or undoes all that it has done; sleeps.
@@ -119,12 +137,12 @@ impl Ksm {
     ///
     /// `ENOMEM` or `ERESTARTSYS` when not everything could be undone; `run` is 0 then.
     pub(crate) fn set_run(&self, run: Run) -> Result {
-        let mut scanner = self.scanner.lock();
-        self.run.set(run as u32);
+        let mut scanner = self.lock_scanner();
+        self.run.set(run as usize);
         if run == Run::Unmerge {
             let _oom = oom::Origin::new();
             scanner.unmerge_all(self).inspect_err(|_| {
-                self.run.set(Run::Stop as u32);
+                self.run.set(Run::Stop as usize);
             })?;
         }
         drop(scanner);
@@ -133,7 +151,7 @@ impl Ksm {
     }
 
     /// Sets the pause between two steps; a pause that goes on ends.
-    pub(crate) fn set_sleep_millisecs(&self, millisecs: u32) {
+    pub(crate) fn set_sleep_millisecs(&self, millisecs: usize) {
         self.tunables.sleep_millisecs.set(millisecs);
         self.pause.wake_all();
     }
@@ -143,11 +161,11 @@ impl Ksm {
     /// # Errors
     ///
     /// `EBUSY` while there are KSM pages.
-    pub(crate) fn set_max_page_sharing(&self, limit: u32) -> Result {
+    pub(crate) fn set_max_page_sharing(&self, limit: usize) -> Result {
         if self.tunables.max_page_sharing.get() == limit {
             return Ok(());
         }
-        let mut scanner = self.scanner.lock();
+        let mut scanner = self.lock_scanner();
         if self.stats.pages_shared.get() > 0 || !scanner.remove_unmapped_nodes(self) {
             return Err(EBUSY);
         }
@@ -155,9 +173,57 @@ impl Ksm {
         Ok(())
     }
 
+    /// Sets whether pages of different NUMA nodes may be merged.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` while there are KSM pages; `ENOMEM` without memory for the trees.
+    #[cfg(CONFIG_NUMA)]
+    pub(crate) fn set_merge_across_nodes(&self, across: bool) -> Result {
+        let mut scanner = self.lock_scanner();
+        if self.tunables.merge_across_nodes.is_set() == across {
+            return Ok(());
+        }
+        if self.stats.pages_shared.get() > 0 || !scanner.remove_unmapped_nodes(self) {
+            return Err(EBUSY);
+        }
+        scanner.forget_unstable();
+        scanner.partitions = Partitions::new(if across { 1 } else { node_ids() })?;
+        self.tunables.merge_across_nodes.set(usize::from(across));
+        Ok(())
+    }
+
+    /// Sets `pages_to_scan`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that is the advisor's to do.
+    pub(crate) fn set_pages_to_scan(&self, pages: usize) -> Result {
+        if self.tunables.advisor.enabled.is_set() {
+            return Err(EINVAL);
+        }
+        self.tunables.pages_to_scan.set(pages);
+        Ok(())
+    }
+
+    /// Lets the advisor set `pages_to_scan`, or no longer.
+    pub(crate) fn set_advisor(&self, enabled: bool) {
+        let mut scanner = self.lock_scanner();
+        let advisor = &self.tunables.advisor;
+        if advisor.enabled.is_set() == enabled {
+            return;
+        }
+        advisor.enabled.set(usize::from(enabled));
+        scanner.advice.forget();
+        self.tunables.pages_to_scan.set(match enabled {
+            true => advisor.min_pages_to_scan.get(),
+            false => DEFAULT_PAGES_TO_SCAN,
+        });
+    }
+
     /// Bytes that merging saves, less those that it takes; may be negative.
     pub(crate) fn general_profit(&self) -> isize {
-        let saved = self.stats.pages_sharing.get() * PAGE_SIZE;
+        let saved = (self.stats.pages_sharing.get() + zero_pages()) * PAGE_SIZE;
         let taken = self.stats.rmap_items.get() * size_of::<RmapItem>();
         saved as isize - taken as isize
     }
@@ -172,7 +238,7 @@ impl Ksm {
 
     /// Forgets all address spaces. The hooks and the thread are gone, and there are no KSM pages.
     pub(crate) fn retire(&self) {
-        let mut scanner = self.scanner.lock();
+        let mut scanner = self.lock_scanner();
         scanner.rewind();
         while let Some(slot) = self.slots.next_tracked(None, Which::All) {
             if let Some(mm) = scanner.tracked(&slot) {
@@ -183,12 +249,44 @@ impl Ksm {
         }
     }
 
+    /// Memory is about to go offline: leaves the trees alone until [`Ksm::end_offlining`].
+    #[cfg(CONFIG_MEMORY_HOTREMOVE)]
+    pub(crate) fn begin_offlining(&self) {
+        let _scanner = self.lock_scanner();
+        self.offlining.set(1);
+    }
+
+    /// Memory has gone offline, or has stayed.
+    #[cfg(CONFIG_MEMORY_HOTREMOVE)]
+    pub(crate) fn end_offlining(&self, gone: Option<&crate::mm::hotplug::OfflineRange>) {
+        let mut scanner = self.scanner.lock();
+        if let Some(range) = gone {
+            scanner.remove_offline_nodes(self, range);
+        }
+        self.offlining.set(0);
+        drop(scanner);
+        self.online.wake_all();
+    }
+
+    /// Takes the scan mutex, at a moment when no memory is going offline; sleeps.
+    fn lock_scanner(&self) -> MutexGuard<'_, Scanner> {
+        loop {
+            let scanner = self.scanner.lock();
+            if !self.offlining.is_set() {
+                return scanner;
+            }
+            drop(scanner);
+            self.online
+                .wait_uninterruptible(|| !self.offlining.is_set());
+        }
+    }
+
     fn should_scan(&self) -> bool {
-        self.run() == Run::Merge as u32 && !self.slots.is_empty()
+        self.run() == Run::Merge as usize && !self.slots.is_empty()
     }
 
     fn scan(&self) {
-        let mut scanner = self.scanner.lock();
+        let mut scanner = self.lock_scanner();
         // It may have been stopped while the lock was waited for.
         if self.should_scan() {
             scanner.scan(self, self.tunables.pages_to_scan.get());
@@ -198,7 +296,8 @@ impl Ksm {
     fn pause(&self) {
         let millisecs = self.tunables.sleep_millisecs.get();
         // Without a pause there would be no moment to freeze in.
-        let limit = millisecs.max(u32::from(kthread::should_pause()));
+        let limit = millisecs.max(usize::from(kthread::should_pause()));
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         self.pause.wait(Limit::Millis(limit), || {
             self.tunables.sleep_millisecs.get() != millisecs
         });

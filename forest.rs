@@ -68,6 +68,11 @@ impl<T: Keyed> Forest<T> {
         self.root_of(pool, node).insert(pool, at, node);
     }
 
+    /// Whether `node`, which is in some forest, is in this one.
+    pub(crate) fn contains(&self, pool: &Pool<T>, node: Handle<T>) -> bool {
+        self.roots[shard(pool[node].checksum())].contains(pool, node)
+    }
+
     /// Takes out `node`, which is in one of the trees.
     pub(crate) fn remove(&mut self, pool: &mut Pool<T>, node: Handle<T>) {
         self.root_of(pool, node).remove(pool, node);

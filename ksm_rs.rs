@@ -29,6 +29,7 @@ use kernel::{
     sync::Arc, //
 };
 
+mod advisor;
 mod collect;
 mod control;
 #[cfg(CONFIG_KUNIT = "y")]
@@ -36,11 +37,15 @@ mod fake_page;
 mod forest;
 mod kobject;
 mod kthread;
+mod lookup;
 mod madvise_hook;
 mod merge;
 mod mm;
 mod module_hold;
 mod numbers;
+#[cfg(CONFIG_MEMORY_HOTREMOVE)]
+mod offline;
+mod partition;
 mod pool;
 #[cfg(CONFIG_KUNIT = "y")]
 mod random;
@@ -52,6 +57,7 @@ mod slots;
 mod stable_node;
 mod stable_tree;
 mod sysfs;
+mod trace;
 mod unmerge;
 mod unstable_tree;
 
@@ -59,6 +65,8 @@ use control::Ksm;
 use kobject::Directory;
 use kthread::KThread;
 use madvise_hook::Registration;
+#[cfg(CONFIG_MEMORY_HOTREMOVE)]
+use mm::hotplug::MemoryNotifier;
 
 /// How `ksmd` allocates for what it can as well do in the next scan: memory that there is.
 const SCAN_GFP: Flags = GFP_NOWAIT;
@@ -73,6 +81,8 @@ module! {
 
 /// The parts of the module, in the order in which they are stopped.
 struct KsmModule {
+    #[cfg(CONFIG_MEMORY_HOTREMOVE)]
+    _memory: Pin<KBox<MemoryNotifier<Ksm>>>,
     _directory: Directory<Ksm>,
     _thread: KThread<Ksm>,
     _hooks: Registration,
@@ -97,6 +107,8 @@ impl kernel::Module for KsmModule {
         let hooks = Registration::new(ksm.clone())?;
         let thread = KThread::start(c"ksmd", 5, ksm.clone())?;
         Ok(Self {
+            #[cfg(CONFIG_MEMORY_HOTREMOVE)]
+            _memory: MemoryNotifier::new(ksm.clone())?,
             _directory: sysfs::register(ksm)?,
             _thread: thread,
             _hooks: hooks,

@@ -13,10 +13,12 @@ use kernel::{
     str::CStr,
     sync::Arc,
     task::{
+        Task,
         MAX_SCHEDULE_TIMEOUT,
         TASK_FREEZABLE,
         TASK_INTERRUPTIBLE,
-        TASK_NORMAL, //
+        TASK_NORMAL,
+        TASK_UNINTERRUPTIBLE, //
     },
     time::{
         msecs_to_jiffies,
@@ -112,6 +114,12 @@ pub(crate) fn signal_pending() -> bool {
     kernel::current!().signal_pending()
 }
 
+/// Nanoseconds of CPU time that the current task has taken.
+pub(crate) fn cpu_time() -> u64 {
+    // SAFETY: The current task is alive.
+    unsafe { bindings::task_sched_runtime(Task::current_raw()) }
+}
+
 /// How long to wait at most.
 #[derive(Clone, Copy)]
 pub(crate) enum Limit {
@@ -156,18 +164,28 @@ impl WaitQueue {
     ///
     /// A thread that waits here can be stopped and frozen.
     pub(crate) fn wait(&self, limit: Limit, mut ready: impl FnMut() -> bool) {
-        const STATE: c_int = TASK_INTERRUPTIBLE | TASK_FREEZABLE;
-        let mut left = match limit {
+        let left = match limit {
             Limit::None => MAX_SCHEDULE_TIMEOUT,
             Limit::Millis(ms) => c_long::try_from(msecs_to_jiffies(ms)).unwrap_or(c_long::MAX),
         };
+        self.wait_in_state(TASK_INTERRUPTIBLE | TASK_FREEZABLE, left, || {
+            ready() || should_stop()
+        });
+    }
+
+    /// Waits until `ready`, whatever happens meanwhile; for any task.
+    pub(crate) fn wait_uninterruptible(&self, ready: impl FnMut() -> bool) {
+        self.wait_in_state(TASK_UNINTERRUPTIBLE, MAX_SCHEDULE_TIMEOUT, ready);
+    }
+
+    fn wait_in_state(&self, state: c_int, mut left: c_long, mut ready: impl FnMut() -> bool) {
         let entry = Opaque::<bindings::wait_queue_entry>::uninit();
         // SAFETY: The entry is initialised here, and is off the queue when this returns.
         unsafe { bindings::init_wait_entry(entry.get(), 0) };
         loop {
             // SAFETY: The queue and the entry are initialised.
-            unsafe { bindings::prepare_to_wait_event(self.head.get(), entry.get(), STATE) };
-            if ready() || should_stop() || left == 0 {
+            unsafe { bindings::prepare_to_wait_event(self.head.get(), entry.get(), state) };
+            if ready() || left == 0 {
                 break;
             }
             // SAFETY: The state of the current task was set above.

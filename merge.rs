@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Looking pages up, and merging those that are equal.
+//! Merging pages that are equal.
 //!
 //! A mapping is in a node's list before its page table entry is changed, and leaves it after: a
 //! walk from the KSM page always finds all the entries that merging has made.
@@ -9,71 +9,69 @@
 
 use crate::{
     control::Ksm,
+    forest::Keyed,
+    lookup::{
+        Held,
+        Meeting, //
+    },
     mm::{
-        address_space::{
-            user_of,
-            ReadLockedMm,
-            UserMm, //
-        },
+        address_space::ReadLockedMm,
         folio::PinnedPage,
         ksm_folio::OwnedAnchor,
         share::{
             self,
-            KsmPage, //
+            KsmPage,
+            Target, //
         },
-        walk::{
-            collect_candidates,
-            Candidate,
-            Met, //
-            MmapLock,
-        }, //
+        walk::MmapLock, //
     },
-    pool::{
-        Handle,
-        Pool, //
-    },
-    rbtree::Verdict,
+    partition::PartitionId,
+    pool::Handle,
     rmap_item::{
         Place,
-        RmapItem,
-        TrackedMm, //
+        RmapItem, //
     },
     scan::Scanner,
     stable_node::{
         Mapping,
         StableNode, //
     },
-    stable_tree::{
-        Lookup,
-        StableTree, //
-    },
-    unmerge::unmerge_range,
-    unstable_tree::Outcome, //
+    stable_tree::StableTree,
+    trace,
+    unmerge::unmerge_range, //
 };
-use core::cmp::Ordering;
 use kernel::{
     mm::MmWithUser,
     page::PAGE_SIZE,
     prelude::*, //
 };
 
-/// How an attempt to merge ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum MergeOutcome {
-    Merged,
-    /// The page has changed, is in use, or there is no memory: the next scan will see.
-    NotNow,
-}
-
-/// The page of an item, held together with its address space.
-struct Held {
-    mm: UserMm,
-    page: PinnedPage,
-}
-
 impl Scanner {
-    /// Merges `page` with a KSM page of the same content, if there is one; returns whether there
-    /// was.
+    /// Replaces a page of zeros by the zero page, if that is wanted; returns whether the page
+    /// needs no further attention.
+    pub(crate) fn merge_with_zero_page(
+        &mut self,
+        ksm: &Ksm,
+        mm: &MmWithUser,
+        item: Handle<RmapItem>,
+        page: &PinnedPage,
+    ) -> bool {
+        let item_checksum = self.items[item].checksum();
+        if !ksm.tunables.use_zero_pages.is_set() || item_checksum != self.zero_checksum {
+            return false;
+        }
+        let address = self.items[item].address();
+        let locked = ReadLockedMm::new(mm);
+        let Some(vma) = locked.mergeable_at(address) else {
+            return true;
+        };
+        let result = try_replace(&vma, address, page, Target::Zero);
+        trace::merge_one_page(crate::mm::folio::zero_pfn(), item, mm, &result);
+        result.is_ok()
+    }
+
+    /// Merges `page` with a KSM page of the same content, if there is one that may have another
+    /// mapping; returns whether there was.
     pub(crate) fn merge_with_stable(
         &mut self,
         ksm: &Ksm,
@@ -87,13 +85,13 @@ impl Scanner {
         let limit = ksm.tunables.max_page_sharing.get();
         let node = StableTree::first_that(&self.nodes, first, |node| node.has_room(limit));
         if let Some(node) = node {
-            // Its page may have gone since; then the next scan will see.
-            self.merge_into(ksm, mm, item, page, node);
+            // If that fails, the next scan will see.
+            let _ = self.merge_into(ksm, mm, item, page, node);
         }
         node.is_some()
     }
 
-    /// Looks in the unstable tree for a page like `page`, to make them one, or leaves it there.
+    /// Merges `page` with a page of the same content from the unstable tree, or leaves it there.
     pub(crate) fn meet_in_unstable(
         &mut self,
         ksm: &Ksm,
@@ -101,35 +99,15 @@ impl Scanner {
         item: Handle<RmapItem>,
         page: PinnedPage,
     ) {
-        let mut held = None;
-        let Self {
-            unstable,
-            items,
-            mms,
-            nodes,
-            probe,
-            ..
-        } = self;
-        let outcome = unstable.search_or_insert(items, item, |_, other| {
-            match hold(mms, nodes, probe, other) {
-                Some(other) if other.page.as_raw() != page.as_raw() => {
-                    let verdict = verdict(&page, &other.page);
-                    held = Some(other);
-                    verdict
-                }
-                // Gone, merged, or one page that a fork has left in two address spaces.
-                _ => Verdict::Stop,
+        match self.find_unstable(item, &page) {
+            Meeting::Equal(other, held) => {
+                self.merge_pair(ksm, (mm, item, page), (other, held));
             }
-        });
-        match (outcome, held) {
-            (Outcome::Match(other), Some(held)) => {
-                self.merge_pair(ksm, (mm, item, page), (other, held))
-            }
-            (Outcome::Inserted, _) => {
+            Meeting::Waiting => {
                 self.items[item].set_place(Place::Unstable(self.pass));
                 ksm.stats.pages_unshared.add(1);
             }
-            _ => {}
+            Meeting::TurnedAway => {}
         }
     }
 
@@ -151,25 +129,6 @@ impl Scanner {
         }
     }
 
-    fn find_stable(
-        &mut self,
-        ksm: &Ksm,
-        item: Handle<RmapItem>,
-        page: &PinnedPage,
-    ) -> Option<Handle<StableNode>> {
-        let checksum = crate::forest::Keyed::checksum(&self.items[item]);
-        loop {
-            let found = self
-                .stable
-                .find(&self.nodes, checksum, |_, node| node_verdict(page, node));
-            match found {
-                Lookup::Match(node) => return Some(node),
-                Lookup::Missing => return None,
-                Lookup::Stale(node) => self.remove_stale(ksm, node),
-            }
-        }
-    }
-
     /// Lets `item` map the page of `node` instead of `page`.
     fn merge_into(
         &mut self,
@@ -178,29 +137,32 @@ impl Scanner {
         item: Handle<RmapItem>,
         page: &PinnedPage,
         node: Handle<StableNode>,
-    ) -> MergeOutcome {
-        let address = self.items[item].address();
-        let locked = ReadLockedMm::new(mm);
-        let Some(vma) = locked.mergeable_at(address) else {
-            return MergeOutcome::NotNow;
-        };
-        let target = self.nodes[node].anchor.as_ref().map(|a| KsmPage::of(a));
+    ) -> Result {
+        let target = self.nodes[node].anchor.as_deref().map(KsmPage::of);
         let Some(Ok(target)) = target else {
             self.remove_stale(ksm, node);
-            return MergeOutcome::NotNow;
+            return Err(ENOENT);
         };
-        let mapping = Mapping::new(&vma, address, item);
-        if self.attach(ksm, node, mapping).is_err() {
-            return MergeOutcome::NotNow;
-        }
-        let replaced = page
-            .try_lock_single()
-            .is_some_and(|old| share::replace(&vma, address, page, &old, &target).is_ok());
-        if replaced {
-            return MergeOutcome::Merged;
-        }
-        self.leave_tree(ksm, item);
-        MergeOutcome::NotNow
+        let result = self.join(ksm, mm, item, page, (node, &target));
+        trace::merge_with_ksm_page(Some(target.page()), page.pfn(), item, mm, &result);
+        result
+    }
+
+    fn join(
+        &mut self,
+        ksm: &Ksm,
+        mm: &MmWithUser,
+        item: Handle<RmapItem>,
+        page: &PinnedPage,
+        (node, target): (Handle<StableNode>, &KsmPage),
+    ) -> Result {
+        let address = self.items[item].address();
+        let locked = ReadLockedMm::new(mm);
+        let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
+        self.attach(ksm, node, Mapping::new(&vma, address, item))?;
+        try_replace(&vma, address, page, Target::Ksm(target)).inspect_err(|_| {
+            self.leave_tree(ksm, item);
+        })
     }
 
     /// Makes a KSM page of `page`, and lets the other item map it too.
@@ -217,14 +179,17 @@ impl Scanner {
             drop(page.try_lock_single());
             return;
         }
-        let Some(node) = self.promote(ksm, mm, item, &page) else {
+        let promoted = self.promote(ksm, mm, item, &page);
+        let result = promoted.as_ref().map(|_| ()).map_err(|error| *error);
+        trace::merge_with_ksm_page(None, page.pfn(), item, mm, &result);
+        let Ok(node) = promoted else {
             return;
         };
         self.insert_node(ksm, node, &page);
         self.leave_tree(ksm, other);
         let outcome = self.merge_into(ksm, &held.mm, other, &held.page, node);
         drop(page);
-        if outcome == MergeOutcome::NotNow {
+        if outcome.is_err() {
             self.demote(ksm, mm, item, node);
         }
     }
@@ -236,23 +201,23 @@ impl Scanner {
         mm: &MmWithUser,
         item: Handle<RmapItem>,
         page: &PinnedPage,
-    ) -> Option<Handle<StableNode>> {
+    ) -> Result<Handle<StableNode>> {
         let address = self.items[item].address();
-        let checksum = crate::forest::Keyed::checksum(&self.items[item]);
+        let checksum = self.items[item].checksum();
         let locked = ReadLockedMm::new(mm);
-        let vma = locked.mergeable_at(address)?;
+        let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
         let mapping = Mapping::new(&vma, address, item);
-        let node = self.new_node(ksm, checksum, mapping)?;
+        let node = self.new_node(ksm, checksum, self.partition_of(page), mapping)?;
         let made = self.nodes[node].anchor.as_ref().is_some_and(|anchor| {
             page.try_lock_single()
                 .is_some_and(|single| share::make_ksm(&vma, address, &single, anchor).is_ok())
         });
         if !made {
             self.forget_node(ksm, node);
-            return None;
+            return Err(EFAULT);
         }
         self.note_attached(ksm, node, item, 0);
-        Some(node)
+        Ok(node)
     }
 
     /// A node with one mapping that has no page yet.
@@ -262,37 +227,24 @@ impl Scanner {
         &mut self,
         ksm: &Ksm,
         checksum: u32,
+        partition: PartitionId,
         mapping: Mapping,
-    ) -> Option<Handle<StableNode>> {
-        if self.nodes.len() == 0 && !ksm.module.hold() {
-            return None;
+    ) -> Result<Handle<StableNode>> {
+        let first = self.nodes.len() == 0;
+        if first && !ksm.module.hold() {
+            return Err(ENODEV);
         }
-        let node = self.nodes.insert(StableNode::new(checksum), GFP_KERNEL);
-        let Ok(node) = node else {
-            if self.nodes.len() == 0 {
+        let node = StableNode::new(checksum, partition);
+        let node = self.nodes.insert(node, GFP_KERNEL).inspect_err(|_| {
+            if first {
                 ksm.module.release();
             }
-            return None;
-        };
-        match OwnedAnchor::new(node, mapping) {
-            Ok(anchor) => {
-                self.nodes[node].anchor = Some(anchor);
-                Some(node)
-            }
-            Err(_) => {
-                self.forget_node(ksm, node);
-                None
-            }
-        }
-    }
-
-    fn insert_node(&mut self, ksm: &Ksm, node: Handle<StableNode>, page: &PinnedPage) {
-        while let Err(stale) = self
-            .stable
-            .insert(&mut self.nodes, node, |_, other| node_verdict(page, other))
-        {
-            self.remove_stale(ksm, stale);
-        }
+        })?;
+        let anchor = OwnedAnchor::new(node, mapping).inspect_err(|_| {
+            self.forget_node(ksm, node);
+        })?;
+        self.nodes[node].anchor = Some(anchor);
+        Ok(node)
     }
 
     /// Undoes [`Scanner::promote`] for a page that found nobody to share it.
@@ -314,37 +266,13 @@ impl Scanner {
     }
 }
 
-/// Where `page` stands, seen from a page with the same checksum.
-fn verdict(page: &PinnedPage, other: &PinnedPage) -> Verdict {
-    match page.compare(other) {
-        Ordering::Less => Verdict::Before,
-        Ordering::Equal => Verdict::Match,
-        Ordering::Greater => Verdict::After,
-    }
-}
-
-fn node_verdict(page: &PinnedPage, node: &StableNode) -> Verdict {
-    match node.anchor.as_ref().map(|anchor| anchor.page()) {
-        Some(Ok(other)) => verdict(page, &other),
-        _ => Verdict::Stop,
-    }
-}
-
-/// Takes a reference to the page of `item`, if it has one that may be merged.
-fn hold(
-    mms: &Pool<TrackedMm>,
-    nodes: &Pool<StableNode>,
-    probe: &mut KVec<Candidate>,
-    item: &RmapItem,
-) -> Option<Held> {
-    let mm = user_of(mms[item.mm()?].slot()?.mm())?;
-    let address = item.address();
-    let locked = ReadLockedMm::new(&mm);
-    let vma = locked.mergeable_at(address)?;
-    collect_candidates(&vma, address..address + PAGE_SIZE, nodes, 1, probe);
-    drop(locked);
-    match probe.pop()?.page {
-        Met::Anonymous(page) => Some(Held { mm, page }),
-        Met::Ksm(_) => None,
-    }
+/// Locks and splits the folio of `page`, and replaces the page.
+fn try_replace(
+    vma: &crate::mm::vma::MergeableVma<'_>,
+    address: usize,
+    page: &PinnedPage,
+    target: Target<'_>,
+) -> Result {
+    let single = page.try_lock_single().ok_or(EFAULT)?;
+    share::replace(vma, address, page, &single, target).map_err(|_| EFAULT)
 }

@@ -8,6 +8,8 @@
 pub(crate) mod address_space;
 pub(crate) mod anon_vma;
 pub(crate) mod folio;
+#[cfg(CONFIG_MEMORY_HOTREMOVE)]
+pub(crate) mod hotplug;
 pub(crate) mod ksm_folio;
 pub(crate) mod lru;
 pub(crate) mod notifier;

@@ -4,28 +4,34 @@
 
 #![deny(unsafe_code)]
 
+use crate::advisor::Advisor;
 use kernel::sync::atomic::{
     Atomic,
-    AtomicType,
     Relaxed, //
 };
 
-/// A number that is set by an administrator.
-pub(crate) struct Tunable<T: AtomicType>(Atomic<T>);
+/// Pages to scan at a time, unless somebody says otherwise.
+pub(crate) const DEFAULT_PAGES_TO_SCAN: usize = 100;
 
-impl<T: AtomicType> Tunable<T> {
-    pub(crate) fn new(value: T) -> Self {
+/// A number that is set by an administrator.
+pub(crate) struct Tunable(Atomic<usize>);
+
+impl Tunable {
+    pub(crate) fn new(value: usize) -> Self {
         Self(Atomic::new(value))
     }
-}
 
-impl Tunable<u32> {
-    pub(crate) fn get(&self) -> u32 {
+    pub(crate) fn get(&self) -> usize {
         self.0.load(Relaxed)
     }
 
-    pub(crate) fn set(&self, value: u32) {
+    pub(crate) fn set(&self, value: usize) {
         self.0.store(value, Relaxed);
+    }
+
+    /// Whether a switch is on.
+    pub(crate) fn is_set(&self) -> bool {
+        self.get() != 0
     }
 }
 
@@ -57,19 +63,35 @@ impl Count {
 /// What an administrator may set.
 pub(crate) struct Tunables {
     /// Pages to scan before each pause.
-    pub(crate) pages_to_scan: Tunable<u32>,
+    pub(crate) pages_to_scan: Tunable,
     /// Length of the pause, in milliseconds.
-    pub(crate) sleep_millisecs: Tunable<u32>,
+    pub(crate) sleep_millisecs: Tunable,
     /// Mappings that one KSM page may have.
-    pub(crate) max_page_sharing: Tunable<u32>,
+    pub(crate) max_page_sharing: Tunable,
+    /// Milliseconds between two searches of a chain for nodes whose page is gone.
+    pub(crate) chains_prune_millisecs: Tunable,
+    /// Whether pages of different NUMA nodes may be merged.
+    #[cfg(CONFIG_NUMA)]
+    pub(crate) merge_across_nodes: Tunable,
+    /// Whether pages of zeros become the kernel's zero page.
+    pub(crate) use_zero_pages: Tunable,
+    /// Whether to pass over pages that have not found an equal for long.
+    pub(crate) smart_scan: Tunable,
+    pub(crate) advisor: Advisor,
 }
 
 impl Tunables {
     pub(crate) fn new() -> Self {
         Self {
-            pages_to_scan: Tunable::new(100),
+            pages_to_scan: Tunable::new(DEFAULT_PAGES_TO_SCAN),
             sleep_millisecs: Tunable::new(20),
             max_page_sharing: Tunable::new(256),
+            chains_prune_millisecs: Tunable::new(2000),
+            #[cfg(CONFIG_NUMA)]
+            merge_across_nodes: Tunable::new(1),
+            use_zero_pages: Tunable::new(0),
+            smart_scan: Tunable::new(1),
+            advisor: Advisor::new(),
         }
     }
 }
@@ -84,7 +106,13 @@ pub(crate) struct Stats {
     pub(crate) pages_sharing: Count,
     /// Pages that have not changed and found no equal.
     pub(crate) pages_unshared: Count,
+    /// Pages passed over by the smart scan.
+    pub(crate) pages_skipped: Count,
     pub(crate) rmap_items: Count,
+    /// Contents that have more than one KSM page.
+    pub(crate) stable_node_chains: Count,
+    /// KSM pages of such contents.
+    pub(crate) stable_node_dups: Count,
 }
 
 impl Stats {
@@ -95,7 +123,10 @@ impl Stats {
             pages_shared: Count::new(),
             pages_sharing: Count::new(),
             pages_unshared: Count::new(),
+            pages_skipped: Count::new(),
             rmap_items: Count::new(),
+            stable_node_chains: Count::new(),
+            stable_node_dups: Count::new(),
         }
     }
 

@@ -162,6 +162,15 @@ impl<T: TreeNode> Root<T> {
         }
     }
 
+    /// Whether `node`, which is in some tree, is in this one.
+    pub(crate) fn contains(&self, pool: &Pool<T>, node: Handle<T>) -> bool {
+        let mut top = node;
+        while let Some(parent) = Handle::from_raw(pool[top].links().parent_and_red >> 1) {
+            top = parent;
+        }
+        top.raw() == self.top
+    }
+
     /// Puts `new` exactly where `old` stands.
     pub(crate) fn replace(&mut self, pool: &mut Pool<T>, old: Handle<T>, new: Handle<T>) {
         let mut tree = Editor { root: self, pool };

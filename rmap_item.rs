@@ -35,8 +35,50 @@ use kernel::{
 pub(crate) struct Pass(u8);
 
 impl Pass {
+    const MASK: u8 = 0x3f;
+
     pub(crate) fn next(self) -> Self {
-        Self(self.0.wrapping_add(1))
+        Self((self.0 + 1) & Self::MASK)
+    }
+}
+
+/// How many scans a page was looked up in vain, and how many it is to be passed over, both up to
+/// [`SmartAge::MAX`].
+#[derive(Clone, Copy, Default)]
+struct SmartAge(u8);
+
+impl SmartAge {
+    const MAX: u8 = 15;
+
+    /// A page of this age has been through all that can lead to a merge.
+    const GROWN_UP: u8 = 3;
+
+    fn new(age: u8, skips: u8) -> Self {
+        Self(age << 4 | skips)
+    }
+
+    /// One scan later: whether the page is to be passed over in it.
+    fn advance(&mut self) -> bool {
+        let (age, skips) = (self.0 >> 4, self.0 & Self::MAX);
+        let older = (age + 1).min(Self::MAX);
+        let skip = age >= Self::GROWN_UP && skips > 0;
+        let left = match skip {
+            true => skips - 1,
+            false if age >= Self::GROWN_UP => Self::skips_at(age),
+            false => skips,
+        };
+        *self = Self::new(older, left);
+        skip
+    }
+
+    /// The longer a page has found no equal, the more rarely it is looked up.
+    fn skips_at(age: u8) -> u8 {
+        match age {
+            0..=3 => 1,
+            4..=5 => 2,
+            6..=8 => 4,
+            _ => 8,
+        }
     }
 }
 
@@ -51,12 +93,22 @@ pub(crate) enum Place {
     Stable(Handle<StableNode>, u32),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-enum Kind {
-    #[default]
-    Nowhere,
-    Unstable,
-    Stable,
+/// A [`Place`] in one byte: the number of the scan, and in the top bits what place it is.
+#[derive(Clone, Copy, Default)]
+struct Tag(u8);
+
+impl Tag {
+    const NOWHERE: u8 = 0;
+    const UNSTABLE: u8 = 0x40;
+    const STABLE: u8 = 0x80;
+
+    fn kind(self) -> u8 {
+        self.0 & !Pass::MASK
+    }
+
+    fn pass(self) -> Pass {
+        Pass(self.0 & Pass::MASK)
+    }
 }
 
 /// The metadata of one page: 32 bytes, two to a cache line.
@@ -65,8 +117,8 @@ pub(crate) struct RmapItem {
     /// The number of the virtual page, in two parts so that the rest finds room in one word.
     page_low: u32,
     page_high: u16,
-    kind: Kind,
-    pass: Pass,
+    age: SmartAge,
+    tag: Tag,
     mm: u32,
     next: u32,
     checksum: u32,
@@ -100,9 +152,9 @@ impl RmapItem {
 
     /// Where the item stands.
     pub(crate) fn place(&self) -> Place {
-        match (self.kind, Handle::from_raw(self.words[0])) {
-            (Kind::Unstable, _) => Place::Unstable(self.pass),
-            (Kind::Stable, Some(node)) => Place::Stable(node, self.words[1]),
+        match (self.tag.kind(), Handle::from_raw(self.words[0])) {
+            (Tag::UNSTABLE, _) => Place::Unstable(self.tag.pass()),
+            (Tag::STABLE, Some(node)) => Place::Stable(node, self.words[1]),
             _ => Place::Nowhere,
         }
     }
@@ -110,16 +162,20 @@ impl RmapItem {
     /// Notes where the item stands; to put it there is the caller's part.
     pub(crate) fn set_place(&mut self, place: Place) {
         match place {
-            Place::Nowhere => self.kind = Kind::Nowhere,
-            Place::Unstable(pass) => {
-                self.kind = Kind::Unstable;
-                self.pass = pass;
-            }
+            Place::Nowhere => self.tag = Tag(Tag::NOWHERE),
+            Place::Unstable(pass) => self.tag = Tag(Tag::UNSTABLE | pass.0),
             Place::Stable(node, index) => {
-                self.kind = Kind::Stable;
+                self.tag = Tag(Tag::STABLE);
                 self.words = [node.raw(), index, 0];
+                // Once it is written to, it is a new page.
+                self.age = SmartAge::default();
             }
         }
+    }
+
+    /// Whether this scan is to pass over the page; to be asked once a scan.
+    pub(crate) fn is_to_be_skipped(&mut self) -> bool {
+        self.tag.kind() != Tag::STABLE && self.age.advance()
     }
 
     /// Notes the checksum of the page's content; returns whether it is the one noted before.
@@ -311,6 +367,41 @@ mod tests {
         assert!(!item.note_checksum(5));
         assert!(item.note_checksum(5));
         assert!(!item.note_checksum(6));
+    }
+
+    #[test]
+    fn a_page_without_equals_is_skipped_more_and_more() {
+        let mut item = RmapItem::default();
+        let mut looked_at = 0u64;
+        for scan in 0..40 {
+            looked_at |= u64::from(!item.is_to_be_skipped()) << scan;
+        }
+        // Scans 0 to 3, then after 1 skip, 2, 4 and, from then on, 8 skips each.
+        let expected = [0, 1, 2, 3, 5, 8, 13, 22, 31];
+        assert_eq!(
+            looked_at,
+            expected.iter().fold(0, |bits, scan| bits | 1 << scan)
+        );
+    }
+
+    #[test]
+    fn a_merged_page_is_never_skipped_and_starts_anew() {
+        let Some(node) = Handle::from_raw(3) else {
+            return;
+        };
+        let mut item = RmapItem::default();
+        for _ in 0..10 {
+            item.is_to_be_skipped();
+        }
+        item.set_place(Place::Stable(node, 0));
+        for _ in 0..20 {
+            assert!(!item.is_to_be_skipped());
+        }
+        item.set_place(Place::Nowhere);
+        for _ in 0..4 {
+            assert!(!item.is_to_be_skipped());
+        }
+        assert!(item.is_to_be_skipped());
     }
 
     #[test]

@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 use crate::{
+    advisor,
     control::Ksm,
     kthread,
     mm::{
@@ -17,7 +18,10 @@ use crate::{
             ReadLockedMm,
             UserMm, //
         },
-        folio::PinnedPage,
+        folio::{
+            zero_checksum,
+            PinnedPage, //
+        },
         lru,
         walk::{
             collect_candidates,
@@ -25,6 +29,7 @@ use crate::{
             Met, //
         }, //
     },
+    partition::Partitions,
     pool::{
         Handle,
         Pool, //
@@ -41,14 +46,17 @@ use crate::{
         Which, //
     },
     stable_node::StableNode,
-    stable_tree::StableTree,
-    unstable_tree::UnstableTree, //
+    trace, //
 };
 use kernel::{
     mm::MmWithUser,
     page::PAGE_SIZE,
     prelude::*,
-    sync::Arc, //
+    sync::Arc,
+    time::{
+        Instant,
+        Monotonic, //
+    }, //
 };
 
 /// Candidates in a batch: what one mmap lock and page-table walk is good for.
@@ -83,16 +91,27 @@ enum Left {
     NoAdvice,
 }
 
+/// Whether a candidate counts as scanned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attention {
+    Given,
+    /// The smart scan has passed it over.
+    Saved,
+}
+
 /// All that only `ksmd`, or who stands in for it, may touch; it lies in the scan mutex.
 pub(crate) struct Scanner {
     pub(crate) items: Pool<RmapItem>,
     pub(crate) mms: Pool<TrackedMm>,
     pub(crate) nodes: Pool<StableNode>,
-    pub(crate) stable: StableTree<StableNode>,
-    pub(crate) unstable: UnstableTree<RmapItem>,
+    pub(crate) partitions: Partitions,
     pub(crate) pass: Pass,
     /// Makes checksums unpredictable, so that nobody can prepare pages that share one.
-    pub(crate) seed: u64,
+    seed: u64,
+    pub(crate) zero_checksum: u32,
+    pub(crate) advice: advisor::History,
+    /// When all this began.
+    epoch: Instant<Monotonic>,
     stage: Stage,
     batch: KVec<Candidate>,
     /// Has room for the one page that another is compared with.
@@ -105,10 +124,12 @@ impl Scanner {
             items: Pool::new(),
             mms: Pool::new(),
             nodes: Pool::new(),
-            stable: StableTree::new()?,
-            unstable: UnstableTree::new()?,
+            partitions: Partitions::new(1)?,
             pass: Pass::default(),
             seed,
+            zero_checksum: zero_checksum(seed),
+            advice: advisor::History::default(),
+            epoch: Instant::now(),
             stage: Stage::Idle,
             batch: KVec::with_capacity(BATCH, GFP_KERNEL)?,
             probe: KVec::with_capacity(1, GFP_KERNEL)?,
@@ -116,8 +137,8 @@ impl Scanner {
     }
 
     /// Scans up to `pages` pages, or to the end of the full scan.
-    pub(crate) fn scan(&mut self, ksm: &Ksm, pages: u32) {
-        let mut left = pages as usize;
+    pub(crate) fn scan(&mut self, ksm: &Ksm, pages: usize) {
+        let mut left = pages;
         while left > 0 && !kthread::should_pause() {
             let Some(visit) = self.current_visit(ksm) else {
                 return;
@@ -130,8 +151,18 @@ impl Scanner {
     /// Goes back to before the first slot, as if nothing had been scanned.
     pub(crate) fn rewind(&mut self) {
         self.stage = Stage::Idle;
-        self.unstable.forget();
+        self.forget_unstable();
+    }
+
+    /// Forgets the unstable trees; items that were in them find out by the number of the scan.
+    pub(crate) fn forget_unstable(&mut self) {
+        self.partitions.forget_unstable();
         self.pass = self.pass.next();
+    }
+
+    /// Milliseconds since the module was loaded, round and round.
+    pub(crate) fn now(&self) -> u32 {
+        self.epoch.elapsed().as_millis() as u32
     }
 
     /// The visit to go on with, or `None` at the end of a full scan.
@@ -152,18 +183,25 @@ impl Scanner {
                 address: 0,
             }),
             None => {
-                ksm.stats.full_scans.add(1);
+                self.end_full_scan(ksm);
                 None
             }
         }
     }
 
     fn begin_full_scan(&mut self, ksm: &Ksm) {
+        self.advice.begin(&ksm.tunables.advisor);
+        trace::start_scan(ksm.stats.full_scans.get(), self.items.len());
         ksm.slots.begin_scan();
         // Pages that wait in a CPU's LRU batch have one reference too many to be merged.
         lru::drain_all();
-        self.unstable.forget();
-        self.pass = self.pass.next();
+        self.forget_unstable();
+    }
+
+    fn end_full_scan(&mut self, ksm: &Ksm) {
+        self.advice.end(&ksm.tunables.advisor, &ksm.tunables);
+        trace::stop_scan(ksm.stats.full_scans.get(), self.items.len());
+        ksm.stats.full_scans.add(1);
     }
 
     /// Returns how many pages were scanned.
@@ -174,9 +212,11 @@ impl Scanner {
         };
         let mut batch = core::mem::take(&mut self.batch);
         let left = self.fill_batch(ksm, &mm, &mut visit, limit, &mut batch);
-        let scanned = batch.len();
+        let mut scanned = 0;
         for candidate in batch.drain_all() {
-            self.consider(ksm, &mm, &mut visit, candidate);
+            if self.consider(ksm, &mm, &mut visit, candidate) == Attention::Given {
+                scanned += 1;
+            }
             kthread::cond_resched();
         }
         self.batch = batch;
@@ -236,14 +276,28 @@ impl Scanner {
     }
 
     /// Looks at one page.
-    fn consider(&mut self, ksm: &Ksm, mm: &UserMm, visit: &mut Visit, candidate: Candidate) {
+    fn consider(
+        &mut self,
+        ksm: &Ksm,
+        mm: &UserMm,
+        visit: &mut Visit,
+        candidate: Candidate,
+    ) -> Attention {
         let Some(item) = self.item_at(ksm, visit, candidate.address) else {
-            return;
+            return Attention::Given;
         };
         match candidate.page {
             Met::Ksm(node) => self.consider_ksm(ksm, mm, item, node),
+            Met::Anonymous(_)
+                if ksm.tunables.smart_scan.is_set() && self.items[item].is_to_be_skipped() =>
+            {
+                self.leave_tree(ksm, item);
+                ksm.stats.pages_skipped.add(1);
+                return Attention::Saved;
+            }
             Met::Anonymous(page) => self.consider_anonymous(ksm, mm, item, page),
         }
+        Attention::Given
     }
 
     /// A KSM page: ours already, or inherited by a fork.
@@ -254,6 +308,7 @@ impl Scanner {
         item: Handle<RmapItem>,
         node: Handle<StableNode>,
     ) {
+        self.replace_in_partition(ksm, node);
         if matches!(self.items[item].place(), Place::Stable(known, _) if known == node) {
             return;
         }
@@ -272,7 +327,9 @@ impl Scanner {
         if !self.items[item].note_checksum(page.checksum(self.seed)) {
             return;
         }
-        if !self.merge_with_stable(ksm, mm, item, &page) {
+        let merged = self.merge_with_zero_page(ksm, mm, item, &page)
+            || self.merge_with_stable(ksm, mm, item, &page);
+        if !merged {
             self.meet_in_unstable(ksm, mm, item, page);
         }
     }

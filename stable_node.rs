@@ -11,6 +11,7 @@ use crate::{
         ksm_folio::OwnedAnchor,
         vma::MergeableVma, //
     },
+    partition::PartitionId,
     pool::Handle,
     rbtree::{
         Links,
@@ -54,6 +55,11 @@ pub(crate) struct StableNode {
     links: Links,
     siblings: Siblings<StableNode>,
     checksum: u32,
+    /// The partition in whose tree the node is.
+    pub(crate) partition: PartitionId,
+    /// When the chain that the node is the first of was last searched for stale nodes, in
+    /// milliseconds.
+    pub(crate) pruned: u32,
     /// How many mappings there are: what the list behind the folio's lock has.
     pub(crate) mappings: u32,
     /// The tie to the folio; missing only while the node is made or taken down.
@@ -61,9 +67,10 @@ pub(crate) struct StableNode {
 }
 
 impl StableNode {
-    pub(crate) fn new(checksum: u32) -> Self {
+    pub(crate) fn new(checksum: u32, partition: PartitionId) -> Self {
         Self {
             checksum,
+            partition,
             ..Self::default()
         }
     }
@@ -71,8 +78,8 @@ impl StableNode {
     /// Whether one more mapping may join.
     ///
     /// A page that has no mapping left will soon be freed, and is not worth joining.
-    pub(crate) fn has_room(&self, max_page_sharing: u32) -> bool {
-        (1..max_page_sharing).contains(&self.mappings)
+    pub(crate) fn has_room(&self, max_page_sharing: usize) -> bool {
+        (1..max_page_sharing).contains(&(self.mappings as usize))
     }
 }
 

@@ -74,12 +74,18 @@ pub(crate) enum Lookup<T> {
 /// See the [module's description](self).
 pub(crate) struct StableTree<T> {
     forest: Forest<T>,
+    /// Contents that have several nodes.
+    chains: usize,
+    /// Nodes of such contents.
+    dups: usize,
 }
 
 impl<T: StableEntry> StableTree<T> {
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             forest: Forest::new()?,
+            chains: 0,
+            dups: 0,
         })
     }
 
@@ -97,6 +103,16 @@ impl<T: StableEntry> StableTree<T> {
             Descent::Stopped(node) => Lookup::Stale(node),
             Descent::Vacant(_) => Lookup::Missing,
         }
+    }
+
+    /// How many contents have more than one node, and how many nodes those have.
+    pub(crate) fn count_chains(&self) -> (usize, usize) {
+        (self.chains, self.dups)
+    }
+
+    /// The node behind `node` in its chain.
+    pub(crate) fn next_in_chain(pool: &Pool<T>, node: Handle<T>) -> Option<Handle<T>> {
+        pool[node].siblings().next
     }
 
     /// The first node in the chain that begins with `first` that `suits`.
@@ -122,6 +138,11 @@ impl<T: StableEntry> StableTree<T> {
         match self.forest.descend(pool, checksum, compare) {
             Descent::Vacant(at) => self.forest.insert(pool, at, node),
             Descent::Found(first) => {
+                if Self::next_in_chain(pool, first).is_none() {
+                    self.chains += 1;
+                    self.dups += 1;
+                }
+                self.dups += 1;
                 self.forest.replace(pool, first, node);
                 link(pool, node, first);
             }
@@ -134,6 +155,7 @@ impl<T: StableEntry> StableTree<T> {
     pub(crate) fn remove(&mut self, pool: &mut Pool<T>, node: Handle<T>) {
         let Siblings { prev, next } = pool[node].siblings();
         pool[node].set_siblings(Siblings::default());
+        self.count_removal(pool, prev, next);
         if let Some(next) = next {
             edit(pool, next, |siblings| siblings.prev = prev);
         }
@@ -141,6 +163,21 @@ impl<T: StableEntry> StableTree<T> {
             (Some(prev), _) => edit(pool, prev, |siblings| siblings.next = next),
             (None, Some(next)) => self.forest.replace(pool, node, next),
             (None, None) => self.forest.remove(pool, node),
+        }
+    }
+
+    /// Counts a node less between these two neighbours, one of which may be left alone by it.
+    fn count_removal(&mut self, pool: &Pool<T>, prev: Option<Handle<T>>, next: Option<Handle<T>>) {
+        let left_alone = match (prev, next) {
+            (None, None) => return,
+            (Some(prev), None) => pool[prev].siblings().prev.is_none(),
+            (None, Some(next)) => pool[next].siblings().next.is_none(),
+            (Some(_), Some(_)) => false,
+        };
+        self.dups -= 1;
+        if left_alone {
+            self.chains -= 1;
+            self.dups -= 1;
         }
     }
 }
@@ -252,6 +289,7 @@ mod tests {
         let middle = fixture.add(5, 5)?;
         let new = fixture.add(5, 5)?;
         assert!(matches!(fixture.find(5, 5), Lookup::Match(node) if node == new));
+        assert_eq!(fixture.tree.count_chains(), (1, 3));
         fixture.pool[new].full = true;
         let free = StableTree::first_that(&fixture.pool, new, |page| !page.full);
         assert_eq!(free, Some(middle));
@@ -259,7 +297,9 @@ mod tests {
         fixture.remove(new);
         assert!(matches!(fixture.find(5, 5), Lookup::Match(node) if node == middle));
         assert_eq!(fixture.chain_length(middle), 2);
+        assert_eq!(fixture.tree.count_chains(), (1, 2));
         fixture.remove(middle);
+        assert_eq!(fixture.tree.count_chains(), (0, 0));
         assert!(matches!(fixture.find(5, 5), Lookup::Match(node) if node == old));
         fixture.remove(old);
         assert!(matches!(fixture.find(5, 5), Lookup::Missing));
@@ -282,12 +322,15 @@ mod tests {
             if let Some(node) = nodes.pop() {
                 fixture.remove(node);
             }
-            let mut contents = [false; 24];
+            let mut copies = [0; 24];
             for node in &nodes {
-                contents[fixture.pool[*node].content] = true;
+                copies[fixture.pool[*node].content] += 1;
             }
-            let distinct = contents.iter().filter(|there| **there).count();
-            assert_eq!(fixture.count(), Some(distinct));
+            let distinct = copies.iter().filter(|count| **count > 0);
+            assert_eq!(fixture.count(), Some(distinct.count()));
+            let chains = copies.iter().filter(|count| **count > 1);
+            let expected = chains.fold((0, 0), |(n, dups), count| (n + 1, dups + count));
+            assert_eq!(fixture.tree.count_chains(), expected);
         }
         Ok(())
     }

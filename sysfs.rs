@@ -2,7 +2,8 @@
 
 //! The files in `/sys/kernel/mm/ksm`.
 //!
-//! Each has one decimal number and a newline, and takes one, with or without the newline.
+//! Each has one decimal number and a newline (`advisor_mode` has words), and takes one, with or
+//! without the newline.
 
 #![deny(unsafe_code)]
 
@@ -15,12 +16,14 @@ use crate::{
         Directory,
         File,
         Output, //
-    }, //
+    },
+    mm::address_space::zero_pages, //
 };
 use core::fmt::Write;
 use kernel::{
     fmt,
     prelude::*,
+    str::kstrtobool_bytes,
     sync::Arc, //
 };
 
@@ -29,25 +32,46 @@ pub(crate) fn register(ksm: Arc<Ksm>) -> Result<Directory<Ksm>> {
     Directory::new(c"ksm", FILES, ksm)
 }
 
+const U32_MAX: usize = u32::MAX as usize;
+
+const NO_MODE: &str = "[none] scan-time\n";
+const SCAN_TIME_MODE: &str = "none [scan-time]\n";
+
 static FILES: &[File<Ksm>] = &[
     File {
         name: c"run",
         show: |ksm, out| line(out, ksm.run()),
-        store: Some(|ksm, text| ksm.set_run(Run::try_from(parse_or_einval(text)?)?)),
+        store: Some(|ksm, text| ksm.set_run(Run::try_from(parse_or_einval(text, U32_MAX)?)?)),
     },
     File {
         name: c"pages_to_scan",
         show: |ksm, out| line(out, ksm.tunables.pages_to_scan.get()),
-        store: Some(|ksm, text| {
-            ksm.tunables.pages_to_scan.set(parse_or_einval(text)?);
-            Ok(())
-        }),
+        store: Some(|ksm, text| ksm.set_pages_to_scan(parse_or_einval(text, U32_MAX)?)),
     },
     File {
         name: c"sleep_millisecs",
         show: |ksm, out| line(out, ksm.tunables.sleep_millisecs.get()),
         store: Some(|ksm, text| {
-            ksm.set_sleep_millisecs(parse_or_einval(text)?);
+            ksm.set_sleep_millisecs(parse_or_einval(text, U32_MAX)?);
+            Ok(())
+        }),
+    },
+    #[cfg(CONFIG_NUMA)]
+    File {
+        name: c"merge_across_nodes",
+        show: |ksm, out| line(out, ksm.tunables.merge_across_nodes.get()),
+        store: Some(|ksm, text| match parse(text, usize::MAX)? {
+            knob @ 0..2 => ksm.set_merge_across_nodes(knob == 1),
+            _ => Err(EINVAL),
+        }),
+    },
+    File {
+        name: c"use_zero_pages",
+        show: |ksm, out| line(out, ksm.tunables.use_zero_pages.get()),
+        store: Some(|ksm, text| {
+            ksm.tunables
+                .use_zero_pages
+                .set(usize::from(parse_bool(text)?));
             Ok(())
         }),
     },
@@ -55,6 +79,83 @@ static FILES: &[File<Ksm>] = &[
         name: c"max_page_sharing",
         show: |ksm, out| line(out, ksm.tunables.max_page_sharing.get()),
         store: Some(|ksm, text| ksm.set_max_page_sharing(parse_sharing(text)?)),
+    },
+    File {
+        name: c"stable_node_chains_prune_millisecs",
+        show: |ksm, out| line(out, ksm.tunables.chains_prune_millisecs.get()),
+        store: Some(|ksm, text| {
+            ksm.tunables
+                .chains_prune_millisecs
+                .set(parse_or_einval(text, U32_MAX)?);
+            Ok(())
+        }),
+    },
+    File {
+        name: c"smart_scan",
+        show: |ksm, out| line(out, ksm.tunables.smart_scan.get()),
+        store: Some(|ksm, text| {
+            ksm.tunables.smart_scan.set(usize::from(parse_bool(text)?));
+            Ok(())
+        }),
+    },
+    File {
+        name: c"advisor_mode",
+        show: |ksm, out| {
+            let enabled = ksm.tunables.advisor.enabled.is_set();
+            out.write_str(if enabled { SCAN_TIME_MODE } else { NO_MODE })
+        },
+        store: Some(|ksm, text| {
+            ksm.set_advisor(match line_of(text) {
+                b"scan-time" => true,
+                b"none" => false,
+                _ => return Err(EINVAL),
+            });
+            Ok(())
+        }),
+    },
+    File {
+        name: c"advisor_max_cpu",
+        show: |ksm, out| line(out, ksm.tunables.advisor.max_cpu.get()),
+        store: Some(|ksm, text| {
+            ksm.tunables
+                .advisor
+                .max_cpu
+                .set(parse_or_einval(text, usize::MAX)? & U32_MAX);
+            Ok(())
+        }),
+    },
+    File {
+        name: c"advisor_min_pages_to_scan",
+        show: |ksm, out| line(out, ksm.tunables.advisor.min_pages_to_scan.get()),
+        store: Some(|ksm, text| {
+            ksm.tunables
+                .advisor
+                .min_pages_to_scan
+                .set(parse_or_einval(text, usize::MAX)?);
+            Ok(())
+        }),
+    },
+    File {
+        name: c"advisor_max_pages_to_scan",
+        show: |ksm, out| line(out, ksm.tunables.advisor.max_pages_to_scan.get()),
+        store: Some(|ksm, text| {
+            ksm.tunables
+                .advisor
+                .max_pages_to_scan
+                .set(parse_or_einval(text, usize::MAX)?);
+            Ok(())
+        }),
+    },
+    File {
+        name: c"advisor_target_scan_time",
+        show: |ksm, out| line(out, ksm.tunables.advisor.target_scan_time.get()),
+        store: Some(|ksm, text| match parse_or_einval(text, usize::MAX)? {
+            0 => Err(EINVAL),
+            seconds => {
+                ksm.tunables.advisor.target_scan_time.set(seconds);
+                Ok(())
+            }
+        }),
     },
     File {
         name: c"pages_scanned",
@@ -82,8 +183,28 @@ static FILES: &[File<Ksm>] = &[
         store: None,
     },
     File {
+        name: c"pages_skipped",
+        show: |ksm, out| line(out, ksm.stats.pages_skipped.get()),
+        store: None,
+    },
+    File {
         name: c"full_scans",
         show: |ksm, out| line(out, ksm.stats.full_scans.get()),
+        store: None,
+    },
+    File {
+        name: c"stable_node_chains",
+        show: |ksm, out| line(out, ksm.stats.stable_node_chains.get()),
+        store: None,
+    },
+    File {
+        name: c"stable_node_dups",
+        show: |ksm, out| line(out, ksm.stats.stable_node_dups.get()),
+        store: None,
+    },
+    File {
+        name: c"ksm_zero_pages",
+        show: |_, out| line(out, zero_pages()),
         store: None,
     },
     File {
@@ -97,40 +218,48 @@ fn line(out: &mut Output<'_>, value: impl fmt::Display) -> fmt::Result {
     out.write_fmt(fmt!("{value}\n"))
 }
 
+/// What was written: up to a NUL, and without the newline that it may end with.
+fn line_of(text: &[u8]) -> &[u8] {
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    text.strip_suffix(b"\n").unwrap_or(text)
+}
+
 /// A written number.
 ///
 /// # Errors
 ///
-/// `EINVAL` if it is not one, `ERANGE` if it is too large.
-fn parse(text: &[u8]) -> Result<u32> {
-    // What is written may end with a newline, or be longer than the string it holds.
-    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
-    let digits = text.strip_prefix(b"+").unwrap_or(text);
-    if digits.is_empty() {
+/// `EINVAL` if it is not one, `ERANGE` if it is above `max`.
+fn parse(text: &[u8], max: usize) -> Result<usize> {
+    let line = line_of(text);
+    let digits = line.strip_prefix(b"+").unwrap_or(line);
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(EINVAL);
     }
-    digits.iter().try_fold(0u32, |number, digit| {
-        if !digit.is_ascii_digit() {
-            return Err(EINVAL);
-        }
-        number
-            .checked_mul(10)
-            .and_then(|number| number.checked_add(u32::from(digit - b'0')))
-            .ok_or(ERANGE)
-    })
+    digits
+        .iter()
+        .try_fold(0usize, |number, digit| {
+            number
+                .checked_mul(10)?
+                .checked_add(usize::from(digit - b'0'))
+        })
+        .filter(|number| *number <= max)
+        .ok_or(ERANGE)
 }
 
 /// As [`parse`], for the files whose one error is `EINVAL`.
-fn parse_or_einval(text: &[u8]) -> Result<u32> {
-    parse(text).map_err(|_| EINVAL)
+fn parse_or_einval(text: &[u8], max: usize) -> Result<usize> {
+    parse(text, max).map_err(|_| EINVAL)
+}
+
+/// A written switch: what begins with 1, y, t, e or "on", or with 0, n, f, d or "of".
+fn parse_bool(text: &[u8]) -> Result<bool> {
+    kstrtobool_bytes(text)
 }
 
 /// A KSM page has two mappings from the start, and their number is a signed one for user space.
-fn parse_sharing(text: &[u8]) -> Result<u32> {
-    match parse(text)? {
+fn parse_sharing(text: &[u8]) -> Result<usize> {
+    match parse(text, i32::MAX as usize)? {
         0..2 => Err(EINVAL),
-        limit if i32::try_from(limit).is_err() => Err(ERANGE),
         limit => Ok(limit),
     }
 }
@@ -146,10 +275,10 @@ mod tests {
             (b"1\n", 1),
             (b"+7", 7),
             (b"007\n", 7),
-            (b"4294967295", u32::MAX),
+            (b"4294967295", U32_MAX),
             (b"12\0junk", 12),
         ] {
-            assert!(parse(text) == Ok(number));
+            assert!(parse(text, U32_MAX) == Ok(number));
         }
     }
 
@@ -167,17 +296,18 @@ mod tests {
             b"1.0",
             b"\xff",
         ] {
-            assert!(parse(text) == Err(EINVAL));
+            assert!(parse(text, U32_MAX) == Err(EINVAL));
         }
-        assert!(parse(b"4294967296") == Err(ERANGE));
-        assert!(parse_or_einval(b"4294967296") == Err(EINVAL));
+        assert!(parse(b"4294967296", U32_MAX) == Err(ERANGE));
+        assert!(parse(b"18446744073709551616", usize::MAX) == Err(ERANGE));
+        assert!(parse_or_einval(b"4294967296", U32_MAX) == Err(EINVAL));
     }
 
     #[test]
     fn limits_of_sharing() {
         assert!(parse_sharing(b"1") == Err(EINVAL));
         assert!(parse_sharing(b"2") == Ok(2));
-        assert!(parse_sharing(b"2147483647") == Ok(i32::MAX as u32));
+        assert!(parse_sharing(b"2147483647") == Ok(i32::MAX as usize));
         assert!(parse_sharing(b"2147483648") == Err(ERANGE));
     }
 }

@@ -68,6 +68,11 @@ impl<T: Keyed> UnstableTree<T> {
         }
     }
 
+    /// Whether `node`, which is in some unstable tree, is in this one.
+    pub(crate) fn contains(&self, pool: &Pool<T>, node: Handle<T>) -> bool {
+        self.forest.contains(pool, node)
+    }
+
     /// Takes out `node`, which was inserted after the last [`UnstableTree::forget`].
     pub(crate) fn remove(&mut self, pool: &mut Pool<T>, node: Handle<T>) {
         self.forest.remove(pool, node);
@@ -170,6 +175,18 @@ mod tests {
         fixture.pool[first].gone = true;
         let (_, outcome) = fixture.offer(FakePage::new(9, 1))?;
         assert!(matches!(outcome, Outcome::Blocked));
+        Ok(())
+    }
+
+    #[test]
+    fn a_node_is_in_its_own_tree_only() -> Result {
+        let mut fixture = Fixture::new()?;
+        let other = UnstableTree::<FakePage>::new()?;
+        for content in 0..100 {
+            let (node, _) = fixture.offer(FakePage::new(5, content))?;
+            assert!(fixture.tree.contains(&fixture.pool, node));
+            assert!(!other.contains(&fixture.pool, node));
+        }
         Ok(())
     }
 

@@ -114,3 +114,9 @@ pub(crate) fn count(mm: &Mm, counter: Counter, change: isize) {
         Ordering::Relaxed,
     );
 }
+
+/// How many zero pages KSM has put in place of others.
+pub(crate) fn zero_pages() -> usize {
+    // SAFETY: The function has no preconditions.
+    unsafe { bindings::ksm_zero_page_count() as usize }
+}

@@ -127,6 +127,40 @@ impl Drop for LockedFolio<'_> {
     }
 }
 
+/// The checksum that a page of zeros has.
+pub(crate) fn zero_checksum(seed: u64) -> u32 {
+    // SAFETY: The zero page always exists.
+    unsafe { checksum(bindings::ksm_zero_page(0), seed) }
+}
+
+/// One more than the highest number of a NUMA node.
+#[cfg(CONFIG_NUMA)]
+pub(crate) fn node_ids() -> usize {
+    // SAFETY: The function has no preconditions.
+    unsafe { bindings::ksm_nr_node_ids() as usize }
+}
+
+/// The page frame number of the zero page.
+pub(crate) fn zero_pfn() -> usize {
+    // SAFETY: The zero page always exists.
+    unsafe { bindings::page_to_pfn(bindings::ksm_zero_page(0)) }
+}
+
+/// # Safety
+///
+/// `page` must be alive.
+unsafe fn checksum(page: *mut bindings::page, seed: u64) -> u32 {
+    // SAFETY: The caller keeps the page; the mapping is undone before returning, by the same
+    // thread, and is as long as a page.
+    let sum = unsafe {
+        let content = bindings::kmap_local_page(page);
+        let sum = bindings::xxh64(content, PAGE_SIZE, seed);
+        bindings::kunmap_local(content);
+        sum
+    };
+    (sum >> 32) as u32
+}
+
 /// A page that cannot go away, within a folio of any size.
 ///
 /// # Invariants
@@ -160,19 +194,24 @@ impl PinnedPage {
         unsafe { Folio::from_raw(bindings::page_folio(self.as_raw())) }
     }
 
+    /// The page frame number.
+    pub(crate) fn pfn(&self) -> usize {
+        // SAFETY: By the type invariant the page is alive.
+        unsafe { bindings::page_to_pfn(self.as_raw()) }
+    }
+
+    /// The NUMA node that the page is on.
+    pub(crate) fn node(&self) -> i32 {
+        // SAFETY: By the type invariant the page is alive.
+        unsafe { bindings::page_to_nid(self.as_raw()) }
+    }
+
     /// A checksum of the page's content, of which every bit depends on `seed`.
     ///
     /// A writer may be at work meanwhile; then it is a checksum of something.
     pub(crate) fn checksum(&self, seed: u64) -> u32 {
-        // SAFETY: By the type invariant the page is alive; the mapping is undone before returning,
-        // by the same thread, and is as long as a page.
-        let sum = unsafe {
-            let content = bindings::kmap_local_page(self.as_raw());
-            let sum = bindings::xxh64(content, PAGE_SIZE, seed);
-            bindings::kunmap_local(content);
-            sum
-        };
-        (sum >> 32) as u32
+        // SAFETY: By the type invariant the page is alive.
+        unsafe { checksum(self.as_raw(), seed) }
     }
 
     /// Compares the bytes of two pages.

@@ -77,6 +77,16 @@ impl Anchor {
         self.pfn.load(Relaxed)
     }
 
+    /// Parts the anchor from a folio that lay in `range`, if its folio did; returns whether.
+    #[cfg(CONFIG_MEMORY_HOTREMOVE)]
+    pub(crate) fn forget_offline(&self, range: &crate::mm::hotplug::OfflineRange) -> bool {
+        let gone = range.contains(self.pfn());
+        if gone {
+            self.pfn.store(UNBOUND, Relaxed);
+        }
+        gone
+    }
+
     /// Takes a reference to the node's folio.
     pub(crate) fn page(&self) -> Result<PinnedPage, Stale> {
         loop {

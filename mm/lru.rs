@@ -9,5 +9,5 @@ use kernel::bindings;
 /// Moves pages from the batches of all CPUs to the lists; sleeps.
 pub(crate) fn drain_all() {
     // SAFETY: The function may be called from any context that may sleep.
-    unsafe { bindings::ksm_lru_add_drain_all() };
+    unsafe { bindings::lru_add_drain_all() };
 }

@@ -58,21 +58,21 @@ pub(crate) fn make_ksm(
     Ok(())
 }
 
-/// Makes `address` map the page of `target` instead of the page whose lock is `old`.
+/// Makes `address` map `target` instead of `page`, whose lock is `old`.
 pub(crate) fn replace(
     vma: &MergeableVma<'_>,
     address: usize,
     page: &PinnedPage,
     old: &LockedFolio<'_>,
-    target: &KsmPage,
+    target: Target<'_>,
 ) -> Result<(), Refusal> {
     with_page_invalidated(vma, address, || {
         let mut entry = entry_of(vma, address, old)?;
         let was = entry.clear_flush();
         let allowed = check_users(vma, was, old)
-            .and_then(|()| match page.compare(&target.0) {
-                Ordering::Equal => Ok(()),
-                _ => Err(Refusal::Different),
+            .and_then(|()| match target.has_content_of(page, address) {
+                true => Ok(()),
+                false => Err(Refusal::Different),
             })
             .and_then(|()| give_up_exclusivity(old));
         match allowed {
@@ -91,6 +91,30 @@ impl KsmPage {
     /// Takes the page of a node.
     pub(crate) fn of(anchor: &Anchor) -> Result<Self, ksm_folio::Stale> {
         anchor.page().map(Self)
+    }
+
+    pub(crate) fn page(&self) -> &PinnedPage {
+        &self.0
+    }
+}
+
+/// What a page is replaced by.
+#[derive(Clone, Copy)]
+pub(crate) enum Target<'a> {
+    Ksm(&'a KsmPage),
+    /// The kernel's page of zeros, which has no reverse mappings.
+    Zero,
+}
+
+impl Target<'_> {
+    fn has_content_of(self, page: &PinnedPage, address: usize) -> bool {
+        match self {
+            Target::Ksm(target) => page.compare(&target.0) == Ordering::Equal,
+            // SAFETY: The zero page always exists, and the other is alive.
+            Target::Zero => unsafe {
+                bindings::ksm_memcmp_pages(page.as_raw(), bindings::ksm_zero_page(address)) == 0
+            },
+        }
     }
 }
 
@@ -178,25 +202,33 @@ fn swap_pages(
     entry: &mut PteGuard<'_>,
     was: Pte,
     old: &LockedFolio<'_>,
-    target: &KsmPage,
+    target: Target<'_>,
 ) {
     mark_dirty_if(was, old);
-    let new = target.0.folio().as_raw();
     let old = old.folio().as_raw();
-    // SAFETY: Both folios are alive, and single pages. The new one gets a reference and a reverse
-    // mapping for the entry, before it is set; the old one gives up those that it had.
+    // SAFETY: All pages are alive, and single ones. What the entry is to map has what it needs for
+    // that; the old page gives up the reference and reverse mapping that it had.
     unsafe {
-        bindings::folio_get(new);
-        bindings::ksm_folio_add_rmap(new, vma.as_raw(), address);
-        entry.set(Pte(bindings::ksm_mk_pte(
-            target.0.as_raw(),
-            vma.as_raw(),
-            was.0,
-        )));
+        let now = match target {
+            Target::Ksm(target) => entry_for_ksm(vma, address, was, target),
+            Target::Zero => Pte(bindings::ksm_mk_zero_pte(vma.as_raw(), address, was.0)),
+        };
+        entry.set(now);
         bindings::ksm_folio_remove_rmap(old, vma.as_raw());
         if !bindings::folio_mapped(old) {
             bindings::ksm_folio_free_swap(old);
         }
         bindings::folio_put(old);
+    }
+}
+
+/// The entry for a KSM page, which gets a reference and a reverse mapping for it.
+fn entry_for_ksm(vma: &MergeableVma<'_>, address: usize, was: Pte, target: &KsmPage) -> Pte {
+    let folio = target.0.folio().as_raw();
+    // SAFETY: The folio is alive and a single page, and the caller holds the page-table lock.
+    unsafe {
+        bindings::folio_get(folio);
+        bindings::ksm_folio_add_rmap(folio, vma.as_raw(), address);
+        Pte(bindings::ksm_mk_pte(target.0.as_raw(), vma.as_raw(), was.0))
     }
 }

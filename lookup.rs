@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Finding a page's equals, in the trees of the partition that the page belongs to.
+
+#![deny(unsafe_code)]
+
+use crate::{
+    control::Ksm,
+    forest::Keyed,
+    mm::{
+        address_space::{
+            user_of,
+            ReadLockedMm,
+            UserMm, //
+        },
+        folio::PinnedPage,
+        walk::{
+            collect_candidates,
+            Candidate,
+            Met, //
+        }, //
+    },
+    partition::PartitionId,
+    pool::{
+        Handle,
+        Pool, //
+    },
+    rbtree::Verdict,
+    rmap_item::{
+        RmapItem,
+        TrackedMm, //
+    },
+    scan::Scanner,
+    stable_node::StableNode,
+    stable_tree::{
+        Lookup,
+        StableTree, //
+    },
+    unstable_tree::Outcome, //
+};
+use core::cmp::Ordering;
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+
+/// The page of an item, held together with its address space.
+pub(crate) struct Held {
+    pub(crate) mm: UserMm,
+    pub(crate) page: PinnedPage,
+}
+
+/// What a page has found in the unstable tree.
+pub(crate) enum Meeting {
+    /// An item whose page is equal.
+    Equal(Handle<RmapItem>, Held),
+    /// Nothing: its item is in the tree now.
+    Waiting,
+    /// Nothing, and it could not stay.
+    TurnedAway,
+}
+
+impl Scanner {
+    /// The partition for `page`.
+    pub(crate) fn partition_of(&self, page: &PinnedPage) -> PartitionId {
+        self.partitions.of_node(page.node())
+    }
+
+    /// The first node with the content of `page`, whose checksum is that of `item`.
+    pub(crate) fn find_stable(
+        &mut self,
+        ksm: &Ksm,
+        item: Handle<RmapItem>,
+        page: &PinnedPage,
+    ) -> Option<Handle<StableNode>> {
+        let checksum = self.items[item].checksum();
+        let partition = self.partition_of(page);
+        loop {
+            let stable = &self.partitions.get(partition).stable;
+            let found = stable.find(&self.nodes, checksum, |_, node| node_verdict(page, node));
+            match found {
+                Lookup::Match(first) if self.replace_in_partition(ksm, first) => {}
+                Lookup::Match(first) if self.prune_chain(ksm, first) => {}
+                Lookup::Match(first) => return Some(first),
+                Lookup::Missing => return None,
+                Lookup::Stale(node) => self.remove_stale(ksm, node),
+            }
+        }
+    }
+
+    /// Puts `node`, whose page is `page`, into the stable tree.
+    pub(crate) fn insert_node(&mut self, ksm: &Ksm, node: Handle<StableNode>, page: &PinnedPage) {
+        let partition = self.nodes[node].partition;
+        loop {
+            let stable = &mut self.partitions.get(partition).stable;
+            match stable.insert(&mut self.nodes, node, |_, other| node_verdict(page, other)) {
+                Ok(()) => break,
+                Err(stale) => self.remove_stale(ksm, stale),
+            }
+        }
+        self.note_chains(ksm);
+    }
+
+    /// Looks in the unstable tree for a page like `page`, whose item goes there if there is none.
+    pub(crate) fn find_unstable(&mut self, item: Handle<RmapItem>, page: &PinnedPage) -> Meeting {
+        let partition = self.partition_of(page);
+        let by_node = self.partitions.by_node();
+        let mut held = None;
+        let Self {
+            partitions,
+            items,
+            mms,
+            nodes,
+            probe,
+            ..
+        } = self;
+        let unstable = &mut partitions.get(partition).unstable;
+        let outcome = unstable.search_or_insert(items, item, |_, other| {
+            match hold(mms, nodes, probe, other) {
+                // What a fork has left in two address spaces is one page already; and what has
+                // moved to another NUMA node belongs into another tree.
+                Some(other)
+                    if other.page.as_raw() == page.as_raw()
+                        || by_node && other.page.node() != page.node() =>
+                {
+                    Verdict::Stop
+                }
+                Some(other) => {
+                    let verdict = verdict(page, &other.page);
+                    held = Some(other);
+                    verdict
+                }
+                None => Verdict::Stop,
+            }
+        });
+        match (outcome, held) {
+            (Outcome::Match(other), Some(held)) => Meeting::Equal(other, held),
+            (Outcome::Inserted, _) => Meeting::Waiting,
+            _ => Meeting::TurnedAway,
+        }
+    }
+
+    /// Puts `node` where it belongs if its page has moved to another NUMA node; returns whether.
+    pub(crate) fn replace_in_partition(&mut self, ksm: &Ksm, node: Handle<StableNode>) -> bool {
+        if !self.partitions.by_node() {
+            return false;
+        }
+        let page = self.nodes[node].anchor.as_ref().map(|anchor| anchor.page());
+        let Some(Ok(page)) = page else {
+            return false;
+        };
+        let partition = self.partition_of(&page);
+        if self.nodes[node].partition == partition {
+            return false;
+        }
+        self.remove_from_tree(ksm, node);
+        self.nodes[node].partition = partition;
+        self.insert_node(ksm, node, &page);
+        true
+    }
+
+    /// Removes stale nodes from the chain that begins with `first`, if that was not done for some
+    /// time; returns whether there were any.
+    fn prune_chain(&mut self, ksm: &Ksm, first: Handle<StableNode>) -> bool {
+        let mut next = StableTree::next_in_chain(&self.nodes, first);
+        let now = self.now();
+        let age = now.wrapping_sub(self.nodes[first].pruned) as usize;
+        if next.is_none() || age < ksm.tunables.chains_prune_millisecs.get() {
+            return false;
+        }
+        self.nodes[first].pruned = now;
+        let mut any = false;
+        while let Some(node) = next {
+            next = StableTree::next_in_chain(&self.nodes, node);
+            if matches!(&self.nodes[node].anchor, Some(anchor) if anchor.page().is_err()) {
+                self.remove_stale(ksm, node);
+                any = true;
+            }
+            crate::kthread::cond_resched();
+        }
+        any
+    }
+}
+
+/// Where `page` stands, seen from a page with the same checksum.
+fn verdict(page: &PinnedPage, other: &PinnedPage) -> Verdict {
+    match page.compare(other) {
+        Ordering::Less => Verdict::Before,
+        Ordering::Equal => Verdict::Match,
+        Ordering::Greater => Verdict::After,
+    }
+}
+
+fn node_verdict(page: &PinnedPage, node: &StableNode) -> Verdict {
+    match node.anchor.as_ref().map(|anchor| anchor.page()) {
+        Some(Ok(other)) => verdict(page, &other),
+        _ => Verdict::Stop,
+    }
+}
+
+/// Takes a reference to the page of `item`, if it has one that may be merged.
+fn hold(
+    mms: &Pool<TrackedMm>,
+    nodes: &Pool<StableNode>,
+    probe: &mut KVec<Candidate>,
+    item: &RmapItem,
+) -> Option<Held> {
+    let mm = user_of(mms[item.mm()?].slot()?.mm())?;
+    let address = item.address();
+    let locked = ReadLockedMm::new(&mm);
+    let vma = locked.mergeable_at(address)?;
+    collect_candidates(&vma, address..address + PAGE_SIZE, nodes, 1, probe);
+    drop(locked);
+    match probe.pop()?.page {
+        Met::Anonymous(page) => Some(Held { mm, page }),
+        Met::Ksm(_) => None,
+    }
+}
