@@ -15,7 +15,7 @@ use crate::{
         },
         folio::PinnedPage,
         walk::{
-            collect_candidates,
+            page_at,
             Candidate,
             Met, //
         }, //
@@ -39,10 +39,7 @@ use crate::{
     unstable_tree::Outcome, //
 };
 use core::cmp::Ordering;
-use kernel::{
-    page::PAGE_SIZE,
-    prelude::*, //
-};
+use kernel::prelude::*;
 
 /// The page of an item, held together with its address space.
 pub(crate) struct Held {
@@ -209,9 +206,9 @@ fn hold(
     let address = item.address();
     let locked = ReadLockedMm::new(&mm);
     let vma = locked.mergeable_at(address)?;
-    collect_candidates(&vma, address..address + PAGE_SIZE, nodes, 1, probe);
+    let page = page_at(&vma, address, nodes, probe);
     drop(locked);
-    match probe.pop()?.page {
+    match page? {
         Met::Anonymous(page) => Some(Held { mm, page }),
         Met::Ksm(_) => None,
     }

@@ -23,7 +23,11 @@ use crate::{
             KsmPage,
             Target, //
         },
-        walk::MmapLock, //
+        walk::{
+            page_at,
+            Met,
+            MmapLock, //
+        }, //
     },
     partition::PartitionId,
     pool::Handle,
@@ -111,19 +115,17 @@ impl Scanner {
         }
     }
 
-    /// Makes `item`, whose page a fork has inherited, one of the mappings of `node`.
+    /// Makes `item`, whose page is a KSM page that a fork has inherited, a mapping of that page.
     ///
     /// The page is mapped already, so this is no matter of `max_page_sharing`.
-    pub(crate) fn adopt_fork(
-        &mut self,
-        ksm: &Ksm,
-        mm: &MmWithUser,
-        item: Handle<RmapItem>,
-        node: Handle<StableNode>,
-    ) {
+    pub(crate) fn adopt_fork(&mut self, ksm: &Ksm, mm: &MmWithUser, item: Handle<RmapItem>) {
         let address = self.items[item].address();
         let locked = ReadLockedMm::new(mm);
-        if let Some(vma) = locked.mergeable_at(address) {
+        let Some(vma) = locked.mergeable_at(address) else {
+            return;
+        };
+        // From this look on no node is removed but by the following lines.
+        if let Some(Met::Ksm(node)) = page_at(&vma, address, &self.nodes, &mut self.probe) {
             // Without memory for it the mapping goes on unlisted, until the next scan.
             let _ = self.attach(ksm, node, Mapping::new(&vma, address, item));
         }
@@ -190,7 +192,7 @@ impl Scanner {
         let outcome = self.merge_into(ksm, &held.mm, other, &held.page, node);
         drop(page);
         if outcome.is_err() {
-            self.demote(ksm, mm, item, node);
+            self.demote(ksm, mm, item);
         }
     }
 
@@ -248,13 +250,7 @@ impl Scanner {
     }
 
     /// Undoes [`Scanner::promote`] for a page that found nobody to share it.
-    fn demote(
-        &mut self,
-        ksm: &Ksm,
-        mm: &MmWithUser,
-        item: Handle<RmapItem>,
-        node: Handle<StableNode>,
-    ) {
+    fn demote(&mut self, ksm: &Ksm, mm: &MmWithUser, item: Handle<RmapItem>) {
         let address = self.items[item].address();
         let locked = ReadLockedMm::new(mm);
         if let Some(vma) = locked.mergeable_at(address) {
@@ -262,7 +258,9 @@ impl Scanner {
             let _ = unmerge_range(vma.vma(), address..address + PAGE_SIZE, MmapLock::Read);
         }
         drop(locked);
-        self.remove_if_unmapped(ksm, node);
+        if let Place::Stable(node, _) = self.items[item].place() {
+            self.remove_if_unmapped(ksm, node);
+        }
     }
 }
 

@@ -301,6 +301,9 @@ impl Scanner {
     }
 
     /// A KSM page: ours already, or inherited by a fork.
+    ///
+    /// The batch holds no reference to it, so `node` may be gone, or another, unless the item is
+    /// one of its mappings.
     fn consider_ksm(
         &mut self,
         ksm: &Ksm,
@@ -308,12 +311,12 @@ impl Scanner {
         item: Handle<RmapItem>,
         node: Handle<StableNode>,
     ) {
-        self.replace_in_partition(ksm, node);
         if matches!(self.items[item].place(), Place::Stable(known, _) if known == node) {
+            self.replace_in_partition(ksm, node);
             return;
         }
         self.leave_tree(ksm, item);
-        self.adopt_fork(ksm, mm, item, node);
+        self.adopt_fork(ksm, mm, item);
     }
 
     fn consider_anonymous(

@@ -72,6 +72,17 @@ pub(crate) fn collect_candidates(
     }
 }
 
+/// The page at `address` of `vma`; `buffer` has room for it.
+pub(crate) fn page_at(
+    vma: &MergeableVma<'_>,
+    address: usize,
+    nodes: &Pool<StableNode>,
+    buffer: &mut KVec<Candidate>,
+) -> Option<Met> {
+    collect_candidates(vma, address..address + PAGE_SIZE, nodes, 1, buffer);
+    Some(buffer.pop()?.page)
+}
+
 /// Up to this many addresses are found by one walk for pages to be unmerged.
 pub(crate) const UNMERGE_BATCH: usize = 64;
 
