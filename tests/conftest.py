@@ -37,8 +37,9 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def summary(reporter) -> str:
-    counts = {name: len(reporter.stats.get(name, ())) for name in
-              ("passed", "failed", "error", "skipped")}
+    counts = {
+        name: len(reporter.stats.get(name, ())) for name in ("passed", "failed", "error", "skipped")
+    }
     line = f"{counts['passed']} passed, {counts['failed'] + counts['error']} failed"
     return line + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
 

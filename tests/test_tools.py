@@ -33,8 +33,10 @@ def test_an_ordinary_boot_is_no_trouble():
     assert console.trouble("[    0.0] Linux version 7.3\n[    0.1] Freeing unused memory") is None
 
 
-@pytest.mark.parametrize(("flags", "found"), [(0, None), (1 << 12 | 1 << 18, None),
-                                              (1 << 9, "warning"), (1 << 7 | 1 << 9, "oops, warning")])
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [(0, None), (1 << 12 | 1 << 18, None), (1 << 9, "warning"), (1 << 7 | 1 << 9, "oops, warning")],
+)
 def test_taint(flags, found):
     assert console.taint(flags) == found
 

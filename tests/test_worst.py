@@ -20,6 +20,9 @@ def test_ksmd_takes_less_cpu_time_than_the_kernels_own(vm, record_property):
     # Interleaved, so that what changes on the machine meets both alike.
     times = [(nanoseconds(vm, "c"), nanoseconds(vm, "rs")) for _ in range(PAIRS)]
     c, rs = (statistics.median(column) for column in zip(*times))
-    record_property("result", f"worst case, CPU time of ksmd for a scan: C {c / 1e6:.0f} ms, "
-                    f"Rust {rs / 1e6:.0f} ms, ratio {c / rs:.1f}")
+    record_property(
+        "result",
+        f"worst case, CPU time of ksmd for a scan: C {c / 1e6:.0f} ms, "
+        f"Rust {rs / 1e6:.0f} ms, ratio {c / rs:.1f}",
+    )
     assert c / rs > 1

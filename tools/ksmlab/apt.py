@@ -67,12 +67,18 @@ def keyring() -> Path:
 def mirror() -> Mirror:
     """The machine's own Debian mirror, from its apt configuration."""
     listing = output(
-        "apt-get", "indextargets", "--format",
+        "apt-get",
+        "indextargets",
+        "--format",
         "$(CREATED_BY)|$(COMPONENT)|$(REPO_URI)|$(ORIGIN)|$(LABEL)|$(RELEASE)",
     )
     for line in listing.splitlines():
         created, component, uri, origin, label, release = line.split("|")
-        if created != "Packages" or component != "main" or "security" in f"{label}{release}".lower():
+        if (
+            created != "Packages"
+            or component != "main"
+            or "security" in f"{label}{release}".lower()
+        ):
             continue
         # The origin is known once the lists have been updated.
         if origin == "Debian" or (not origin and "debian" in uri.lower()):

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from .paths import in_cache
 from .say import say
 
-
 # Most holders are done sooner; then nobody needs to read about it.
 PATIENCE_SECONDS = 5.0
 

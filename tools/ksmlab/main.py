@@ -3,7 +3,8 @@
 
 import signal
 import sys
-from typing import Callable, NoReturn
+from collections.abc import Callable
+from typing import NoReturn
 
 from .say import Failure, say
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 def write_all(fd: int, data: bytes) -> None:
     while data:
-        data = data[os.write(fd, data):]
+        data = data[os.write(fd, data) :]
 
 
 def receive(line: socket.socket) -> bytes:

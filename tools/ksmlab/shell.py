@@ -55,15 +55,18 @@ def watched(log: str, argv: list[str], **options) -> None:
     """Like `logged`, for a build of minutes: now and then say how far it is."""
     path = in_cache("logs", f"{log}.log")
     shown = time.monotonic()
-    with open(path, "w") as file, subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        **options,
-    ) as program:
+    with (
+        open(path, "w") as file,
+        subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            **options,
+        ) as program,
+    ):
         for count, line in enumerate(program.stdout, 1):
             file.write(line)
             if time.monotonic() > shown + PROGRESS_SECONDS:

@@ -44,8 +44,10 @@ def find() -> Source:
 
 def kernel_version(tree: Path) -> str:
     text = (tree / "Makefile").read_text()
-    parts = [re.search(rf"^{key} *= *(\S*)", text, re.M) for key in
-             ("VERSION", "PATCHLEVEL", "SUBLEVEL", "EXTRAVERSION")]
+    parts = [
+        re.search(rf"^{key} *= *(\S*)", text, re.M)
+        for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL", "EXTRAVERSION")
+    ]
     if not all(parts):
         raise Failure(f"{tree} is not a kernel source tree")
     version, patchlevel, sublevel, extra = (part[1] for part in parts)

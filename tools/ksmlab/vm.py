@@ -20,7 +20,7 @@ from . import console, programs, qemu, uml
 from .machine import Request, Wiring
 from .paths import REPO, cache
 from .relay import Relay, raw_terminal
-from .say import Failure, say
+from .say import say
 
 LANES = {"um": uml, "x86": qemu}
 

@@ -35,8 +35,13 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="action", required=True)
     run = commands.add_parser("run", help="run a command: tools/vm run [options] -- COMMAND...")
-    run.add_argument("--timeout", type=float, metavar="S", default=TIMEOUT,
-                     help="seconds after which the VM is stopped (default %(default)g)")
+    run.add_argument(
+        "--timeout",
+        type=float,
+        metavar="S",
+        default=TIMEOUT,
+        help="seconds after which the VM is stopped (default %(default)g)",
+    )
     shell = commands.add_parser("shell", help="a shell for people")
     shell.set_defaults(timeout=math.inf)
     for command in (run, shell):
@@ -46,10 +51,18 @@ def parser() -> argparse.ArgumentParser:
 
 def add_machine_options(to: argparse.ArgumentParser) -> None:
     add = to.add_argument
-    add("--lane", choices=("um", "x86"), default="um",
-        help="User Mode Linux, or x86-64 in QEMU (default %(default)s)")
-    add("--ksm", choices=("rs", "c"), default="rs",
-        help="the module ksm_rs, or the kernel's own KSM (default %(default)s)")
+    add(
+        "--lane",
+        choices=("um", "x86"),
+        default="um",
+        help="User Mode Linux, or x86-64 in QEMU (default %(default)s)",
+    )
+    add(
+        "--ksm",
+        choices=("rs", "c"),
+        default="rs",
+        help="the module ksm_rs, or the kernel's own KSM (default %(default)s)",
+    )
     add("--no-module", dest="insmod", action="store_false", help="do not load ksm_rs")
     add("--mem", metavar="SIZE", help="memory (default 512M for um, 1G for x86)")
     add("--cpus", type=int, metavar="N", help="processors (x86 only, default 2)")
