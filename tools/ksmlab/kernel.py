@@ -56,7 +56,7 @@ def ensure(kernel: Kernel) -> None:
     """Build the kernel unless the cache has it."""
     if kernel.complete.exists():
         return
-    with locked("build"):
+    with locked(f"build-{kernel.lane}"):
         if not kernel.complete.exists():
             start_from_earlier(kernel)
             build(kernel)
