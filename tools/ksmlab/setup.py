@@ -34,6 +34,7 @@ HEADERS = {
     "stdio.h": "libc6-dev",
     "libelf.h": "libelf-dev",
     "openssl/opensslv.h": "libssl-dev",
+    "numa.h": "libnuma-dev",
 }
 LLVM = 19
 LLVM_PACKAGES = [f"{name}-{LLVM}" for name in ("clang", "lld", "llvm")] + [f"libclang-{LLVM}-dev"]

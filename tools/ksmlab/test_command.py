@@ -4,7 +4,7 @@
 import os
 import sys
 
-from . import kernel, programs, setup
+from . import kernel, programs, selftests, setup
 from .main import main
 from .paths import REPO
 
@@ -19,6 +19,7 @@ def run() -> int:
             kernel.ensure(kernel.of(lane, ksm, tools))
         kernel.module(kernel.of(lane, "rs", tools))
     programs.build()
+    selftests.build()
     python = setup.python()
     options = ["-n", str(WORKERS), "--dist", "loadgroup", "-v"]
     os.chdir(REPO / "tests")
