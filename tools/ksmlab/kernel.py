@@ -20,16 +20,18 @@ IMAGE = {"um": uml.image, "x86": qemu.image}
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel to build: a lane, a KSM, and the tree it is built from."""
+    """One kernel to build, described once: files may change during a build."""
 
     lane: str
     ksm: str
     tree: Path
     tools: Toolchain
+    tools_identity: str
+    options: str
 
     @property
     def build(self) -> Path:
-        parts = (self.tree.name, config.merged(self.lane, self.ksm), self.tools.identity())
+        parts = (self.tree.name, self.options, self.tools_identity)
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
         return in_cache("build", f"{self.lane}-{self.ksm}-{key}")
 
@@ -49,7 +51,8 @@ class Kernel:
 
 
 def of(lane: str, ksm: str, tools: Toolchain) -> Kernel:
-    return Kernel(lane, ksm, source.patched(source.find()), tools)
+    tree = source.patched(source.find())
+    return Kernel(lane, ksm, tree, tools, tools.identity(), config.merged(lane, ksm))
 
 
 def ensure(kernel: Kernel) -> None:
@@ -69,7 +72,7 @@ def start_from_earlier(kernel: Kernel) -> None:
     earlier = reuse.best(
         list(kernel.build.parent.glob(f"{kernel.lane}-*")),
         kernel.tree,
-        kernel.tools.identity(),
+        kernel.tools_identity,
         prefer=f"-{kernel.ksm}-",
     )
     if earlier:
@@ -84,16 +87,15 @@ def build(kernel: Kernel) -> None:
         configure(kernel, environment)
         command = kernel.make("-C", kernel.tree, f"O={kernel.build}", *TARGETS[kernel.lane])
         watched(f"build-{name}", command, env=environment, preexec_fn=lambda: os.nice(5))
-    kernel.complete.write_text(kernel.tools.identity())
+    kernel.complete.write_text(kernel.tools_identity)
 
 
 def configure(kernel: Kernel, environment: dict[str, str]) -> None:
-    wanted = config.merged(kernel.lane, kernel.ksm)
     fragment = kernel.build / "fragment.config"
-    fragment.write_text(wanted)
+    fragment.write_text(kernel.options)
     command = kernel.make("-C", kernel.tree, f"O={kernel.build}", "allnoconfig")
     logged("config", *command, env={**environment, "KCONFIG_ALLCONFIG": str(fragment)})
-    config.check(wanted, kernel.build / ".config")
+    config.check(kernel.options, kernel.build / ".config")
 
 
 def module(kernel: Kernel) -> Path:
