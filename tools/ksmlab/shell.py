@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from .paths import in_cache
@@ -54,26 +55,40 @@ def logged(log: str, *argv: str | Path, **options) -> None:
 def watched(log: str, argv: list[str], **options) -> None:
     """Like `logged`, for a build of minutes: now and then say how far it is."""
     path = in_cache("logs", f"{log}.log")
-    shown = time.monotonic()
-    with (
-        open(path, "w") as file,
-        subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            **options,
-        ) as program,
-    ):
-        for count, line in enumerate(program.stdout, 1):
+    program = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        **options,
+    )
+    with open(path, "w") as file, program, ended_with_us(program):
+        for line in with_progress(program.stdout):
             file.write(line)
-            if time.monotonic() > shown + PROGRESS_SECONDS:
-                shown = time.monotonic()
-                say(f"  {count} steps so far, now {' '.join(line.split()[-1:])}")
     if program.returncode:
         raise failed(argv, program.returncode, path)
+
+
+@contextmanager
+def ended_with_us(program: subprocess.Popen):
+    """Do not leave a build running when this tool is stopped."""
+    try:
+        yield
+    except BaseException:
+        program.terminate()
+        raise
+
+
+def with_progress(lines):
+    """Pass on a build's lines, saying from time to time how many there were."""
+    shown = time.monotonic()
+    for count, line in enumerate(lines, 1):
+        yield line
+        if time.monotonic() > shown + PROGRESS_SECONDS:
+            shown = time.monotonic()
+            say(f"  {count} steps so far, now {line.split()[-1] if line.split() else ''}")
 
 
 def as_root(*argv: str) -> list[str]:
