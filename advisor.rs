@@ -9,7 +9,8 @@ use crate::{
     kthread,
     numbers::{
         Tunable,
-        Tunables, //
+        Tunables,
+        U32_MAX, //
     },
     trace, //
 };
@@ -123,17 +124,18 @@ fn advise(advisor: &Advisor, last: LastScan, now: Measured) -> Advice {
         0 => now.time,
         time => time,
     };
-    let latest = (now.time * 100 / before).max(1);
+    let latest = percent(now.time, before).max(1);
     let change = ((100 - WEIGHT) * last.change + WEIGHT * latest) / 100;
 
-    let room = (advisor.target_scan_time.get() * 100 / now.time).max(1);
-    let wanted = now.pages_to_scan * 100 / room * change / 100;
+    let room = percent(advisor.target_scan_time.get(), now.time).max(1);
+    let wanted = percent(now.pages_to_scan, room).saturating_mul(change) / 100;
 
     let for_one_percent = (now.pages_to_scan / cpu_percent).max(1);
     let pages_to_scan = wanted
         .min(for_one_percent.saturating_mul(advisor.max_cpu.get()))
         .max(for_one_percent.saturating_mul(MIN_CPU))
-        .min(advisor.max_pages_to_scan.get());
+        .min(advisor.max_pages_to_scan.get())
+        .min(U32_MAX);
     Advice {
         pages_to_scan,
         cpu_percent,
@@ -143,6 +145,11 @@ fn advise(advisor: &Advisor, last: LastScan, now: Measured) -> Advice {
             cpu_time: now.cpu_time,
         },
     }
+}
+
+/// Tunables may have any value, which must not stop the kernel.
+fn percent(part: usize, whole: usize) -> usize {
+    part.saturating_mul(100) / whole
 }
 
 #[kernel::macros::kunit_tests(ksm_rs_advisor)]
@@ -201,6 +208,22 @@ mod tests {
         let advisor = Advisor::new();
         let advice = advise(&advisor, steady(4000), measured(4000, 0, 29000));
         assert_eq!(advice.pages_to_scan, 30000);
+    }
+
+    #[test]
+    fn no_value_of_a_tunable_is_too_large() {
+        let advisor = Advisor::new();
+        for tunable in [
+            &advisor.target_scan_time,
+            &advisor.max_cpu,
+            &advisor.max_pages_to_scan,
+        ] {
+            tunable.set(usize::MAX);
+        }
+        for pages in [1, U32_MAX] {
+            let advice = advise(&advisor, steady(usize::MAX / 200), measured(1, 1, pages));
+            assert!(advice.pages_to_scan <= U32_MAX);
+        }
     }
 
     #[test]

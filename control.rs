@@ -20,7 +20,8 @@ use crate::{
         Stats,
         Tunable,
         Tunables,
-        DEFAULT_PAGES_TO_SCAN, //
+        DEFAULT_PAGES_TO_SCAN,
+        U32_MAX, //
     },
     rmap_item::{
         ListCursor,
@@ -187,7 +188,7 @@ impl Ksm {
         if self.stats.pages_shared.get() > 0 || !scanner.remove_unmapped_nodes(self) {
             return Err(EBUSY);
         }
-        scanner.forget_unstable();
+        scanner.rewind(self);
         scanner.partitions = Partitions::new(if across { 1 } else { node_ids() })?;
         self.tunables.merge_across_nodes.set(usize::from(across));
         Ok(())
@@ -216,16 +217,16 @@ impl Ksm {
         advisor.enabled.set(usize::from(enabled));
         scanner.advice.forget();
         self.tunables.pages_to_scan.set(match enabled {
-            true => advisor.min_pages_to_scan.get(),
+            true => advisor.min_pages_to_scan.get().min(U32_MAX),
             false => DEFAULT_PAGES_TO_SCAN,
         });
     }
 
     /// Bytes that merging saves, less those that it takes; may be negative.
     pub(crate) fn general_profit(&self) -> isize {
-        let saved = (self.stats.pages_sharing.get() + zero_pages()) * PAGE_SIZE;
+        let saved = (self.stats.pages_sharing.get() + zero_pages()).saturating_mul(PAGE_SIZE);
         let taken = self.stats.rmap_items.get() * size_of::<RmapItem>();
-        saved as isize - taken as isize
+        (saved as isize).wrapping_sub_unsigned(taken)
     }
 
     /// Registers an address space, if it is not.
@@ -239,7 +240,7 @@ impl Ksm {
     /// Forgets all address spaces. The hooks and the thread are gone, and there are no KSM pages.
     pub(crate) fn retire(&self) {
         let mut scanner = self.lock_scanner();
-        scanner.rewind();
+        scanner.rewind(self);
         while let Some(slot) = self.slots.next_tracked(None, Which::All) {
             if let Some(mm) = scanner.tracked(&slot) {
                 scanner.collect_rest(self, &mut ListCursor::front(mm));

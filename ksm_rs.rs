@@ -30,6 +30,7 @@ use kernel::{
 };
 
 mod advisor;
+mod checksum;
 mod collect;
 mod control;
 #[cfg(CONFIG_KUNIT = "y")]

@@ -13,6 +13,9 @@ use kernel::sync::atomic::{
 /// Pages to scan at a time, unless somebody says otherwise.
 pub(crate) const DEFAULT_PAGES_TO_SCAN: usize = 100;
 
+/// The largest value of what user space reads as an `unsigned int`.
+pub(crate) const U32_MAX: usize = u32::MAX as usize;
+
 /// A number that is set by an administrator.
 pub(crate) struct Tunable(Atomic<usize>);
 

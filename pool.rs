@@ -229,6 +229,17 @@ impl<T: Default> Pool<T> {
         })
     }
 
+    /// Calls `f` with each value, in no order that means anything.
+    pub(crate) fn for_each_mut(&mut self, mut f: impl FnMut(&mut T)) {
+        for chunk in &mut self.chunks {
+            for (cell, value) in chunk.cells.iter_mut().enumerate() {
+                if chunk.used[cell / 64] & (1 << (cell % 64)) != 0 {
+                    f(value);
+                }
+            }
+        }
+    }
+
     fn open_chunk(&mut self, flags: Flags) -> Result<usize, AllocError> {
         if let Some(at) = self.open {
             return Ok(at as usize);
@@ -274,6 +285,10 @@ mod tests {
             assert_eq!(pool[*handle], n);
         }
         assert_eq!(pool.handles().count(), pool.len());
+        pool.remove(handles[7]);
+        pool.for_each_mut(|n| *n += 1);
+        assert_eq!(pool[handles[6]], 7);
+        assert_eq!(pool.handles().map(|handle| pool[handle]).min(), Some(1));
         Ok(())
     }
 

@@ -30,7 +30,7 @@ use kernel::{
 
 /// The number of a full scan, of which only the lowest bits are kept.
 ///
-/// Each item is met or collected in every scan, so a number that comes again is no danger.
+/// Each item is met or collected in every full scan, so a number that comes again is no danger.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Pass(u8);
 
@@ -170,6 +170,13 @@ impl RmapItem {
                 // Once it is written to, it is a new page.
                 self.age = SmartAge::default();
             }
+        }
+    }
+
+    /// Notes that the unstable tree, if the item was in it, was forgotten.
+    pub(crate) fn leave_forgotten_tree(&mut self) {
+        if self.tag.kind() == Tag::UNSTABLE {
+            self.set_place(Place::Nowhere);
         }
     }
 

@@ -10,6 +10,7 @@
 
 use crate::{
     advisor,
+    checksum::Keys,
     control::Ksm,
     kthread,
     mm::{
@@ -18,10 +19,7 @@ use crate::{
             ReadLockedMm,
             UserMm, //
         },
-        folio::{
-            zero_checksum,
-            PinnedPage, //
-        },
+        folio::PinnedPage,
         lru,
         walk::{
             collect_candidates,
@@ -106,8 +104,8 @@ pub(crate) struct Scanner {
     pub(crate) nodes: Pool<StableNode>,
     pub(crate) partitions: Partitions,
     pub(crate) pass: Pass,
-    /// Makes checksums unpredictable, so that nobody can prepare pages that share one.
-    seed: u64,
+    keys: Keys,
+    /// The checksum of a page of zeros.
     pub(crate) zero_checksum: u32,
     pub(crate) advice: advisor::History,
     /// When all this began.
@@ -120,14 +118,16 @@ pub(crate) struct Scanner {
 
 impl Scanner {
     pub(crate) fn new(seed: u64) -> Result<Self> {
+        let keys = Keys::new(seed);
+        let zero_checksum = keys.checksum_of_zeros();
         Ok(Self {
             items: Pool::new(),
             mms: Pool::new(),
             nodes: Pool::new(),
             partitions: Partitions::new(1)?,
             pass: Pass::default(),
-            seed,
-            zero_checksum: zero_checksum(seed),
+            keys,
+            zero_checksum,
             advice: advisor::History::default(),
             epoch: Instant::now(),
             stage: Stage::Idle,
@@ -149,15 +149,12 @@ impl Scanner {
     }
 
     /// Goes back to before the first slot, as if nothing had been scanned.
-    pub(crate) fn rewind(&mut self) {
+    pub(crate) fn rewind(&mut self, ksm: &Ksm) {
         self.stage = Stage::Idle;
-        self.forget_unstable();
-    }
-
-    /// Forgets the unstable trees; items that were in them find out by the number of the scan.
-    pub(crate) fn forget_unstable(&mut self) {
         self.partitions.forget_unstable();
-        self.pass = self.pass.next();
+        // Without a full scan that meets them all, items do not find out by its number.
+        self.items.for_each_mut(RmapItem::leave_forgotten_tree);
+        ksm.stats.pages_unshared.set(0);
     }
 
     /// Milliseconds since the module was loaded, round and round.
@@ -195,7 +192,8 @@ impl Scanner {
         ksm.slots.begin_scan();
         // Pages that wait in a CPU's LRU batch have one reference too many to be merged.
         lru::drain_all();
-        self.forget_unstable();
+        self.partitions.forget_unstable();
+        self.pass = self.pass.next();
     }
 
     fn end_full_scan(&mut self, ksm: &Ksm) {
@@ -327,7 +325,8 @@ impl Scanner {
         page: PinnedPage,
     ) {
         self.leave_tree(ksm, item);
-        if !self.items[item].note_checksum(page.checksum(self.seed)) {
+        let checksum = page.with_words(|words| self.keys.checksum(words));
+        if !self.items[item].note_checksum(checksum) {
             return;
         }
         let merged = self.merge_with_zero_page(ksm, mm, item, &page)

@@ -251,16 +251,20 @@ mod tests {
         }
     }
 
+    fn scattered(n: usize) -> u32 {
+        (n as u32).wrapping_mul(0x0123_4567)
+    }
+
     #[test]
     fn finds_what_is_there() -> Result {
         let mut fixture = Fixture::new()?;
         for n in 0..200 {
-            fixture.add(n as u32 * 0x0123_4567, n)?;
+            fixture.add(scattered(n), n)?;
             fixture.add(77, 1000 + n)?;
         }
         assert_eq!(fixture.count(), Some(400));
         for n in 0..200 {
-            let found = fixture.find(n as u32 * 0x0123_4567, n);
+            let found = fixture.find(scattered(n), n);
             assert!(matches!(found, Lookup::Match(node) if fixture.pool[node].content == n));
             let found = fixture.find(77, 1000 + n);
             assert!(matches!(found, Lookup::Match(node) if fixture.pool[node].content == 1000 + n));

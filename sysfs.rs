@@ -17,7 +17,8 @@ use crate::{
         File,
         Output, //
     },
-    mm::address_space::zero_pages, //
+    mm::address_space::zero_pages,
+    numbers::U32_MAX, //
 };
 use core::fmt::Write;
 use kernel::{
@@ -31,8 +32,6 @@ use kernel::{
 pub(crate) fn register(ksm: Arc<Ksm>) -> Result<Directory<Ksm>> {
     Directory::new(c"ksm", FILES, ksm)
 }
-
-const U32_MAX: usize = u32::MAX as usize;
 
 const NO_MODE: &str = "[none] scan-time\n";
 const SCAN_TIME_MODE: &str = "none [scan-time]\n";
@@ -258,6 +257,10 @@ fn parse_bool(text: &[u8]) -> Result<bool> {
 
 /// A KSM page has two mappings from the start, and their number is a signed one for user space.
 fn parse_sharing(text: &[u8]) -> Result<usize> {
+    if let Some(digits) = text.strip_prefix(b"-") {
+        parse(digits, 1 << 31)?;
+        return Err(EINVAL);
+    }
     match parse(text, i32::MAX as usize)? {
         0..2 => Err(EINVAL),
         limit => Ok(limit),
@@ -306,6 +309,8 @@ mod tests {
     #[test]
     fn limits_of_sharing() {
         assert!(parse_sharing(b"1") == Err(EINVAL));
+        assert!(parse_sharing(b"-5\n") == Err(EINVAL));
+        assert!(parse_sharing(b"-99999999999") == Err(ERANGE));
         assert!(parse_sharing(b"2") == Ok(2));
         assert!(parse_sharing(b"2147483647") == Ok(i32::MAX as usize));
         assert!(parse_sharing(b"2147483648") == Err(ERANGE));

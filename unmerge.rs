@@ -77,7 +77,7 @@ impl Scanner {
     ///
     /// As [`unmerge_range`].
     pub(crate) fn unmerge_all(&mut self, ksm: &Ksm) -> Result {
-        self.rewind();
+        self.rewind(ksm);
         for _ in 0..ROUNDS {
             self.unmerge_all_slots(ksm)?;
             if self.remove_unmapped_nodes(ksm) {

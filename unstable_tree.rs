@@ -194,7 +194,10 @@ mod tests {
     fn forgetting_is_not_remembering() -> Result {
         let mut fixture = Fixture::new()?;
         for content in 0..100 {
-            fixture.offer(FakePage::new(content as u32 * 0x0800_0001, content))?;
+            fixture.offer(FakePage::new(
+                (content as u32).wrapping_mul(0x0800_0001),
+                content,
+            ))?;
         }
         assert_eq!(fixture.count(), Some(100));
         fixture.tree.forget();

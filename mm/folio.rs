@@ -5,14 +5,15 @@
 //! C header: [`include/linux/mm_types.h`](srctree/include/linux/mm_types.h),
 //! [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
 
+use crate::checksum::WORDS;
 use core::{
     cmp::Ordering,
     mem,
-    ptr::NonNull, //
+    ptr::NonNull,
+    sync::atomic::AtomicU64, //
 };
 use kernel::{
     bindings,
-    page::PAGE_SIZE,
     types::{
         NotThreadSafe,
         Opaque, //
@@ -127,12 +128,6 @@ impl Drop for LockedFolio<'_> {
     }
 }
 
-/// The checksum that a page of zeros has.
-pub(crate) fn zero_checksum(seed: u64) -> u32 {
-    // SAFETY: The zero page always exists.
-    unsafe { checksum(bindings::ksm_zero_page(0), seed) }
-}
-
 /// One more than the highest number of a NUMA node.
 #[cfg(CONFIG_NUMA)]
 pub(crate) fn node_ids() -> usize {
@@ -144,21 +139,6 @@ pub(crate) fn node_ids() -> usize {
 pub(crate) fn zero_pfn() -> usize {
     // SAFETY: The zero page always exists.
     unsafe { bindings::page_to_pfn(bindings::ksm_zero_page(0)) }
-}
-
-/// # Safety
-///
-/// `page` must be alive.
-unsafe fn checksum(page: *mut bindings::page, seed: u64) -> u32 {
-    // SAFETY: The caller keeps the page; the mapping is undone before returning, by the same
-    // thread, and is as long as a page.
-    let sum = unsafe {
-        let content = bindings::kmap_local_page(page);
-        let sum = bindings::xxh64(content, PAGE_SIZE, seed);
-        bindings::kunmap_local(content);
-        sum
-    };
-    (sum >> 32) as u32
 }
 
 /// A page that cannot go away, within a folio of any size.
@@ -206,12 +186,18 @@ impl PinnedPage {
         unsafe { bindings::page_to_nid(self.as_raw()) }
     }
 
-    /// A checksum of the page's content, of which every bit depends on `seed`.
-    ///
-    /// A writer may be at work meanwhile; then it is a checksum of something.
-    pub(crate) fn checksum(&self, seed: u64) -> u32 {
-        // SAFETY: By the type invariant the page is alive.
-        unsafe { checksum(self.as_raw(), seed) }
+    /// Calls `f` with the page's words, which others may be writing.
+    #[inline]
+    pub(crate) fn with_words<R>(&self, f: impl FnOnce(&[AtomicU64; WORDS]) -> R) -> R {
+        // SAFETY: By the type invariant the page is alive. The mapping is as long as a page and
+        // aligned to one, and is undone before returning, by the same thread. Whoever else changes
+        // the words is user space or the likes of DMA, of which atomic loads see something.
+        unsafe {
+            let content = bindings::kmap_local_page(self.as_raw());
+            let result = f(&*content.cast::<[AtomicU64; WORDS]>());
+            bindings::kunmap_local(content);
+            result
+        }
     }
 
     /// Compares the bytes of two pages.

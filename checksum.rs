@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The checksum by which pages are found.
+//!
+//! Its quality decides how rarely pages are compared in vain, never whether a merge is right. So it
+//! may be simple: eight lanes, each of which multiplies two words at a time into 128 bits and folds
+//! these. Keys that are drawn anew each time the module is loaded keep anybody from preparing pages
+//! that share a checksum.
+
+#![deny(unsafe_code)]
+
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering, //
+};
+use kernel::page::PAGE_SIZE;
+
+/// Words in a page.
+pub(crate) const WORDS: usize = PAGE_SIZE / size_of::<u64>();
+
+/// Multiplications that do not wait for each other: a CPU has several under way at a time.
+const LANES: usize = 8;
+
+const _: () = assert!(WORDS % (2 * LANES) == 0);
+
+/// What makes checksums unpredictable.
+pub(crate) struct Keys {
+    start: [u64; LANES],
+    key: [u64; LANES],
+}
+
+impl Keys {
+    /// Keys that all depend on `seed`.
+    pub(crate) fn new(mut seed: u64) -> Self {
+        let mut next = || {
+            seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = fold(seed, seed.rotate_left(32) | 1);
+            fold(mixed ^ seed, 0xbf58_476d_1ce4_e5b9)
+        };
+        Self {
+            start: core::array::from_fn(|_| next()),
+            key: core::array::from_fn(|_| next()),
+        }
+    }
+
+    /// The checksum of a page of zeros.
+    pub(crate) fn checksum_of_zeros(&self) -> u32 {
+        static ZEROS: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
+        self.checksum(&ZEROS)
+    }
+
+    /// The checksum of a page, which may be written meanwhile; then it is that of something.
+    #[inline]
+    pub(crate) fn checksum(&self, page: &[AtomicU64; WORDS]) -> u32 {
+        let mut lanes = self.start;
+        for block in page.chunks_exact(2 * LANES) {
+            for (lane, pair) in block.chunks_exact(2).enumerate() {
+                let first = pair[0].load(Ordering::Relaxed);
+                let second = pair[1].load(Ordering::Relaxed);
+                lanes[lane] = fold(first ^ self.key[lane], second ^ lanes[lane]);
+            }
+        }
+        let sum = lanes
+            .iter()
+            .zip(self.key)
+            .fold(self.start[0], |sum, (lane, key)| {
+                fold(sum ^ key, lane ^ sum.rotate_left(29))
+            });
+        (fold(sum ^ self.key[0], sum | 1) >> 32) as u32
+    }
+}
+
+/// Both halves of a product.
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}
+
+#[kernel::macros::kunit_tests(ksm_rs_checksum)]
+mod tests {
+    use super::*;
+    use kernel::prelude::*;
+
+    struct Page(KVec<AtomicU64>);
+
+    impl Page {
+        fn new(word: impl Fn(usize) -> u64) -> Result<Self> {
+            let mut words = KVec::with_capacity(WORDS, GFP_KERNEL)?;
+            for index in 0..WORDS {
+                words.push(AtomicU64::new(word(index)), GFP_KERNEL)?;
+            }
+            Ok(Self(words))
+        }
+
+        fn checksum(&self, keys: &Keys) -> u32 {
+            self.0
+                .as_slice()
+                .try_into()
+                .map_or(0, |words| keys.checksum(words))
+        }
+
+        fn flip(&self, bit: usize) {
+            self.0[bit / 64].fetch_xor(1 << (bit % 64), Ordering::Relaxed);
+        }
+    }
+
+    /// How many of `sums` are there more than once.
+    fn repeated(mut sums: KVec<u32>) -> usize {
+        sums.sort_unstable();
+        sums.windows(2).filter(|pair| pair[0] == pair[1]).count()
+    }
+
+    #[test]
+    fn equal_pages_have_equal_checksums() -> Result {
+        let keys = Keys::new(1);
+        let one = Page::new(|index| index as u64 * 77)?;
+        let two = Page::new(|index| index as u64 * 77)?;
+        assert_eq!(one.checksum(&keys), two.checksum(&keys));
+        assert!(one.checksum(&keys) != one.checksum(&Keys::new(2)));
+        let zeros = Page::new(|_| 0)?;
+        assert_eq!(zeros.checksum(&keys), keys.checksum_of_zeros());
+        Ok(())
+    }
+
+    #[test]
+    fn every_bit_counts() -> Result {
+        let keys = Keys::new(3);
+        for page in [Page::new(|_| 0)?, Page::new(|_| u64::MAX)?] {
+            let mut sums = KVec::new();
+            for bit in 0..PAGE_SIZE * 8 {
+                page.flip(bit);
+                sums.push(page.checksum(&keys), GFP_KERNEL)?;
+                page.flip(bit);
+            }
+            // 32,768 random numbers of 32 bits have 0.1 pairs in common.
+            assert!(repeated(sums) <= 3);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn small_numbers_anywhere_spread_over_the_trees() -> Result {
+        let keys = Keys::new(4);
+        let mut per_tree = KVec::from_elem(0u32, 256, GFP_KERNEL)?;
+        for number in 0..16384u64 {
+            let page = Page::new(|index| match index {
+                511 => number,
+                _ => 0,
+            })?;
+            per_tree[(page.checksum(&keys) >> 24) as usize] += 1;
+        }
+        // 64 each are expected; the deviation is 8.
+        assert!(per_tree.iter().all(|count| (16..112).contains(count)));
+        Ok(())
+    }
+}
