@@ -16,13 +16,17 @@ use crate::{
     },
     mm::{
         address_space::ReadLockedMm,
-        folio::PinnedPage,
+        folio::{
+            zero_pfn,
+            PinnedPage, //
+        },
         ksm_folio::OwnedAnchor,
         share::{
             self,
             KsmPage,
             Target, //
         },
+        vma::MergeableVma,
         walk::{
             page_at,
             Met,
@@ -70,7 +74,7 @@ impl Scanner {
             return true;
         };
         let result = try_replace(&vma, address, page, Target::Zero);
-        trace::merge_one_page(crate::mm::folio::zero_pfn(), item, mm, &result);
+        trace::merge_one_page(zero_pfn(), item, mm, &result);
         result.is_ok()
     }
 
@@ -266,7 +270,7 @@ impl Scanner {
 
 /// Locks and splits the folio of `page`, and replaces the page.
 fn try_replace(
-    vma: &crate::mm::vma::MergeableVma<'_>,
+    vma: &MergeableVma<'_>,
     address: usize,
     page: &PinnedPage,
     target: Target<'_>,

@@ -36,22 +36,47 @@ pub(crate) fn register(ksm: Arc<Ksm>) -> Result<Directory<Ksm>> {
 const NO_MODE: &str = "[none] scan-time\n";
 const SCAN_TIME_MODE: &str = "none [scan-time]\n";
 
+/// A file that shows a number.
+macro_rules! counter {
+    ($name:literal, |$ksm:pat_param| $value:expr) => {
+        File {
+            name: $name,
+            show: |$ksm, out| line(out, $value),
+            store: None,
+        }
+    };
+}
+
+/// A file that shows a number, and takes what `$parse` makes of a written text.
+macro_rules! tunable {
+    ($name:literal, $parse:expr, $($field:ident).+) => {
+        File {
+            name: $name,
+            show: |ksm, out| line(out, ksm.tunables.$($field).+.get()),
+            store: Some(|ksm, text| {
+                ksm.tunables.$($field).+.set($parse(text)?);
+                Ok(())
+            }),
+        }
+    };
+}
+
 static FILES: &[File<Ksm>] = &[
     File {
         name: c"run",
         show: |ksm, out| line(out, ksm.run()),
-        store: Some(|ksm, text| ksm.set_run(Run::try_from(parse_or_einval(text, U32_MAX)?)?)),
+        store: Some(|ksm, text| ksm.set_run(Run::try_from(parse_u32(text)?)?)),
     },
     File {
         name: c"pages_to_scan",
         show: |ksm, out| line(out, ksm.tunables.pages_to_scan.get()),
-        store: Some(|ksm, text| ksm.set_pages_to_scan(parse_or_einval(text, U32_MAX)?)),
+        store: Some(|ksm, text| ksm.set_pages_to_scan(parse_u32(text)?)),
     },
     File {
         name: c"sleep_millisecs",
         show: |ksm, out| line(out, ksm.tunables.sleep_millisecs.get()),
         store: Some(|ksm, text| {
-            ksm.set_sleep_millisecs(parse_or_einval(text, U32_MAX)?);
+            ksm.set_sleep_millisecs(parse_u32(text)?);
             Ok(())
         }),
     },
@@ -65,37 +90,9 @@ static FILES: &[File<Ksm>] = &[
         }),
     },
     File {
-        name: c"use_zero_pages",
-        show: |ksm, out| line(out, ksm.tunables.use_zero_pages.get()),
-        store: Some(|ksm, text| {
-            ksm.tunables
-                .use_zero_pages
-                .set(usize::from(parse_bool(text)?));
-            Ok(())
-        }),
-    },
-    File {
         name: c"max_page_sharing",
         show: |ksm, out| line(out, ksm.tunables.max_page_sharing.get()),
         store: Some(|ksm, text| ksm.set_max_page_sharing(parse_sharing(text)?)),
-    },
-    File {
-        name: c"stable_node_chains_prune_millisecs",
-        show: |ksm, out| line(out, ksm.tunables.chains_prune_millisecs.get()),
-        store: Some(|ksm, text| {
-            ksm.tunables
-                .chains_prune_millisecs
-                .set(parse_or_einval(text, U32_MAX)?);
-            Ok(())
-        }),
-    },
-    File {
-        name: c"smart_scan",
-        show: |ksm, out| line(out, ksm.tunables.smart_scan.get()),
-        store: Some(|ksm, text| {
-            ksm.tunables.smart_scan.set(usize::from(parse_bool(text)?));
-            Ok(())
-        }),
     },
     File {
         name: c"advisor_mode",
@@ -112,105 +109,43 @@ static FILES: &[File<Ksm>] = &[
             Ok(())
         }),
     },
-    File {
-        name: c"advisor_max_cpu",
-        show: |ksm, out| line(out, ksm.tunables.advisor.max_cpu.get()),
-        store: Some(|ksm, text| {
-            ksm.tunables
-                .advisor
-                .max_cpu
-                .set(parse_or_einval(text, usize::MAX)? & U32_MAX);
-            Ok(())
-        }),
-    },
-    File {
-        name: c"advisor_min_pages_to_scan",
-        show: |ksm, out| line(out, ksm.tunables.advisor.min_pages_to_scan.get()),
-        store: Some(|ksm, text| {
-            ksm.tunables
-                .advisor
-                .min_pages_to_scan
-                .set(parse_or_einval(text, usize::MAX)?);
-            Ok(())
-        }),
-    },
-    File {
-        name: c"advisor_max_pages_to_scan",
-        show: |ksm, out| line(out, ksm.tunables.advisor.max_pages_to_scan.get()),
-        store: Some(|ksm, text| {
-            ksm.tunables
-                .advisor
-                .max_pages_to_scan
-                .set(parse_or_einval(text, usize::MAX)?);
-            Ok(())
-        }),
-    },
-    File {
-        name: c"advisor_target_scan_time",
-        show: |ksm, out| line(out, ksm.tunables.advisor.target_scan_time.get()),
-        store: Some(|ksm, text| match parse_or_einval(text, usize::MAX)? {
-            0 => Err(EINVAL),
-            seconds => {
-                ksm.tunables.advisor.target_scan_time.set(seconds);
-                Ok(())
-            }
-        }),
-    },
-    File {
-        name: c"pages_scanned",
-        show: |ksm, out| line(out, ksm.stats.pages_scanned.get()),
-        store: None,
-    },
-    File {
-        name: c"pages_shared",
-        show: |ksm, out| line(out, ksm.stats.pages_shared.get()),
-        store: None,
-    },
-    File {
-        name: c"pages_sharing",
-        show: |ksm, out| line(out, ksm.stats.pages_sharing.get()),
-        store: None,
-    },
-    File {
-        name: c"pages_unshared",
-        show: |ksm, out| line(out, ksm.stats.pages_unshared.get()),
-        store: None,
-    },
-    File {
-        name: c"pages_volatile",
-        show: |ksm, out| line(out, ksm.stats.pages_volatile()),
-        store: None,
-    },
-    File {
-        name: c"pages_skipped",
-        show: |ksm, out| line(out, ksm.stats.pages_skipped.get()),
-        store: None,
-    },
-    File {
-        name: c"full_scans",
-        show: |ksm, out| line(out, ksm.stats.full_scans.get()),
-        store: None,
-    },
-    File {
-        name: c"stable_node_chains",
-        show: |ksm, out| line(out, ksm.stats.stable_node_chains.get()),
-        store: None,
-    },
-    File {
-        name: c"stable_node_dups",
-        show: |ksm, out| line(out, ksm.stats.stable_node_dups.get()),
-        store: None,
-    },
-    File {
-        name: c"ksm_zero_pages",
-        show: |_, out| line(out, zero_pages()),
-        store: None,
-    },
-    File {
-        name: c"general_profit",
-        show: |ksm, out| line(out, ksm.general_profit()),
-        store: None,
-    },
+    tunable!(c"use_zero_pages", parse_bool, use_zero_pages),
+    tunable!(
+        c"stable_node_chains_prune_millisecs",
+        parse_u32,
+        chains_prune_millisecs
+    ),
+    tunable!(c"smart_scan", parse_bool, smart_scan),
+    tunable!(c"advisor_max_cpu", parse_max_cpu, advisor.max_cpu),
+    tunable!(
+        c"advisor_min_pages_to_scan",
+        parse_word,
+        advisor.min_pages_to_scan
+    ),
+    tunable!(
+        c"advisor_max_pages_to_scan",
+        parse_word,
+        advisor.max_pages_to_scan
+    ),
+    tunable!(
+        c"advisor_target_scan_time",
+        parse_seconds,
+        advisor.target_scan_time
+    ),
+    counter!(c"pages_scanned", |ksm| ksm.stats.pages_scanned.get()),
+    counter!(c"pages_shared", |ksm| ksm.stats.pages_shared.get()),
+    counter!(c"pages_sharing", |ksm| ksm.stats.pages_sharing.get()),
+    counter!(c"pages_unshared", |ksm| ksm.stats.pages_unshared.get()),
+    counter!(c"pages_volatile", |ksm| ksm.stats.pages_volatile()),
+    counter!(c"pages_skipped", |ksm| ksm.stats.pages_skipped.get()),
+    counter!(c"full_scans", |ksm| ksm.stats.full_scans.get()),
+    counter!(c"stable_node_chains", |ksm| ksm
+        .stats
+        .stable_node_chains
+        .get()),
+    counter!(c"stable_node_dups", |ksm| ksm.stats.stable_node_dups.get()),
+    counter!(c"ksm_zero_pages", |_| zero_pages()),
+    counter!(c"general_profit", |ksm| ksm.general_profit()),
 ];
 
 fn line(out: &mut Output<'_>, value: impl fmt::Display) -> fmt::Result {
@@ -245,14 +180,32 @@ fn parse(text: &[u8], max: usize) -> Result<usize> {
         .ok_or(ERANGE)
 }
 
-/// As [`parse`], for the files whose one error is `EINVAL`.
-fn parse_or_einval(text: &[u8], max: usize) -> Result<usize> {
-    parse(text, max).map_err(|_| EINVAL)
+/// A word, for the files whose one error is `EINVAL`.
+fn parse_word(text: &[u8]) -> Result<usize> {
+    parse(text, usize::MAX).map_err(|_| EINVAL)
+}
+
+/// As [`parse_word`], for 32 bits.
+fn parse_u32(text: &[u8]) -> Result<usize> {
+    parse(text, U32_MAX).map_err(|_| EINVAL)
+}
+
+/// Percent: a word is taken, and 32 bits of it kept.
+fn parse_max_cpu(text: &[u8]) -> Result<usize> {
+    Ok(parse_word(text)? & U32_MAX)
+}
+
+/// A time that there is something to be divided by.
+fn parse_seconds(text: &[u8]) -> Result<usize> {
+    match parse_word(text)? {
+        0 => Err(EINVAL),
+        seconds => Ok(seconds),
+    }
 }
 
 /// A written switch: what begins with 1, y, t, e or "on", or with 0, n, f, d or "of".
-fn parse_bool(text: &[u8]) -> Result<bool> {
-    kstrtobool_bytes(text)
+fn parse_bool(text: &[u8]) -> Result<usize> {
+    kstrtobool_bytes(text).map(usize::from)
 }
 
 /// A KSM page has two mappings from the start, and their number is a signed one for user space.
@@ -303,7 +256,8 @@ mod tests {
         }
         assert!(parse(b"4294967296", U32_MAX) == Err(ERANGE));
         assert!(parse(b"18446744073709551616", usize::MAX) == Err(ERANGE));
-        assert!(parse_or_einval(b"4294967296", U32_MAX) == Err(EINVAL));
+        assert!(parse_u32(b"4294967296") == Err(EINVAL));
+        assert!(parse_seconds(b"0") == Err(EINVAL));
     }
 
     #[test]
