@@ -118,7 +118,7 @@ struct Advice {
 /// time, but not beyond what the CPU time that a page has cost allows.
 fn advise(advisor: &Advisor, last: LastScan, now: Measured) -> Advice {
     let cpu_millis = now.cpu_time.wrapping_sub(last.cpu_time) as usize / 1_000_000;
-    let cpu_percent = (cpu_millis * 100 / (now.time * 1000)).max(1);
+    let cpu_percent = divide(cpu_millis / 10, now.time).max(1);
 
     let before = match last.time {
         0 => now.time,
@@ -130,7 +130,7 @@ fn advise(advisor: &Advisor, last: LastScan, now: Measured) -> Advice {
     let room = percent(advisor.target_scan_time.get(), now.time).max(1);
     let wanted = percent(now.pages_to_scan, room).saturating_mul(change) / 100;
 
-    let for_one_percent = (now.pages_to_scan / cpu_percent).max(1);
+    let for_one_percent = divide(now.pages_to_scan, cpu_percent).max(1);
     let pages_to_scan = wanted
         .min(for_one_percent.saturating_mul(advisor.max_cpu.get()))
         .max(for_one_percent.saturating_mul(MIN_CPU))
@@ -147,9 +147,14 @@ fn advise(advisor: &Advisor, last: LastScan, now: Measured) -> Advice {
     }
 }
 
-/// Tunables may have any value, which must not stop the kernel.
+// Tunables may have any value, which must not stop the kernel.
+
 fn percent(part: usize, whole: usize) -> usize {
-    part.saturating_mul(100) / whole
+    divide(part.saturating_mul(100), whole)
+}
+
+fn divide(dividend: usize, divisor: usize) -> usize {
+    dividend.checked_div(divisor).unwrap_or(usize::MAX)
 }
 
 #[kernel::macros::kunit_tests(ksm_rs_advisor)]

@@ -16,7 +16,6 @@ use crate::{
     },
     scan::Scanner, //
 };
-use kernel::prelude::*;
 
 impl MemoryListener for Ksm {
     fn notify(&self, event: MemoryEvent) {
