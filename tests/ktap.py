@@ -36,3 +36,10 @@ def verdict(report: re.Match) -> Verdict:
     if report["skip"]:
         return Verdict(Outcome.SKIP, report["why"])
     return Verdict(Outcome.FAIL, report["text"]) if report["bad"] else Verdict(Outcome.PASS)
+
+
+def last_remark(output: str) -> str:
+    """The last comment before the first report."""
+    first = REPORT.search(output)
+    remarks = re.findall(r"^# (.*)$", output[: first and first.start()], re.M)
+    return remarks[-1] if remarks else ""

@@ -6,7 +6,7 @@ script, and the names of what they test from their sources.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import ktap
@@ -91,8 +91,12 @@ class Column:
     seconds: dict[str, int] = field(default_factory=dict)
 
     def verdict(self, point: Point) -> Verdict:
-        reported = ktap.verdicts(self.output.get(point.command, ""))
-        return reported.get(point.number, DID_NOT_RUN)
+        output = self.output.get(point.command, "")
+        verdict = ktap.verdicts(output).get(point.number, DID_NOT_RUN)
+        # Who tests one thing only reports its name, whatever the outcome is.
+        if not point.name and verdict.outcome < Outcome.PASS:
+            return replace(verdict, reason=ktap.last_remark(output) or verdict.reason)
+        return verdict
 
     def content(self, command: str) -> bool:
         """Whether the program ended without a complaint."""
