@@ -195,3 +195,118 @@ impl WaitQueue {
         unsafe { bindings::finish_wait(self.head.get(), entry.get()) };
     }
 }
+
+#[kernel::macros::kunit_tests(ksm_rs_kthread)]
+mod tests {
+    use super::*;
+    use kernel::{
+        static_lock_class,
+        sync::atomic::{
+            Acquire,
+            Atomic,
+            Release, //
+        },
+        time::{
+            Instant,
+            Monotonic, //
+        }, //
+    };
+
+    /// Does as many turns of work as it is told, and waits in between.
+    #[pin_data]
+    struct Worker {
+        wanted: Atomic<u32>,
+        done: Atomic<u32>,
+        #[pin]
+        queue: WaitQueue,
+    }
+
+    impl Worker {
+        fn new() -> Result<Arc<Self>> {
+            Arc::pin_init(
+                pin_init!(Self {
+                    wanted: Atomic::new(0),
+                    done: Atomic::new(0),
+                    queue <- WaitQueue::new(c"ksm_rs_test", static_lock_class!()),
+                }),
+                GFP_KERNEL,
+            )
+        }
+
+        fn has_work(&self) -> bool {
+            self.wanted.load(Acquire) > self.done.load(Acquire)
+        }
+    }
+
+    impl Body for Worker {
+        fn run(&self) {
+            while !should_stop() {
+                if self.has_work() {
+                    self.done.store(self.done.load(Acquire) + 1, Release);
+                    self.queue.wake_all();
+                }
+                self.queue.wait(Limit::None, || self.has_work());
+            }
+        }
+    }
+
+    #[test]
+    fn a_thread_works_when_it_is_woken_and_stops_when_it_waits() -> Result {
+        let worker = Worker::new()?;
+        let thread = KThread::start(c"ksm_rs_test", 0, worker.clone())?;
+        for turn in 1..=20 {
+            worker.wanted.store(turn, Release);
+            worker.queue.wake_all();
+            worker.queue.wait_uninterruptible(|| !worker.has_work());
+        }
+        drop(thread);
+        assert_eq!(worker.done.load(Acquire), 20);
+        Ok(())
+    }
+
+    #[test]
+    fn a_thread_can_be_stopped_at_once() -> Result {
+        for _ in 0..20 {
+            drop(KThread::start(c"ksm_rs_test", 0, Worker::new()?)?);
+        }
+        Ok(())
+    }
+
+    /// Waits for what never comes, and notes how long.
+    #[pin_data]
+    struct Waiter {
+        waited_millis: Atomic<i64>,
+        #[pin]
+        queue: WaitQueue,
+    }
+
+    impl Body for Waiter {
+        fn run(&self) {
+            let begin = Instant::<Monotonic>::now();
+            self.queue.wait(Limit::Millis(50), || false);
+            self.waited_millis
+                .store(begin.elapsed().as_millis(), Release);
+            self.queue.wake_all();
+            self.queue.wait(Limit::None, || false);
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_limit() -> Result {
+        let waiter = Arc::pin_init(
+            pin_init!(Waiter {
+                waited_millis: Atomic::new(0),
+                queue <- WaitQueue::new(c"ksm_rs_test", static_lock_class!()),
+            }),
+            GFP_KERNEL,
+        )?;
+        let thread = KThread::start(c"ksm_rs_test", 0, waiter.clone())?;
+        waiter
+            .queue
+            .wait_uninterruptible(|| waiter.waited_millis.load(Acquire) != 0);
+        drop(thread);
+        // It may have begun in the middle of a jiffy.
+        assert!(waiter.waited_millis.load(Acquire) >= 30);
+        Ok(())
+    }
+}

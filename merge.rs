@@ -246,7 +246,7 @@ impl Scanner {
                 ksm.module.release();
             }
         })?;
-        let anchor = OwnedAnchor::new(node, mapping).inspect_err(|_| {
+        let anchor = anchor_with(node, mapping).inspect_err(|_| {
             self.forget_node(ksm, node);
         })?;
         self.nodes[node].anchor = Some(anchor);
@@ -266,6 +266,13 @@ impl Scanner {
             self.remove_if_unmapped(ksm, node);
         }
     }
+}
+
+/// An anchor with room for the mapping that is to follow the first.
+fn anchor_with(node: Handle<StableNode>, first: Mapping) -> Result<OwnedAnchor> {
+    let mut mappings = KVec::with_capacity(2, GFP_KERNEL)?;
+    mappings.push(first, GFP_KERNEL)?;
+    OwnedAnchor::new(node, mappings)
 }
 
 /// Locks and splits the folio of `page`, and replaces the page.

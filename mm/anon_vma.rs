@@ -56,7 +56,7 @@ impl AnonVma {
         // SAFETY: By the type invariant the anon_vma is alive.
         let locked = unsafe { bindings::anon_vma_trylock_read(self.anon_vma.as_ptr()) };
         // INVARIANT: The lock was just taken.
-        (locked != 0).then_some(AnonVmaReadGuard {
+        (locked != 0).then(|| AnonVmaReadGuard {
             anon_vma: self,
             _nts: NotThreadSafe,
         })

@@ -97,7 +97,7 @@ impl Folio {
         // SAFETY: By the type invariant the folio is alive.
         let locked = unsafe { bindings::folio_trylock(self.as_raw()) };
         // INVARIANT: The lock was just taken.
-        locked.then_some(LockedFolio {
+        locked.then(|| LockedFolio {
             folio: self,
             _nts: NotThreadSafe,
         })
@@ -234,5 +234,75 @@ impl Drop for PinnedPage {
     fn drop(&mut self) {
         // SAFETY: By the type invariant this object owns a reference.
         unsafe { bindings::folio_put(bindings::page_folio(self.as_raw())) };
+    }
+}
+
+/// Pages for the KUnit suites.
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) mod fresh {
+    use super::*;
+    use core::sync::atomic::Ordering;
+    use kernel::prelude::*;
+
+    /// A page of which each word is `word`.
+    pub(crate) fn page(word: u64) -> Result<PinnedPage> {
+        // SAFETY: The function may be called by who may sleep.
+        let page = unsafe { bindings::alloc_pages(bindings::GFP_KERNEL, 0) };
+        // SAFETY: The page is new, and its reference is passed on.
+        let page = unsafe { PinnedPage::from_raw(NonNull::new(page).ok_or(ENOMEM)?) };
+        page.with_words(|words| {
+            for place in words {
+                place.store(word, Ordering::Relaxed);
+            }
+        });
+        Ok(page)
+    }
+}
+
+#[kernel::macros::kunit_tests(ksm_rs_folio)]
+mod tests {
+    use super::{
+        fresh::page,
+        *, //
+    };
+    use kernel::prelude::*;
+
+    #[test]
+    fn pages_compare_by_their_bytes() -> Result {
+        let (one, same, other) = (page(1)?, page(1)?, page(2)?);
+        assert!(one.compare(&same) == Ordering::Equal);
+        assert!(one.compare(&other) == Ordering::Less);
+        assert!(other.compare(&one) == Ordering::Greater);
+        assert!(one.pfn() != same.pfn());
+        Ok(())
+    }
+
+    #[test]
+    fn a_lock_has_one_owner() -> Result {
+        let page = page(0)?;
+        let locked = page.folio().try_lock();
+        assert!(locked.is_some());
+        assert!(page.folio().try_lock().is_none());
+        assert!(page.try_lock_single().is_none());
+        drop(locked);
+        assert!(page.try_lock_single().is_some());
+        drop(page.folio().lock());
+        Ok(())
+    }
+
+    #[test]
+    fn a_second_reference_shows() -> Result {
+        let page = page(0)?;
+        let locked = page.folio().lock();
+        assert!(page.folio().has_no_other_user(&locked));
+        // SAFETY: The page is alive; the reference is passed on.
+        let second = unsafe {
+            bindings::folio_get(page.folio().as_raw());
+            PinnedPage::from_raw(page.page)
+        };
+        assert!(!page.folio().has_no_other_user(&locked));
+        drop(second);
+        assert!(page.folio().has_no_other_user(&locked));
+        Ok(())
     }
 }

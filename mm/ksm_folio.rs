@@ -294,10 +294,8 @@ pub(crate) struct OwnedAnchor {
 unsafe impl Send for OwnedAnchor {}
 
 impl OwnedAnchor {
-    /// An anchor for `node` that no folio points to, with `mapping` as its only one.
-    pub(crate) fn new(node: Handle<StableNode>, mapping: Mapping) -> Result<Self> {
-        let mut mappings = KVec::with_capacity(2, GFP_KERNEL)?;
-        mappings.push(mapping, GFP_KERNEL)?;
+    /// An anchor for `node` that no folio points to, with these `mappings`.
+    pub(crate) fn new(node: Handle<StableNode>, mappings: KVec<Mapping>) -> Result<Self> {
         let anchor = KBox::new(
             Anchor {
                 pfn: Atomic::new(UNBOUND),
@@ -342,5 +340,88 @@ impl Drop for OwnedAnchor {
         }
         // SAFETY: By the type invariant this is the box of `new`, and no folio points to it.
         drop(unsafe { KBox::from_raw(self.anchor.as_ptr()) });
+    }
+}
+
+#[kernel::macros::kunit_tests(ksm_rs_ksm_folio)]
+mod tests {
+    use super::*;
+    use crate::mm::folio::fresh;
+
+    fn anchor(number: u32) -> Result<OwnedAnchor> {
+        OwnedAnchor::new(Handle::from_raw(number).ok_or(EINVAL)?, KVec::new())
+    }
+
+    /// Binds a page that nothing maps.
+    fn bind_page(page: &PinnedPage, anchor: &Anchor) {
+        let locked = page.folio().lock();
+        // SAFETY: There is no page table entry that maps the page.
+        unsafe { bind(&locked, anchor) };
+    }
+
+    #[test]
+    fn a_new_node_is_stale() -> Result {
+        let anchor = anchor(1)?;
+        assert!(anchor.page().is_err());
+        assert!(anchor.with_folio(|_| ()).is_err());
+        assert!(anchor.into_mappings().is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn a_node_finds_its_page_until_they_part() -> Result {
+        let (anchor, page) = (anchor(2)?, fresh::page(5)?);
+        bind_page(&page, &anchor);
+        assert!(page.folio().is_ksm());
+        assert!(anchor
+            .page()
+            .is_ok_and(|found| found.as_raw() == page.as_raw()));
+        let released = anchor.with_folio(|folio| folio.release().is_ok());
+        assert!(matches!(released, Ok(true)));
+        assert!(anchor.page().is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_freed_page_leaves_its_node_stale() -> Result {
+        let (anchor, page) = (anchor(3)?, fresh::page(5)?);
+        bind_page(&page, &anchor);
+        drop(page);
+        assert!(anchor.page().is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_node_in_use_keeps_its_mappings() -> Result {
+        let (anchor, page) = (anchor(4)?, fresh::page(5)?);
+        bind_page(&page, &anchor);
+        let Err(anchor) = anchor.into_mappings() else {
+            return Err(EBUSY);
+        };
+        drop(page);
+        assert!(anchor.into_mappings().is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn a_node_follows_its_page_when_that_migrates() -> Result {
+        let (anchor, old, new) = (anchor(5)?, fresh::page(5)?, fresh::page(5)?);
+        bind_page(&old, &anchor);
+        let (old_lock, new_lock) = (old.folio().lock(), new.folio().lock());
+        // SAFETY: Both folios are locked, and `new` gets the same mapping as migration would give
+        // it.
+        unsafe {
+            bindings::ksm_folio_set_mapping(new.folio().as_raw(), tagged(&raw const *anchor));
+            if let Some(folio) = KsmFolio::assume_locked(old_lock.folio()) {
+                folio.migrate(new.folio());
+            }
+        }
+        drop((old_lock, new_lock));
+        assert!(anchor
+            .page()
+            .is_ok_and(|found| found.as_raw() == new.as_raw()));
+        drop((old, new));
+        assert!(anchor.page().is_err());
+        Ok(())
     }
 }

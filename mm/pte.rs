@@ -65,7 +65,7 @@ impl<'a> PteGuard<'a> {
         // SAFETY: The mm is alive and its mmap lock held, and the address lies in one of its vmas.
         let entry = unsafe { bindings::ksm_find_pte_lock(vma.mm_raw(), address, &mut lock) };
         // INVARIANT: The entry was just mapped and locked.
-        (!entry.is_null()).then_some(Self {
+        (!entry.is_null()).then(|| Self {
             vma,
             address,
             entry,
