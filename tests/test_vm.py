@@ -28,7 +28,7 @@ def test_status_and_both_outputs_come_back(vm, lane):
 def test_output_is_exact(vm, lane):
     share = vm.directory / "share"
     share.mkdir()
-    data = os.urandom(300_000)
+    data = os.urandom(3_000_000)
     (share / "data").write_bytes(data)
     result = vm.run("cat", "/mnt/share/data", lane=lane, ksm="c", share=share)
     assert result.status == 0, result.explain()

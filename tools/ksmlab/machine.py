@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """What a VM is asked to do, and what an emulator needs to know to start it."""
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from .say import Failure
 
@@ -27,13 +29,18 @@ class Request:
 
 @dataclass
 class Wiring:
-    """The descriptors and files that join the VM to the host."""
+    """What joins the VM to the host."""
 
     directory: Path  # of this run; the VM writes its verdict there
-    log: Path  # the kernel's log
-    console: int  # the same, open for appending
-    out: int  # socket: COMMAND's output, or its terminal
-    err: int  # socket: COMMAND's errors
+    log: BinaryIO  # the kernel's console
+    out: BinaryIO  # COMMAND's output and errors, unless it has a terminal
+    err: BinaryIO
+    terminal: socket.socket | None  # COMMAND's terminal, if it has one
+
+    def descriptors(self) -> list[int]:
+        """What an emulator may have to inherit."""
+        open_files = (self.log, self.out, self.err, self.terminal)
+        return [file.fileno() for file in open_files if file]
 
 
 def boot_arguments(request: Request, wiring: Wiring) -> list[str]:

@@ -42,9 +42,16 @@ def directory(tag: str, path: Path | str) -> list[str]:
     ]
 
 
-def line(name: str, fd: int) -> list[str]:
-    """A console of the VM on one of our sockets."""
-    return ["-chardev", f"socket,id={name},fd={fd}", "-device", f"virtconsole,chardev={name}"]
+def console(name: str, backend: str) -> list[str]:
+    """A console of the VM: hvc0, hvc1 and so on, in order."""
+    return ["-chardev", f"{backend},id={name}", "-device", f"virtconsole,chardev={name}"]
+
+
+def consoles(wiring: Wiring) -> list[str]:
+    if wiring.terminal:
+        return console("terminal", f"socket,fd={wiring.terminal.fileno()}")
+    files = (("out", wiring.out), ("err", wiring.err))
+    return [word for name, file in files for word in console(name, f"file,path={file.name}")]
 
 
 def arguments(kernel: Path, request: Request, wiring: Wiring) -> list[str]:
@@ -64,10 +71,9 @@ def arguments(kernel: Path, request: Request, wiring: Wiring) -> list[str]:
         *directory("root", "/"),
         *directory("vm", wiring.directory),
         *(directory("share", request.share) if request.share else []),
-        *("-chardev", f"file,id=log,path={wiring.log},append=on", "-serial", "chardev:log"),
+        *("-chardev", f"file,id=log,path={wiring.log.name},append=on", "-serial", "chardev:log"),
         *("-device", "virtio-serial-pci"),
-        *line("out", wiring.out),
-        *line("err", wiring.err),
+        *consoles(wiring),
         *("-kernel", str(kernel), "-append", " ".join(kernel_arguments)),
     ]
 

@@ -31,11 +31,17 @@ def arguments(kernel: Path, request: Request, wiring: Wiring) -> list[str]:
         "rootfstype=hostfs",
         "rootflags=/",
         "console=tty0",
-        f"con0=null,fd:{wiring.console}",
-        f"ssl0=fd:{wiring.out}",
-        f"ssl1=fd:{wiring.err}",
+        f"con0=null,fd:{wiring.log.fileno()}",
+        *lines(wiring),
         *boot_arguments(request, wiring),
     ]
+
+
+def lines(wiring: Wiring) -> list[str]:
+    """Our descriptors as serial lines of the VM."""
+    if wiring.terminal:
+        return [f"ssl0=fd:{wiring.terminal.fileno()}"]
+    return [f"ssl0=null,fd:{wiring.out.fileno()}", f"ssl1=null,fd:{wiring.err.fileno()}"]
 
 
 def environment(request: Request) -> dict[str, str]:

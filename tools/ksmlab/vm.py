@@ -19,7 +19,7 @@ from pathlib import Path
 from . import console, programs, qemu, uml
 from .machine import Request, Wiring
 from .paths import REPO, cache
-from .relay import Relay, raw_terminal
+from .relay import Follower, Terminal, raw_terminal
 from .say import say
 
 LANES = {"um": uml, "x86": qemu}
@@ -27,6 +27,9 @@ LANES = {"um": uml, "x86": qemu}
 # Exit statuses of our own, as timeout(1) and env(1) have them.
 TIMED_OUT = 124
 VM_FAILED = 125
+
+# How often to look for output.
+RELAY_SECONDS = 0.02
 
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
@@ -81,7 +84,6 @@ def prepare(directory: Path, request: Request, images: Images) -> None:
     (directory / "settings").write_text("\n".join(lines) + "\n")
     (directory / "command").write_text(command_script(request))
     (directory / "uncover").write_text("".join(f"{path}\n" for path in to_uncover()))
-    (directory / "log").touch()
     (directory / "uml").mkdir()
     shutil.copy(REPO / "tools/ksmlab/guest/init", directory / "init")
     if images.module:
@@ -109,44 +111,54 @@ def to_uncover() -> list[Path]:
 
 def boot(directory: Path, request: Request, images: Images) -> bool:
     """Run the VM to its end; false if it had to be stopped for lack of time."""
-    lane = LANES[request.lane]
-    relay = Relay()
-    out, out_end = socket.socketpair()
-    err, err_end = socket.socketpair()
-    with out, err, open(directory / "log", "ab") as log:
-        relay.outward(out, sys.stdout.fileno())
-        relay.outward(err, sys.stderr.fileno())
-        if request.terminal:
-            relay.inward(sys.stdin.fileno(), out)
-        with out_end, err_end:
-            wiring = Wiring(
-                directory, directory / "log", log.fileno(), out_end.fileno(), err_end.fileno()
-            )
-            vm = subprocess.Popen(
-                lane.arguments(images.kernel, request, wiring),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=lane.environment(request),
-                pass_fds=[wiring.console, wiring.out, wiring.err],
-                preexec_fn=in_child,
-                start_new_session=True,
-            )
+    with contextlib.ExitStack() as stack:
+        wiring, relay = wire(directory, request, stack)
+        vm = start(wiring, request, images)
+        if wiring.terminal:
+            wiring.terminal.close()
         try:
             return wait(vm, relay, time.monotonic() + request.timeout)
         finally:
             vm.kill()
             vm.wait()
+            while relay.turn(0.0):
+                pass
 
 
-def wait(vm: subprocess.Popen, relay: Relay, deadline: float) -> bool:
+def wire(directory: Path, request: Request, stack: contextlib.ExitStack):
+    """Both ends of what joins the VM to us; `stack` closes them."""
+    files = [stack.enter_context(open(directory / name, "ab")) for name in ("log", "out", "err")]
+    if request.terminal:
+        ours, theirs = socket.socketpair()
+        relay = Terminal(ours)
+    else:
+        theirs = None
+        _, out, err = files
+        relay = Follower([(out.name, sys.stdout.fileno()), (err.name, sys.stderr.fileno())])
+    stack.callback(relay.close)
+    return Wiring(directory, *files, theirs), relay
+
+
+def start(wiring: Wiring, request: Request, images: Images) -> subprocess.Popen:
+    lane = LANES[request.lane]
+    return subprocess.Popen(
+        lane.arguments(images.kernel, request, wiring),
+        stdin=subprocess.DEVNULL,
+        stdout=wiring.log,
+        stderr=wiring.log,
+        env=lane.environment(request),
+        pass_fds=wiring.descriptors(),
+        preexec_fn=in_child,
+        start_new_session=True,
+    )
+
+
+def wait(vm: subprocess.Popen, relay: Follower | Terminal, deadline: float) -> bool:
     """Relay until the VM has ended (true) or the deadline has passed (false)."""
     while vm.poll() is None:
         if time.monotonic() > deadline:
             return False
-        relay.turn(0.1)
-    while relay.turn(0.0):
-        pass
+        relay.turn(RELAY_SECONDS)
     return True
 
 
