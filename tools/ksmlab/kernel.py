@@ -86,7 +86,9 @@ def build(kernel: Kernel) -> None:
     with step(f"building the kernel {name} (minutes)"):
         configure(kernel, environment)
         command = kernel.make("-C", kernel.tree, f"O={kernel.build}", *TARGETS[kernel.lane])
-        watched(f"build-{name}", command, env=environment, preexec_fn=lambda: os.nice(5))
+        watched(
+            f"build-{kernel.build.name}", command, env=environment, preexec_fn=lambda: os.nice(5)
+        )
     kernel.complete.write_text(kernel.tools_identity)
 
 
