@@ -47,6 +47,12 @@ def results(log: str, scratch: Path) -> dict[tuple[str, str], str]:
     return dict(walk(json.loads(parsed.read_text())))
 
 
+def failure(log: str, name: str) -> str:
+    """What the log says between a failed assertion and the test's result."""
+    said = re.search(rf"^.*# {name}: .*FAILED(?:.*\n)+?.*not ok \d+ {name}$", log, re.M)
+    return said[0] if said else ""
+
+
 def walk(group: dict, suite: str = ""):
     for case in group.get("test_cases", ()):
         yield (suite, case["name"]), case["status"]

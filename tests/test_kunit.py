@@ -14,9 +14,10 @@ def outcome(tmp_path_factory):
     directory = tmp_path_factory.mktemp("kunit")
     boot = Vm(directory).run("true", append="kunit.enable=1 kunit.autorun=1")
     assert boot.status == 0, boot.explain()
-    return kunit.results(boot.log, directory)
+    return kunit.results(boot.log, directory), boot.log
 
 
 @pytest.mark.parametrize(("suite", "name"), kunit.in_sources())
 def test_kunit(outcome, suite, name):
-    assert outcome.get((suite, name), "did not run") == "PASS"
+    results, log = outcome
+    assert results.get((suite, name), "did not run") == "PASS", kunit.failure(log, name)
