@@ -45,11 +45,12 @@ def columns(tmp_path_factory):
 @pytest.mark.parametrize(("lane", "point"), in_lanes([(point,) for point in selftests.points()]))
 def test_point(columns, lane, point):
     c, rs = (column.verdict(point) for column in columns(lane))
+    both = f"{c.outcome.name} under c, {rs.outcome.name} under rs"
     if rs.outcome < c.outcome:
         output = columns(lane)[1].output.get(point.command, "")
-        pytest.fail(f"{c.outcome.name} under c, {rs.outcome.name} under rs:\n{output}")
+        pytest.fail(f"{both}:\n{output}")
     if rs.outcome < Outcome.PASS:
-        pytest.skip(f"{rs.outcome.name} under both: {rs.reason}")
+        pytest.skip(f"{both}: {rs.reason}")
 
 
 @pytest.mark.parametrize("lane", in_lanes([()]))
