@@ -12,9 +12,22 @@ SKIPPED = 77
 
 
 @dataclass
+class Lane:
+    """A lane that a case runs in, and options of tools/vm for it."""
+
+    name: str
+    options: dict[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> "Lane":
+        name, *options = text.split(":")
+        return cls(name, dict(option.split("=", 1) for option in options))
+
+
+@dataclass
 class Case:
     name: str
-    lanes: list[str]
+    lanes: list[Lane]
     memory: str
     modes: list[str]
     description: str
@@ -27,13 +40,13 @@ def all_cases() -> list[Case]:
     )
     rows = [line.split("\t") for line in listing.stdout.splitlines()]
     return [
-        Case(name, lanes.split(","), memory, modes.split(","), description)
+        Case(name, list(map(Lane.parse, lanes.split(","))), memory, modes.split(","), description)
         for name, lanes, memory, modes, description in rows
     ]
 
 
-def name(case: Case, mode: str, lane: str) -> str:
-    return f"{lane}-{case.name}" + ("" if mode == "rs" else f"-{mode}")
+def name(case: Case, mode: str, lane: Lane) -> str:
+    return f"{lane.name}-{case.name}" + ("" if mode == "rs" else f"-{mode}")
 
 
 def parameters() -> list:
@@ -47,8 +60,10 @@ def parameters() -> list:
 
 @pytest.mark.parametrize(("case", "mode", "lane"), parameters())
 def test_case(vm, case, mode, lane):
-    without_module = {"no_module": True} if mode == "none" else {}
-    result = vm.run("ksm-case", case.name, lane=lane, mem=case.memory, **without_module)
+    options = {"mem": case.memory, **lane.options}
+    if mode == "none":
+        options["no_module"] = True
+    result = vm.run("ksm-case", case.name, lane=lane.name, **options)
     if result.status == SKIPPED:
         pytest.skip(result.text.strip().splitlines()[-1])
     assert result.status == 0, f"{case.description}\n{result.explain()}"

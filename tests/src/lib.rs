@@ -6,15 +6,22 @@
 //! `madvise`, `prctl`, `/sys/kernel/mm/ksm` and `/proc`. Nothing knows whether the kernel's own
 //! KSM or `ksm_rs` is at work, so the same program can be run against both.
 
+pub mod cgroup;
+pub mod control_file;
 pub mod corpus;
 pub mod ksm;
 pub mod merge_any;
 pub mod module;
+pub mod numa;
 pub mod pagemap;
 pub mod pattern;
 pub mod peer;
 pub mod procfs;
 pub mod region;
+pub mod swap;
+pub mod tracing;
+pub mod uring;
+pub mod userfault;
 pub mod wait;
 
 /// Size of a page. All lanes run on x86-64.

@@ -10,6 +10,8 @@ use crate::{region::Region, PAGE_SIZE};
 
 /// Bits of an entry of `/proc/PID/pagemap`.
 const PRESENT: u64 = 1 << 63;
+const SOFT_DIRTY: u64 = 1 << 55;
+const UFFD_WP: u64 = 1 << 57;
 const FRAME_MASK: u64 = (1 << 55) - 1;
 
 /// Bit of an entry of `/proc/kpageflags`.
@@ -32,18 +34,48 @@ fn frame_of_entry(entry: u64) -> Result<u64> {
     Ok(frame)
 }
 
-/// The frame behind each page of a region of this process.
+/// The entry of each page of a region of this process.
 ///
 /// Asks for the calling thread, as `self` is the first thread, which may have exited.
-pub fn frames(region: &Region) -> Result<Vec<u64>> {
+fn entries(region: &Region) -> Result<Vec<u64>> {
     (0..region.pages())
         .map(|index| {
-            let entry = read_entry(
+            read_entry(
                 Path::new("/proc/thread-self/pagemap"),
                 region.page_address(index) / PAGE_SIZE,
-            )?;
-            frame_of_entry(entry).with_context(|| format!("page {index}"))
+            )
         })
+        .collect()
+}
+
+/// Which pages were written to since [`clear_soft_dirty`].
+pub fn soft_dirty(region: &Region) -> Result<Vec<bool>> {
+    let entries = entries(region)?;
+    Ok(entries
+        .into_iter()
+        .map(|entry| entry & SOFT_DIRTY != 0)
+        .collect())
+}
+
+/// Forgets which pages of this process were written to.
+pub fn clear_soft_dirty() -> Result<()> {
+    std::fs::write("/proc/self/clear_refs", "4\n").context("clear_refs")
+}
+
+/// Which pages userfaultfd protects from writes.
+pub fn write_protected(region: &Region) -> Result<Vec<bool>> {
+    let entries = entries(region)?;
+    Ok(entries
+        .into_iter()
+        .map(|entry| entry & UFFD_WP != 0)
+        .collect())
+}
+
+/// The frame behind each page of a region of this process.
+pub fn frames(region: &Region) -> Result<Vec<u64>> {
+    let entries = entries(region)?.into_iter().enumerate();
+    entries
+        .map(|(index, entry)| frame_of_entry(entry).with_context(|| format!("page {index}")))
         .collect()
 }
 

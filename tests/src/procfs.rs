@@ -30,8 +30,12 @@ fn number(text: &str, key: &str) -> Result<i64> {
 pub struct KsmStat {
     /// Pages that KSM keeps a record of.
     pub rmap_items: i64,
+    /// Pages of zeros that became the zero page.
+    pub zero_pages: i64,
     /// Pages that are merged.
     pub merging_pages: i64,
+    /// Bytes saved, less the bytes for the records.
+    pub profit: i64,
     /// Whether all of the process is offered to KSM.
     pub merge_any: bool,
 }
@@ -47,7 +51,9 @@ impl KsmStat {
     fn parse(text: &str) -> Result<Self> {
         Ok(Self {
             rmap_items: number(text, "ksm_rmap_items")?,
+            zero_pages: number(text, "ksm_zero_pages")?,
             merging_pages: number(text, "ksm_merging_pages")?,
+            profit: number(text, "ksm_process_profit")?,
             merge_any: field(text, "ksm_merge_any") == Some("yes"),
         })
     }
@@ -67,6 +73,26 @@ pub fn has_vm_flag(region: &Region, flag: &str) -> Result<bool> {
     let smaps = fs::read_to_string("/proc/self/smaps").context("cannot read smaps")?;
     let flags = vm_flags_at(&smaps, region.address()).context("the region is not in smaps")?;
     Ok(flags.split_whitespace().any(|word| word == flag))
+}
+
+/// A line of the region's entry in this process's `smaps`, in KiB.
+pub fn smaps_kib(region: &Region, key: &str) -> Result<i64> {
+    let smaps = fs::read_to_string("/proc/self/smaps").context("cannot read smaps")?;
+    let entry = entry_at(&smaps, region.address()).context("the region is not in smaps")?;
+    number(&entry, key)
+}
+
+/// The lines below the first one of the mapping that contains `address`.
+fn entry_at(smaps: &str, address: usize) -> Option<String> {
+    let is_elsewhere = |line: &&str| {
+        !mapping_range(line).is_some_and(|(start, end)| (start..end).contains(&address))
+    };
+    let mut rest = smaps.lines().skip_while(is_elsewhere);
+    rest.next()?;
+    let entry: Vec<_> = rest
+        .take_while(|line| mapping_range(line).is_none())
+        .collect();
+    Some(entry.join("\n"))
 }
 
 /// The `VmFlags` of the mapping that contains `address`.
@@ -100,6 +126,12 @@ pub fn process_state(pid: impl std::fmt::Display) -> Result<char> {
     field(&text, "State")
         .and_then(|state| state.chars().next())
         .with_context(|| format!("no State in {path}"))
+}
+
+/// A line of `/proc/vmstat`.
+pub fn vmstat(key: &str) -> Result<i64> {
+    let text = fs::read_to_string("/proc/vmstat").context("cannot read vmstat")?;
+    number(&text, key)
 }
 
 /// A line of `/proc/meminfo`, in KiB.
@@ -184,7 +216,9 @@ mod tests {
             KsmStat::parse(text).unwrap(),
             KsmStat {
                 rmap_items: 3,
+                zero_pages: 0,
                 merging_pages: 2,
+                profit: -128,
                 merge_any: false
             }
         );
@@ -197,5 +231,10 @@ mod tests {
         assert_eq!(vm_flags_at(smaps, 0x1fff), Some("rd wr mg"));
         assert_eq!(vm_flags_at(smaps, 0x2000), Some("rd wr"));
         assert_eq!(vm_flags_at(smaps, 0x4000), None);
+        assert_eq!(
+            entry_at(smaps, 0x1000).as_deref(),
+            Some("Size: 4 kB\nVmFlags: rd wr mg")
+        );
+        assert_eq!(entry_at(smaps, 0x3000).as_deref(), Some("VmFlags: rd wr"));
     }
 }

@@ -65,6 +65,42 @@ impl Region {
         Ok(region)
     }
 
+    /// A new region of whole huge pages, if the kernel has some to spare.
+    pub fn huge(content: &[u8]) -> Result<Self> {
+        let pages = content.len() / PAGE_SIZE;
+        if pages % HUGE_PAGES != 0 {
+            bail!("content of {pages} pages is no whole huge page");
+        }
+        let mut region = Self::aligned(pages)?;
+        region.advise_raw(libc::MADV_HUGEPAGE)?;
+        region.bytes_mut().copy_from_slice(content);
+        Ok(region)
+    }
+
+    /// A new region that begins at a multiple of the size of a huge page.
+    fn aligned(pages: usize) -> Result<Self> {
+        let mut region = Self::new(pages + HUGE_PAGES)?;
+        let excess = region.address() / PAGE_SIZE % HUGE_PAGES;
+        if excess > 0 {
+            let rest = region.split_off(HUGE_PAGES - excess)?;
+            region = rest;
+        }
+        if region.pages() > pages {
+            drop(region.split_off(pages)?);
+        }
+        Ok(region)
+    }
+
+    /// Any other advice that leaves contents as they are, by its number.
+    pub fn advise_raw(&self, advice: i32) -> Result<()> {
+        // SAFETY: The mapping is ours by the type invariant, and its contents stay.
+        nix::errno::Errno::result(unsafe {
+            libc::madvise(self.address.as_ptr(), self.len(), advice)
+        })
+        .map(drop)
+        .with_context(|| format!("madvise({advice})"))
+    }
+
     /// Keeps huge pages out, so that a page is a page in every lane.
     fn forbid_huge_pages(&self) -> Result<()> {
         match self.advise(MmapAdvise::MADV_NOHUGEPAGE) {
@@ -90,6 +126,11 @@ impl Region {
     pub fn advise_unmergeable(&self) -> Result<()> {
         self.advise(MmapAdvise::MADV_UNMERGEABLE)
             .context("madvise(MADV_UNMERGEABLE)")
+    }
+
+    /// As [`Region::advise_unmergeable`], for those who have no memory for an error's text.
+    pub fn try_advise_unmergeable(&self) -> nix::Result<()> {
+        self.advise(MmapAdvise::MADV_UNMERGEABLE)
     }
 
     /// `madvise(MADV_DONTNEED)`: the region reads as zero afterwards.
@@ -245,6 +286,9 @@ fn excerpt(memory: &[u8], at: usize) -> &[u8] {
     let end = memory.len().min(at + 16);
     &memory[at.min(end)..end]
 }
+
+/// Pages in a huge page.
+pub const HUGE_PAGES: usize = 512;
 
 const PAGE_SIZE_NONZERO: NonZeroUsize = NonZeroUsize::new(PAGE_SIZE).unwrap();
 

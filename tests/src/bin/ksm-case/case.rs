@@ -46,6 +46,8 @@ pub struct Case {
     pub mode: Mode,
     /// Memory that the VM needs.
     pub memory: &'static str,
+    /// The lanes that can show it, each with what its VM needs: `um,x86:numa=2:cpus=4`.
+    pub lanes: &'static str,
     /// Runs it.
     pub run: fn(&Options) -> Result<()>,
 }
@@ -62,8 +64,19 @@ impl Case {
             what,
             mode: Mode::Loaded,
             memory: "256M",
+            lanes: "um,x86",
             run,
         }
+    }
+
+    /// The same, but in these lanes.
+    pub const fn on(self, lanes: &'static str) -> Self {
+        Self { lanes, ..self }
+    }
+
+    /// The same, but with that much memory.
+    pub const fn memory(self, memory: &'static str) -> Self {
+        Self { memory, ..self }
     }
 
     /// The same, but the case loads the module itself.

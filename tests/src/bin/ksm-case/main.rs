@@ -3,7 +3,8 @@
 //! The behaviour tests of KSM, one per name.
 //!
 //! `ksm-case LIST` names them, one a line: name, lanes, memory, mode and description, separated
-//! by tabs. `ksm-case NAME` runs one inside a VM and says what it does. It ends with 0 if the
+//! by tabs. A lane may say what its VM needs, by the names of the options of `tools/vm`:
+//! `um,x86:numa=2:cpus=4`. `ksm-case NAME` runs one inside a VM and says what it does. It ends with 0 if the
 //! case passed, with 77 and the reason on the last line if it cannot run there, and with
 //! anything else if it failed.
 
@@ -52,8 +53,8 @@ fn main() -> ExitCode {
 fn list() {
     for case in cases::all() {
         println!(
-            "{}\tum,x86\t{}\t{}\t{}",
-            case.name, case.memory, case.mode, case.what
+            "{}\t{}\t{}\t{}\t{}",
+            case.name, case.lanes, case.memory, case.mode, case.what
         );
     }
 }

@@ -2,17 +2,30 @@
 
 //! All cases, by what they are about.
 
+mod chains;
+mod compat;
 mod contents;
 mod cow;
+mod failure;
+mod huge;
+mod mainline_sysfs;
 mod mappings;
+mod memory;
 mod merge;
+mod migration;
 mod modules;
+mod numa;
 mod pins;
+mod policy;
 mod prctl;
+mod pressure;
 mod processes;
 mod soak;
+mod swapping;
 mod sysfs;
 mod unmerge;
+mod watch;
+mod zero_pages;
 
 use crate::case::Case;
 
@@ -28,6 +41,19 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         prctl::CASES,
         pins::CASES,
         sysfs::CASES,
+        mainline_sysfs::CASES,
+        compat::CASES,
+        chains::CASES,
+        numa::CASES,
+        zero_pages::CASES,
+        policy::CASES,
+        swapping::CASES,
+        migration::CASES,
+        failure::CASES,
+        huge::CASES,
+        memory::CASES,
+        watch::CASES,
+        pressure::CASES,
         modules::CASES,
         soak::CASES,
     ]

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory that breaks, or is taken away, below merged pages.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{bail, ensure, Context, Result};
+use ksm_tests::{
+    control_file,
+    ksm::{self, Counters, Run, Scanner},
+    pagemap, pattern,
+    peer::{Link, Peer},
+    region::Region,
+    PAGE_SIZE,
+};
+use nix::{
+    errno::Errno,
+    sys::{
+        signal::Signal,
+        wait::{waitpid, WaitStatus},
+    },
+};
+
+use crate::{
+    case::{Case, Options, Skip},
+    helpers::{ensure_shared, holders, join_all, step, verify_all},
+};
+
+pub const CASES: &[Case] = &[
+    Case::new(
+        "soft-offline",
+        "a KSM page whose frame is taken out of use moves, for all who share it",
+        soft_offline,
+    )
+    .on("x86"),
+    Case::new(
+        "memory-failure",
+        "a KSM page that breaks ends those who asked for it at once, others when they touch it",
+        hard_failure,
+    )
+    .on("x86"),
+    Case::new(
+        "memory-offline",
+        "a block of memory that holds KSM pages is taken offline, and comes back",
+        block_offline,
+    )
+    .on("x86:append=movablecore=384M")
+    .memory("768M"),
+];
+
+const PAGES: usize = 16;
+
+fn soft_offline(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(1, PAGES);
+    let left = Region::mergeable(&content)?;
+    let right = Region::mergeable(&content)?;
+    let mut peers = holders(2, &content, 3)?;
+    scanner.expect(Counters::stable(16, 3 * 16, 0))?;
+    let before = pagemap::frames(&left)?;
+
+    step("every frame of the region is taken out of use");
+    left.advise_raw(libc::MADV_SOFT_OFFLINE)?;
+    let after = pagemap::frames(&left)?;
+    let stayed = before.iter().filter(|frame| after.contains(frame)).count();
+    ensure!(stayed == 0, "{stayed} frames are still in use");
+    ensure_shared(&left, &right)?;
+    left.verify(&content)?;
+    right.verify(&content)?;
+    verify_all(&mut peers)?;
+
+    step("the scanner goes on as before");
+    let late = Region::mergeable(&content)?;
+    scanner.expect(Counters::stable(16, 4 * 16, 0))?;
+    late.verify(&content)?;
+    verify_all(&mut peers)?;
+    ksm::set_run(Run::Unmerge)?;
+    let now = ksm::counters()?;
+    ensure!(now == Counters::ZERO, "left over: {now}");
+    left.verify(&content)?;
+    verify_all(&mut peers)?;
+    join_all(peers)
+}
+
+/// Says whether this process wants to be killed as soon as its memory breaks.
+fn set_early_kill(early: bool) -> Result<()> {
+    let policy = if early {
+        libc::PR_MCE_KILL_EARLY
+    } else {
+        libc::PR_MCE_KILL_LATE
+    };
+    // SAFETY: The option takes integers only.
+    Errno::result(unsafe { libc::prctl(libc::PR_MCE_KILL, libc::PR_MCE_KILL_SET, policy, 0, 0) })
+        .map(drop)
+        .context("PR_MCE_KILL")
+}
+
+/// Holds `content`; reads the pages that it is told to read, until told to read none.
+fn reader(content: &[u8], early: bool) -> Result<Peer> {
+    let mut peer = Peer::fork(|link| {
+        set_early_kill(early)?;
+        let region = Region::mergeable(content)?;
+        link.step()?;
+        read_as_told(link, &region, content)
+    })?;
+    peer.await_step()?;
+    Ok(peer)
+}
+
+fn read_as_told(link: &mut Link, region: &Region, content: &[u8]) -> Result<()> {
+    while let Some(index) = link.receive::<Option<usize>>()? {
+        let expected = &content[index * PAGE_SIZE..][..PAGE_SIZE];
+        ensure!(region.page(index) == expected, "DATA LOST in page {index}");
+        link.step()?;
+    }
+    Ok(())
+}
+
+fn read_page(peer: &mut Peer, index: usize) -> Result<()> {
+    peer.send(Some(index))?;
+    peer.await_step()
+}
+
+/// Waits for the end of a process by SIGBUS.
+fn expect_bus_error(peer: &Peer) -> Result<()> {
+    match waitpid(peer.pid(), None).context("waitpid")? {
+        WaitStatus::Signaled(_, Signal::SIGBUS, _) => Ok(()),
+        status => bail!("process {} has {status:?}, not SIGBUS", peer.pid()),
+    }
+}
+
+fn hard_failure(_: &Options) -> Result<()> {
+    const BROKEN: usize = 5;
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(2, PAGES);
+    let other_content = pattern::pages(3, PAGES);
+    let early = reader(&content, true)?;
+    let mut late = reader(&content, false)?;
+    let mut unrelated = reader(&other_content, true)?;
+    let mut injector = Peer::fork(|link| {
+        set_early_kill(false)?;
+        let mut region = Region::mergeable(&content)?;
+        link.step()?;
+        link.await_step()?;
+        // From the last page on: everything before it stays with `region`.
+        let mut broken = region.split_off(BROKEN)?;
+        let rest = broken.split_off(1)?;
+        broken.advise_raw(libc::MADV_HWPOISON)?;
+        link.step()?;
+        link.await_step()?;
+        region.verify(&content[..BROKEN * PAGE_SIZE])?;
+        rest.verify(&content[(BROKEN + 1) * PAGE_SIZE..])?;
+        link.step()
+    })?;
+    injector.await_step()?;
+    scanner.expect(Counters::stable(16, 2 * 16, 16))?;
+    ksm::set_run(Run::Stop)?;
+
+    step("page 5 breaks");
+    injector.round()?;
+    step("who asked to be killed early gets SIGBUS at once");
+    expect_bus_error(&early)?;
+    std::mem::forget(early);
+    step("who did not lives on, and reads all other pages");
+    for index in (0..PAGES).filter(|&index| index != BROKEN) {
+        read_page(&mut late, index)?;
+    }
+    step("who has nothing to do with it is left alone");
+    for index in 0..PAGES {
+        read_page(&mut unrelated, index)?;
+    }
+    step("until the broken page is touched");
+    late.send(Some(BROKEN))?;
+    expect_bus_error(&late)?;
+    std::mem::forget(late);
+    injector.round()?;
+    injector.join()?;
+
+    step("the scanner goes on: the same content merges in other frames");
+    ksm::set_run(Run::Merge)?;
+    let left = Region::mergeable(&content)?;
+    let right = Region::mergeable(&content)?;
+    let now = scanner.settle()?;
+    ensure!(now.sharing == 16, "not everything is merged: {now}");
+    left.verify(&content)?;
+    right.verify(&content)?;
+    unrelated.send(None::<usize>)?;
+    unrelated.join()?;
+    ksm::set_run(Run::Unmerge)?;
+    let now = ksm::counters()?;
+    ensure!(now == Counters::ZERO, "left over: {now}");
+    left.verify(&content)
+}
+
+/// A directory of `/sys/devices/system/memory`.
+struct Block {
+    directory: PathBuf,
+    frames: std::ops::Range<u64>,
+}
+
+impl Block {
+    /// The block that `frame` lies in.
+    fn of(frame: u64) -> Result<Self> {
+        const ALL: &str = "/sys/devices/system/memory";
+        let size = control_file::read_text(format!("{ALL}/block_size_bytes"))?;
+        let size = u64::from_str_radix(size.trim(), 16)? / PAGE_SIZE as u64;
+        let number = frame / size;
+        Ok(Self {
+            directory: format!("{ALL}/memory{number}").into(),
+            frames: number * size..(number + 1) * size,
+        })
+    }
+
+    fn is_movable(&self) -> Result<bool> {
+        let zones = control_file::read_text(self.directory.join("valid_zones"))?;
+        Ok(zones.contains("Movable"))
+    }
+
+    fn set_state(&self, state: &str) -> Result<()> {
+        // What is in use for a moment makes the kernel give up; it says so and can be asked again.
+        let mut result = Ok(());
+        for _ in 0..5 {
+            result = control_file::write(self.directory.join("state"), state);
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+}
+
+fn block_offline(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(4, 1024);
+    let left = Region::mergeable(&content)?;
+    let right = Region::mergeable(&content)?;
+    let mut peers = holders(2, &content, 4)?;
+    scanner.expect(Counters::stable(1024, 3 * 1024, 0))?;
+    let block = Block::of(pagemap::frames(&left)?[512])?;
+    if fs::metadata(&block.directory).is_err() || !block.is_movable()? {
+        return Err(Skip("the pages lie in no movable block of memory".into()).into());
+    }
+    let inside = |region: &Region| -> Result<usize> {
+        let frames = pagemap::frames(region)?;
+        Ok(frames
+            .iter()
+            .filter(|frame| block.frames.contains(frame))
+            .count())
+    };
+    step(format!(
+        "{} KSM pages lie in {}",
+        inside(&left)?,
+        block.directory.display()
+    ));
+    for round in 0..2 {
+        block.set_state("offline")?;
+        step(format!("round {round}: it is offline"));
+        ensure!(inside(&left)? == 0, "pages are in offline memory");
+        ensure_shared(&left, &right)?;
+        left.verify(&content)?;
+        right.verify(&content)?;
+        verify_all(&mut peers)?;
+        scanner.expect(Counters::stable(1024, 3 * 1024, 0))?;
+        block.set_state("online_movable")?;
+        step("and online again; everything is unmerged and merged anew");
+        ksm::set_run(Run::Unmerge)?;
+        left.verify(&content)?;
+        verify_all(&mut peers)?;
+        ksm::set_run(Run::Merge)?;
+        scanner.expect(Counters::stable(1024, 3 * 1024, 0))?;
+    }
+    left.verify(&content)?;
+    right.verify(&content)?;
+    for peer in peers {
+        peer.kill()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Merged pages that move to other frames.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Result};
+use ksm_tests::{
+    control_file,
+    ksm::{self, Counters, Run, Scanner},
+    numa, pagemap, pattern,
+    peer::Peer,
+    procfs,
+    region::Region,
+    PAGE_SIZE,
+};
+
+use crate::{
+    case::{Case, Options, Skip},
+    helpers::{ensure_shared, holders, join_all, step, verify_all},
+};
+
+pub const CASES: &[Case] = &[
+    Case::new(
+        "compaction",
+        "memory is compacted while pages are merged, written to and unmerged",
+        compaction,
+    ),
+    Case::new(
+        "move-pages",
+        "move_pages moves KSM pages from node to node while everybody reads and writes",
+        move_pages,
+    )
+    .on("x86:numa=2")
+    .memory("512M"),
+];
+
+const PAGES: usize = 1024;
+
+fn compact() -> Result<()> {
+    control_file::write("/proc/sys/vm/compact_memory", 1)
+}
+
+/// Memory of which every second page is free again, so that there is something to compact.
+fn fragments() -> Result<Vec<Region>> {
+    let mut pieces = Vec::new();
+    let mut rest = Region::with_content(&pattern::pages(9, 4096))?;
+    while rest.pages() > 16 {
+        let tail = rest.split_off(8)?;
+        pieces.push(std::mem::replace(&mut rest, tail));
+    }
+    let mut index = 0;
+    pieces.retain(|_| {
+        index += 1;
+        index % 2 == 0
+    });
+    Ok(pieces)
+}
+
+fn compaction(options: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(1, PAGES);
+    let mut peers = holders(3, &content, 1000)?;
+    let mut own = Region::mergeable(&content)?;
+    let mut expected = content.clone();
+    scanner.expect(Counters::stable(1024, 3 * 1024, 0))?;
+    let before = procfs::vmstat("pgmigrate_success")?;
+    let frames = pagemap::frames(&own)?;
+    let fragments = fragments()?;
+    compact()?;
+    let moved = pagemap::frames(&own)?
+        .iter()
+        .zip(&frames)
+        .filter(|(now, before)| now != before)
+        .count();
+    step(format!("{moved} of {PAGES} KSM pages have moved"));
+    verify_all(&mut peers)?;
+    own.verify(&expected)?;
+    scanner.expect(Counters::stable(1024, 3 * 1024, 0))?;
+    drop(fragments);
+
+    let end = Instant::now() + Duration::from_secs(options.seconds / 4);
+    let mut rounds = 0;
+    while Instant::now() < end {
+        let page = rounds * 37 % PAGES;
+        own.page_mut(page)[7] ^= 1;
+        expected[page * PAGE_SIZE + 7] ^= 1;
+        let fragments = self::fragments()?;
+        compact()?;
+        own.verify(&expected)?;
+        if rounds % 5 == 4 {
+            ksm::set_run(Run::Unmerge)?;
+            ksm::set_run(Run::Merge)?;
+        }
+        drop(fragments);
+        rounds += 1;
+    }
+    verify_all(&mut peers)?;
+    let migrated = procfs::vmstat("pgmigrate_success")? - before;
+    step(format!("{rounds} rounds, {migrated} pages migrated"));
+    ensure!(migrated > 0, "compaction has moved nothing");
+    ksm::set_run(Run::Unmerge)?;
+    let now = ksm::counters()?;
+    ensure!(now == Counters::ZERO, "left over: {now}");
+    own.verify(&expected)?;
+    for peer in peers {
+        peer.kill()?;
+    }
+    Ok(())
+}
+
+fn move_pages(options: &Options) -> Result<()> {
+    if !numa::has_node(1) {
+        return Err(Skip("there is no second NUMA node here".into()).into());
+    }
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(2, 256);
+    let region = Region::mergeable(&content)?;
+    let mut peers = holders(2, &content, 1)?;
+    scanner.expect(Counters::stable(256, 2 * 256, 0))?;
+    let mut writer = Peer::fork(|link| {
+        let mut expected = content.clone();
+        let mut region = Region::mergeable(&expected)?;
+        link.step()?;
+        let mut rounds = 0usize;
+        while !link.has_message()? {
+            let page = rounds * 31 % 256;
+            region.page_mut(page)[3] ^= 1;
+            expected[page * PAGE_SIZE + 3] ^= 1;
+            region.verify(&expected)?;
+            rounds += 1;
+        }
+        link.await_step()?;
+        region.verify(&expected)?;
+        link.send(rounds)
+    })?;
+    writer.await_step()?;
+
+    let end = Instant::now() + Duration::from_secs(options.seconds / 4);
+    let (mut rounds, mut moved) = (0u32, 0);
+    while Instant::now() < end {
+        moved += numa::move_to(&region, rounds % 2)?;
+        region.verify(&content)?;
+        rounds += 1;
+    }
+    step(format!("{rounds} rounds, {moved} pages moved"));
+    ensure!(moved > 0, "nothing was moved");
+    writer.step()?;
+    let writes: usize = writer.receive()?;
+    ensure!(writes > 0, "the writer got no turn");
+    writer.join()?;
+    verify_all(&mut peers)?;
+    join_all(peers)?;
+    region.verify(&content)?;
+
+    step("in the end, the movable ones of a merged pair still share");
+    let other = Region::mergeable(&content)?;
+    scanner.settle()?;
+    numa::move_to(&region, 1)?;
+    ensure_shared(&region, &other)?;
+    region.verify(&content)?;
+    other.verify(&content)?;
+    ksm::set_run(Run::Unmerge)?;
+    let now = ksm::counters()?;
+    ensure!(now == Counters::ZERO, "left over: {now}");
+    region.verify(&content)
+}

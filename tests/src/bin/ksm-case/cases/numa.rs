@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `merge_across_nodes`: whether pages of different NUMA nodes may become one.
+
+use anyhow::{ensure, Result};
+use ksm_tests::{
+    ksm::{self, Counters, Run, Scanner},
+    numa, pagemap, pattern,
+    region::Region,
+};
+
+use crate::{
+    case::{Case, Options, Skip},
+    helpers::{ensure_shared, step},
+};
+
+const TWO_NODES: &str = "x86:numa=2";
+
+pub const CASES: &[Case] = &[
+    Case::new(
+        "numa-separate",
+        "with merge_across_nodes 0 pages of two nodes merge among themselves only",
+        separate,
+    )
+    .on(TWO_NODES)
+    .memory("512M"),
+    Case::new(
+        "numa-across",
+        "with merge_across_nodes 1 they merge all, and the switch works both ways",
+        across,
+    )
+    .on(TWO_NODES)
+    .memory("512M"),
+    Case::new(
+        "numa-migrate",
+        "a KSM page that moves to another node joins the trees of that node",
+        migrate,
+    )
+    .on(TWO_NODES)
+    .memory("512M"),
+    Case::new(
+        "numa-toggles",
+        "merge_across_nodes switched two hundred times between scans",
+        toggles,
+    )
+    .on(TWO_NODES)
+    .memory("512M"),
+];
+
+const PAGES: usize = 32;
+
+fn prepare(across: u32) -> Result<Scanner> {
+    if !(numa::has_node(0) && numa::has_node(1)) {
+        return Err(Skip("there are no two NUMA nodes here".into()).into());
+    }
+    let scanner = Scanner::prepare()?;
+    ksm::write("merge_across_nodes", across)?;
+    ksm::set_run(Run::Merge)?;
+    Ok(scanner)
+}
+
+/// An advised region whose pages lie on `node`.
+fn on_node(node: u32, content: &[u8]) -> Result<Region> {
+    let mut region = Region::new(content.len() / ksm_tests::PAGE_SIZE)?;
+    numa::bind(&region, node)?;
+    region.bytes_mut().copy_from_slice(content);
+    numa::ensure_on(&region, node)?;
+    region.advise_mergeable()?;
+    Ok(region)
+}
+
+fn separate(_: &Options) -> Result<()> {
+    let scanner = prepare(0)?;
+    let content = pattern::pages(1, PAGES);
+    let regions = [0, 0, 1, 1].map(|node| on_node(node, &content));
+    let [a, b, c, d] = regions;
+    let (a, b, c, d) = (a?, b?, c?, d?);
+    step("two KSM pages for each content, one on each node");
+    scanner.expect(Counters::stable(64, 64, 0))?;
+    ensure_shared(&a, &b)?;
+    ensure_shared(&c, &d)?;
+    numa::ensure_on(&a, 0)?;
+    numa::ensure_on(&d, 1)?;
+
+    step("a page without an equal on its node stays as it is");
+    let alone = on_node(1, &pattern::pages(2, PAGES))?;
+    let elsewhere = on_node(0, &pattern::pages(2, PAGES))?;
+    scanner.expect(Counters::stable(64, 64, 64))?;
+    for region in [&a, &b, &c, &d] {
+        region.verify(&content)?;
+    }
+    alone.verify(elsewhere.bytes())
+}
+
+fn across(_: &Options) -> Result<()> {
+    let scanner = prepare(1)?;
+    let content = pattern::pages(3, PAGES);
+    let left = on_node(0, &content)?;
+    let right = on_node(1, &content)?;
+    for _ in 0..2 {
+        step("across nodes: one page for both");
+        scanner.expect(Counters::stable(32, 32, 0))?;
+        ensure_shared(&left, &right)?;
+        ksm::set_run(Run::Unmerge)?;
+        ksm::write("merge_across_nodes", 0)?;
+        rehome(&left, 0)?;
+        rehome(&right, 1)?;
+        ksm::set_run(Run::Merge)?;
+        step("not across nodes: each as it is");
+        scanner.expect(Counters::stable(0, 0, 64))?;
+        ksm::set_run(Run::Unmerge)?;
+        ksm::write("merge_across_nodes", 1)?;
+        ksm::set_run(Run::Merge)?;
+    }
+    left.verify(&content)?;
+    right.verify(&content)
+}
+
+/// Unmerging has made copies wherever there was room.
+fn rehome(region: &Region, node: u32) -> Result<()> {
+    numa::move_to(region, node)?;
+    numa::ensure_on(region, node)
+}
+
+fn migrate(_: &Options) -> Result<()> {
+    let scanner = prepare(0)?;
+    let content = pattern::pages(4, PAGES);
+    let near = [on_node(0, &content)?, on_node(0, &content)?];
+    let far = [on_node(1, &content)?, on_node(1, &content)?];
+    scanner.expect(Counters::stable(64, 64, 0))?;
+
+    step("move_pages takes the KSM pages of node 1 to node 0");
+    let before = pagemap::frames(&far[0])?;
+    numa::bind(&far[0], 0)?;
+    numa::bind(&far[1], 0)?;
+    let moved = numa::move_to(&far[0], 0)?;
+    ensure!(moved == PAGES, "only {moved} of {PAGES} moved");
+    ensure!(pagemap::frames(&far[0])? != before, "no page has moved");
+    ensure_shared(&far[0], &far[1])?;
+    for region in near.iter().chain(&far) {
+        region.verify(&content)?;
+    }
+    step("newcomers on node 0 merge with what is there; nothing is left for node 1");
+    let late = on_node(0, &content)?;
+    let now = scanner.settle()?;
+    step(format!("{now}"));
+    ensure!(
+        now.shared + now.sharing == 5 * PAGES as u64,
+        "not everything is merged: {now}"
+    );
+    let other = on_node(1, &content)?;
+    let now = scanner.settle()?;
+    ensure!(now.unshared == PAGES as u64, "merged across nodes: {now}");
+    for region in near.iter().chain(&far).chain([&late, &other]) {
+        region.verify(&content)?;
+    }
+    ksm::set_run(Run::Unmerge)?;
+    let now = ksm::counters()?;
+    ensure!(now == Counters::ZERO, "left over: {now}");
+    for region in near.iter().chain(&far).chain([&late, &other]) {
+        region.verify(&content)?;
+    }
+    Ok(())
+}
+
+fn toggles(_: &Options) -> Result<()> {
+    let scanner = prepare(0)?;
+    let content = pattern::pages(5, PAGES);
+    let left = on_node(0, &content)?;
+    let right = on_node(1, &content)?;
+    for round in 0..200 {
+        // Sixty-three or more switches without a scan between them, too.
+        if round % 70 == 0 {
+            scanner.expect(Counters::stable(0, 0, 64))?;
+            ksm::set_run(Run::Stop)?;
+        }
+        ksm::write("merge_across_nodes", 1)?;
+        ksm::write("merge_across_nodes", 0)?;
+        if round % 70 >= 60 {
+            ksm::set_run(Run::Merge)?;
+            scanner.scans(1)?;
+            ksm::set_run(Run::Stop)?;
+        } else if round % 70 == 31 {
+            // Sixty-four switches after the scan in which the pages were looked up.
+            ksm::set_run(Run::Merge)?;
+            scanner.scans(2)?;
+            ksm::set_run(Run::Stop)?;
+        } else if round % 70 == 69 {
+            ksm::set_run(Run::Merge)?;
+        }
+    }
+    ksm::write("merge_across_nodes", 1)?;
+    ksm::set_run(Run::Merge)?;
+    scanner.expect(Counters::stable(32, 32, 0))?;
+    left.verify(&content)?;
+    right.verify(&content)
+}

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How much is scanned, and what: smart scan, the advisor, pauses, freezing.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{ensure, Result};
+use ksm_tests::{
+    control_file,
+    ksm::{self, Counters, Run, Scanner},
+    pattern,
+    procfs::{self, Ksmd},
+    region::Region,
+    wait,
+};
+
+use crate::{
+    case::{Case, Options, Skip},
+    helpers::step,
+};
+
+pub const CASES: &[Case] = &[
+    Case::new(
+        "smart-scan",
+        "pages without an equal are skipped more and more, unless smart_scan is 0",
+        skips,
+    ),
+    Case::new(
+        "smart-scan-merges",
+        "pages that were skipped for long still merge when they find an equal",
+        merges_in_the_end,
+    ),
+    Case::new(
+        "advisor-scan-time",
+        "the advisor changes pages_to_scan, within its limits",
+        advisor,
+    ),
+    Case::new(
+        "advisor-extremes",
+        "the largest numbers that the advisor's files take do no harm",
+        advisor_extremes,
+    ),
+    Case::new(
+        "sleep-wakes",
+        "a change of sleep_millisecs ends a long pause at once",
+        sleep_wakes,
+    ),
+    Case::new(
+        "freeze",
+        "the scanner freezes with everything else, and goes on after it",
+        freeze,
+    ),
+];
+
+fn skips(_: &Options) -> Result<()> {
+    const PAGES: u64 = 64;
+    let scanner = Scanner::start()?;
+    let _region = Region::mergeable(&pattern::pages(1, PAGES as usize))?;
+    let before: u64 = ksm::read("pages_skipped")?;
+    scanner.scans(12)?;
+    let after: u64 = ksm::read("pages_skipped")?;
+    ensure!(
+        before == after,
+        "{} skipped with smart_scan 0",
+        after - before
+    );
+
+    ksm::write("smart_scan", 1)?;
+    let pages_before: u64 = ksm::read("pages_scanned")?;
+    let scans_before = ksm::full_scans()?;
+    scanner.scans(40)?;
+    ksm::set_run(Run::Stop)?;
+    let skipped = ksm::read::<u64>("pages_skipped")? - after;
+    let scanned = ksm::read::<u64>("pages_scanned")? - pages_before;
+    let scans = ksm::full_scans()? - scans_before;
+    step(format!(
+        "{scans} scans of {PAGES} pages: {skipped} skipped, {scanned} scanned"
+    ));
+    // Of 40 scans of an old page, about eight in nine are skipped.
+    ensure!(skipped > scans * PAGES / 2, "too few are skipped");
+    ensure!(skipped < scans * PAGES * 19 / 20, "too many are skipped");
+    ensure!(scanned > 0, "no page is scanned any more");
+
+    step("turned off, everything is looked at again");
+    ksm::write("smart_scan", 0)?;
+    ksm::set_run(Run::Merge)?;
+    scanner.expect(Counters::stable(0, 0, PAGES))?;
+    let skipped: u64 = ksm::read("pages_skipped")?;
+    scanner.scans(5)?;
+    ensure!(
+        ksm::read::<u64>("pages_skipped")? == skipped,
+        "skipped with smart_scan 0"
+    );
+    Ok(())
+}
+
+fn merges_in_the_end(_: &Options) -> Result<()> {
+    const PAGES: usize = 32;
+    let scanner = Scanner::start()?;
+    ksm::write("smart_scan", 1)?;
+    let content = pattern::pages(2, PAGES);
+    let old = Region::mergeable(&content)?;
+    let mut changing = Region::mergeable(&pattern::pages(3, PAGES))?;
+    scanner.scans(40)?;
+    step("an equal appears in new memory, and one by writing to old memory");
+    let new = Region::mergeable(&content)?;
+    changing.bytes_mut().copy_from_slice(&content);
+    // No page is skipped more than eight times in a row.
+    scanner.scans(40)?;
+    let now = ksm::counters_at_rest()?;
+    ensure!(
+        (now.shared, now.sharing) == (32, 64),
+        "not everything has merged: {now}"
+    );
+    old.verify(&content)?;
+    new.verify(&content)?;
+    changing.verify(&content)
+}
+
+fn advisor(_: &Options) -> Result<()> {
+    let scanner = Scanner::prepare()?;
+    let region = Region::mergeable(&pattern::pages(4, 2048))?;
+    ksm::write("advisor_min_pages_to_scan", 500)?;
+    ksm::write("advisor_max_pages_to_scan", 3000)?;
+    ksm::write("advisor_max_cpu", 100)?;
+    ksm::write("advisor_mode", "scan-time")?;
+    ksm::set_run(Run::Merge)?;
+    step("a goal that is far away: as many pages as the CPU limit allows, at most 3000");
+    ksm::write("advisor_target_scan_time", 1)?;
+    for _ in 0..20 {
+        scanner.scans(1)?;
+        let pages: u64 = ksm::read("pages_to_scan")?;
+        ensure!(pages > 0, "pages_to_scan became 0");
+        ensure!(pages <= 3000, "pages_to_scan is {pages}, above the limit");
+    }
+    ksm::write("advisor_max_pages_to_scan", 777)?;
+    wait::until("the advisor's change", || {
+        Ok((ksm::read::<u64>("pages_to_scan")? <= 777).then_some(()))
+    })?;
+    step("the mode none ends it");
+    ksm::write("advisor_mode", "none")?;
+    ensure!(
+        ksm::read::<u64>("pages_to_scan")? == 100,
+        "pages_to_scan is not 100 again"
+    );
+    ksm::write("pages_to_scan", 1234)?;
+    scanner.scans(3)?;
+    ensure!(
+        ksm::read::<u64>("pages_to_scan")? == 1234,
+        "it changes with no advisor"
+    );
+    for (file, default) in [
+        ("advisor_max_pages_to_scan", 30000),
+        ("advisor_max_cpu", 70),
+        ("advisor_target_scan_time", 200),
+    ] {
+        ksm::write(file, default)?;
+    }
+    drop(region);
+    Ok(())
+}
+
+fn advisor_extremes(_: &Options) -> Result<()> {
+    let scanner = Scanner::prepare()?;
+    let content = pattern::pages(5, 64);
+    let left = Region::mergeable(&content)?;
+    let right = Region::mergeable(&content)?;
+    for (min, max, cpu, time) in [
+        (u64::MAX, u64::MAX, u32::MAX, u64::MAX),
+        (1, u64::MAX, u32::MAX, u64::MAX),
+        (u64::MAX, 1000, 1, 1),
+        (500, u64::MAX, 0, 1),
+        (500, 30000, 70, 200),
+    ] {
+        ksm::write("advisor_min_pages_to_scan", min)?;
+        ksm::write("advisor_max_pages_to_scan", max)?;
+        ksm::write("advisor_max_cpu", cpu)?;
+        ksm::write("advisor_target_scan_time", time)?;
+        ksm::write("advisor_mode", "scan-time")?;
+        ksm::set_run(Run::Merge)?;
+        // Such numbers may well end in nothing being scanned at all.
+        std::thread::sleep(Duration::from_millis(500));
+        let pages: u64 = ksm::read("pages_to_scan")?;
+        step(format!(
+            "{min}, {max}, {cpu}, {time}: pages_to_scan {pages}"
+        ));
+        ensure!(
+            pages <= u32::MAX.into(),
+            "pages_to_scan is no 32-bit number"
+        );
+        ksm::set_run(Run::Stop)?;
+        ksm::write("advisor_mode", "none")?;
+    }
+    ksm::write("pages_to_scan", 10_000)?;
+    ksm::set_run(Run::Merge)?;
+    scanner.expect(Counters::stable(64, 64, 0))?;
+    left.verify(&content)?;
+    right.verify(&content)
+}
+
+fn sleep_wakes(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    scanner.scans(1)?;
+    ksm::write("sleep_millisecs", 3_600_000)?;
+    // It may be in the middle of a step, with the pause still before it.
+    std::thread::sleep(Duration::from_millis(500));
+    let before = ksm::full_scans()?;
+    std::thread::sleep(Duration::from_secs(1));
+    ensure!(
+        ksm::full_scans()? == before,
+        "it scans during a pause of an hour"
+    );
+    step("a shorter pause counts at once");
+    ksm::write("sleep_millisecs", 0)?;
+    scanner.scans(2)?;
+    step("run=2 and run=0 do not wait for a pause either");
+    ksm::write("sleep_millisecs", 3_600_000)?;
+    let start = Instant::now();
+    ksm::set_run(Run::Unmerge)?;
+    ksm::set_run(Run::Stop)?;
+    ensure!(
+        start.elapsed() < Duration::from_secs(30),
+        "run waits for the pause"
+    );
+    ksm::write("sleep_millisecs", 0)
+}
+
+fn freeze(_: &Options) -> Result<()> {
+    const TEST: &str = "/sys/power/pm_test";
+    if !Path::new(TEST).exists() {
+        return Err(Skip("this kernel cannot test its suspend".into()).into());
+    }
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(6, 512);
+    let left = Region::mergeable(&content)?;
+    let right = Region::mergeable(&content)?;
+    control_file::write(TEST, "freezer")?;
+    for (state, millisecs) in [("a busy", 0), ("a pausing", 100), ("a resting", 0)] {
+        step(format!("{state} scanner freezes for five seconds"));
+        ksm::write("sleep_millisecs", millisecs)?;
+        ksm::set_run(if state == "a resting" {
+            Run::Stop
+        } else {
+            Run::Merge
+        })?;
+        let before = Ksmd::find()?.cpu_time()?;
+        let start = Instant::now();
+        let states = fs::read_to_string("/sys/power/state")?;
+        let target = states.split_whitespace().next().unwrap_or("mem");
+        control_file::write("/sys/power/state", target)?;
+        let taken = Ksmd::find()?.cpu_time()? - before;
+        ensure!(
+            start.elapsed() > Duration::from_secs(3),
+            "that took no time"
+        );
+        ensure!(
+            taken < Duration::from_secs(3),
+            "ksmd ran for {taken:?} meanwhile"
+        );
+    }
+    step("and merges as before");
+    ksm::write("sleep_millisecs", 0)?;
+    ksm::set_run(Run::Merge)?;
+    scanner.expect(Counters::stable(512, 512, 0))?;
+    left.verify(&content)?;
+    right.verify(&content)?;
+    ensure!(procfs::find_process("ksmd")?.is_some(), "ksmd is gone");
+    Ok(())
+}

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! KSM pages that go out to swap, and come back.
+
+use anyhow::{ensure, Context, Result};
+use ksm_tests::{
+    cgroup::Cgroup,
+    ksm::{self, Counters, Run, Scanner},
+    module, pattern,
+    peer::Peer,
+    procfs,
+    region::Region,
+    swap::{self, Swap},
+    MIB,
+};
+
+use crate::{
+    case::{Case, Options, Skip},
+    helpers::step,
+};
+
+pub const CASES: &[Case] = &[
+    Case::new(
+        "swap-merged",
+        "KSM pages are swapped out and in again, and everybody's data is as it was",
+        swap_merged,
+    ),
+    Case::new(
+        "swap-write",
+        "swapped KSM pages are written to by one process and read by the others",
+        swap_write,
+    ),
+    Case::new(
+        "swap-run-2",
+        "KSM pages that lie in swap survive run=2, and merge again later",
+        swap_run_2,
+    ),
+    Case::new(
+        "swap-scan",
+        "merging, swapping and unmerging all at once lose nothing",
+        swap_while_scanning,
+    ),
+    Case::new(
+        "swap-rmmod",
+        "KSM pages that lie in swap survive the module",
+        swap_rmmod,
+    )
+    .unloaded(),
+];
+
+const PAGES: usize = 512;
+const SHARERS: usize = 4;
+
+/// Swap, a scanner, and processes in a group that all hold the same.
+struct Setting {
+    // Dropped in this order: swap ends when nobody has anything in it.
+    peers: Vec<Peer>,
+    group: Cgroup,
+    swap: Swap,
+}
+
+/// What a process is told to do with its memory.
+const VERIFY: u8 = 0;
+const WRITE: u8 = 1;
+const END: u8 = 2;
+
+/// Holds `content`, and does as it is told until it is told to end.
+fn sharer(content: &[u8]) -> Result<Peer> {
+    let mut peer = Peer::fork(|link| {
+        link.await_step()?;
+        let mut expected = content.to_vec();
+        let mut region = Region::mergeable(&expected)?;
+        link.step()?;
+        loop {
+            match link.receive::<u8>()? {
+                VERIFY => region.verify(&expected)?,
+                WRITE => {
+                    for index in 0..region.pages() {
+                        region.page_mut(index)[99] ^= 0x55;
+                        expected[index * ksm_tests::PAGE_SIZE + 99] ^= 0x55;
+                    }
+                    region.verify(&expected)?;
+                }
+                _ => return region.verify(&expected),
+            }
+            link.step()?;
+        }
+    })?;
+    peer.send(())?;
+    peer.await_step()?;
+    Ok(peer)
+}
+
+fn tell(peer: &mut Peer, what: u8) -> Result<()> {
+    peer.send(what)?;
+    peer.await_step()
+}
+
+impl Setting {
+    fn new(content: &[u8]) -> Result<Self> {
+        if !swap::is_available() {
+            return Err(Skip("this kernel has no zram to swap to".into()).into());
+        }
+        let swap = Swap::on(64 * MIB)?;
+        let group = Cgroup::new("swapped")?;
+        let mut peers = Vec::new();
+        // Members of the group from the start, so that their memory counts there.
+        group.add(nix::unistd::Pid::this())?;
+        for _ in 0..SHARERS {
+            peers.push(sharer(content)?);
+        }
+        Ok(Self { peers, group, swap })
+    }
+
+    /// Reclaims what can be; gives the number of pages that went to swap.
+    fn reclaim(&self) -> Result<i64> {
+        let before = procfs::vmstat("pswpout")?;
+        for _ in 0..10 {
+            self.group.reclaim(16 * MIB);
+        }
+        Ok(procfs::vmstat("pswpout")? - before)
+    }
+
+    fn tell_all(&mut self, what: u8) -> Result<()> {
+        self.peers.iter_mut().try_for_each(|peer| tell(peer, what))
+    }
+
+    /// Ends all processes in peace, and then swap.
+    fn end(self) -> Result<()> {
+        for mut peer in self.peers {
+            peer.send(END)?;
+            peer.join()?;
+        }
+        drop(self.group);
+        self.swap.off()
+    }
+}
+
+/// How often a swapped-in page had to be copied as it was a KSM page once.
+fn copies() -> Result<i64> {
+    procfs::vmstat("ksm_swpin_copy")
+}
+
+fn swap_merged(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(1, PAGES);
+    let mut setting = Setting::new(&content)?;
+    scanner.expect(Counters::stable(512, 3 * 512, 0))?;
+    ksm::set_run(Run::Stop)?;
+
+    let out = setting.reclaim()?;
+    step(format!("{out} pages were swapped out"));
+    ensure!(out >= PAGES as i64, "too few for all KSM pages");
+    let before = copies()?;
+    setting.tell_all(VERIFY)?;
+    let copied = copies()? - before;
+    step(format!(
+        "all verified; {copied} pages were copied when they came in"
+    ));
+    // The first to read a page back may have it as it is; others need copies of it.
+    ensure!(copied > 0, "no KSM page came back as a copy");
+
+    step("merged again, and all data intact");
+    ksm::set_run(Run::Merge)?;
+    scanner.expect(Counters::stable(512, 3 * 512, 0))?;
+    setting.tell_all(VERIFY)?;
+    ksm::set_run(Run::Unmerge)?;
+    let now = ksm::counters()?;
+    ensure!(now == Counters::ZERO, "left over: {now}");
+    setting.tell_all(VERIFY)?;
+    setting.end()
+}
+
+fn swap_write(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(2, PAGES);
+    let mut setting = Setting::new(&content)?;
+    for round in 0..3 {
+        scanner.settle()?;
+        let before = procfs::vmstat("cow_ksm")?;
+        let out = setting.reclaim()?;
+        step(format!(
+            "round {round}: {out} pages out, then one process writes"
+        ));
+        tell(&mut setting.peers[round], WRITE)?;
+        setting.tell_all(VERIFY)?;
+        let cow = procfs::vmstat("cow_ksm")? - before;
+        step(format!("cow_ksm rose by {cow}"));
+    }
+    setting.end()
+}
+
+fn swap_run_2(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(3, PAGES);
+    let mut setting = Setting::new(&content)?;
+    for _ in 0..2 {
+        scanner.expect(Counters::stable(512, 3 * 512, 0))?;
+        ksm::set_run(Run::Stop)?;
+        let out = setting.reclaim()?;
+        step(format!("{out} pages out, then run=2"));
+        ensure!(out >= PAGES as i64, "too few for all KSM pages");
+        ksm::set_run(Run::Unmerge)?;
+        let now = ksm::counters()?;
+        ensure!(now == Counters::ZERO, "left over: {now}");
+        setting.tell_all(VERIFY)?;
+        ksm::set_run(Run::Merge)?;
+    }
+    scanner.expect(Counters::stable(512, 3 * 512, 0))?;
+    setting.tell_all(VERIFY)?;
+    setting.end()
+}
+
+fn swap_while_scanning(options: &Options) -> Result<()> {
+    let _scanner = Scanner::start()?;
+    let content = pattern::pages(4, PAGES);
+    let mut setting = Setting::new(&content)?;
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(options.seconds / 2);
+    let mut rounds = 0usize;
+    let mut out = 0;
+    while std::time::Instant::now() < end {
+        out += setting.reclaim()?;
+        let what = if rounds % 2 == 0 { WRITE } else { VERIFY };
+        tell(&mut setting.peers[rounds % SHARERS], what)?;
+        if rounds % 7 == 6 {
+            ksm::set_run(Run::Unmerge)?;
+            ksm::set_run(Run::Merge)?;
+        }
+        setting.tell_all(VERIFY)?;
+        rounds += 1;
+    }
+    step(format!("{rounds} rounds, {out} pages swapped out"));
+    ensure!(out > 0, "nothing was swapped out");
+    ksm::set_run(Run::Unmerge)?;
+    let now = ksm::counters()?;
+    ensure!(now == Counters::ZERO, "left over: {now}");
+    setting.tell_all(VERIFY)?;
+    setting.end()
+}
+
+fn swap_rmmod(_: &Options) -> Result<()> {
+    let file = module::file().context("$KSM_RS_KO is not set")?;
+    module::load(&file)?;
+    let content = pattern::pages(5, PAGES);
+    let scanner = Scanner::start()?;
+    let mut setting = Setting::new(&content)?;
+    scanner.expect(Counters::stable(512, 3 * 512, 0))?;
+    let out = setting.reclaim()?;
+    step(format!("{out} pages out, then the module goes"));
+    ensure!(out >= PAGES as i64, "too few for all KSM pages");
+    drop(scanner);
+    module::unload()?;
+    let before = copies()?;
+    setting.tell_all(VERIFY)?;
+    let copied = copies()? - before;
+    step(format!(
+        "{copied} pages were copied when they came in, without the module"
+    ));
+    setting.tell_all(WRITE)?;
+
+    step("and a new one merges them again");
+    module::load(&file)?;
+    let scanner = Scanner::start()?;
+    scanner.expect(Counters::stable(512, 3 * 512, 0))?;
+    setting.tell_all(VERIFY)?;
+    drop(scanner);
+    module::unload()?;
+    setting.end()
+}

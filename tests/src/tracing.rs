@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Trace events.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result};
+
+use nix::{errno::Errno, mount::MsFlags};
+
+use crate::control_file;
+
+const ROOT: &str = "/sys/kernel/tracing";
+
+/// The events of one subsystem, recorded until this is dropped.
+pub struct Events {
+    directory: PathBuf,
+}
+
+impl Events {
+    /// True if this kernel has events of `subsystem`.
+    pub fn exist(subsystem: &str) -> Result<bool> {
+        mount()?;
+        Ok(Self::directory(subsystem).exists())
+    }
+
+    fn directory(subsystem: &str) -> PathBuf {
+        PathBuf::from(ROOT).join("events").join(subsystem)
+    }
+
+    /// Begins to record all events of `subsystem`, and nothing else.
+    pub fn record(subsystem: &str) -> Result<Self> {
+        let directory = Self::directory(subsystem);
+        control_file::write(PathBuf::from(ROOT).join("trace"), "")?;
+        control_file::write(directory.join("enable"), 1)?;
+        Ok(Self { directory })
+    }
+
+    /// Names of the events that there are.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.directory).context("cannot list events")? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The names of an event's own fields.
+    pub fn fields(&self, event: &str) -> Result<Vec<String>> {
+        let text = control_file::read_text(self.directory.join(event).join("format"))?;
+        Ok(own_fields(&text))
+    }
+
+    /// The events recorded so far, each with its text.
+    pub fn seen(&self) -> Result<Vec<(String, String)>> {
+        let text = control_file::read_text(PathBuf::from(ROOT).join("trace"))?;
+        Ok(text.lines().filter_map(event_in).collect())
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        // Recording on would only cost time.
+        let _ = control_file::write(self.directory.join("enable"), 0);
+    }
+}
+
+/// Makes the files of tracing visible, where the kernel has them.
+fn mount() -> Result<()> {
+    let kind = Some("tracefs");
+    match nix::mount::mount(kind, ROOT, kind, MsFlags::empty(), None::<&str>) {
+        // Mounted already, or not there.
+        Ok(()) | Err(Errno::EBUSY | Errno::ENOENT | Errno::ENODEV) => Ok(()),
+        other => other.context("cannot mount tracefs"),
+    }
+}
+
+/// In a `format` file: the fields after those that all events have.
+fn own_fields(format: &str) -> Vec<String> {
+    let names = format.lines().filter_map(|line| {
+        let declaration = line.trim().strip_prefix("field:")?.split(';').next()?;
+        declaration.split_whitespace().last()
+    });
+    names
+        .filter(|name| !name.starts_with("common_"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// In a line of `trace`: `task-pid [cpu] flags time: name: text`.
+fn event_in(line: &str) -> Option<(String, String)> {
+    if line.starts_with('#') {
+        return None;
+    }
+    let mut parts = line.splitn(3, ": ");
+    let (_, name, text) = (parts.next()?, parts.next()?, parts.next()?);
+    Some((name.to_owned(), text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_without_the_common_ones() {
+        let format = "name: ksm_enter\nformat:\n\tfield:int common_pid;\toffset:4;\n\n\
+                      \tfield:void * mm;\toffset:8;\tsize:8;\n\tfield:int err;\toffset:16;\n";
+        assert_eq!(own_fields(format), ["mm", "err"]);
+    }
+
+    #[test]
+    fn lines_are_taken_apart() {
+        let line =
+            "            ksmd-27      [000] .....     1.234567: ksm_start_scan: seq 1 rmap size 2";
+        let (name, text) = event_in(line).unwrap();
+        assert_eq!(name, "ksm_start_scan");
+        assert_eq!(text, "seq 1 rmap size 2");
+        assert_eq!(event_in("# tracer: nop"), None);
+    }
+}
