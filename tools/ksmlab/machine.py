@@ -51,6 +51,8 @@ def boot_arguments(request: Request, wiring: Wiring) -> list[str]:
         "panic=-1",
         "oops=panic",
         "ignore_loglevel",
+        # Tests write to their own read-only memory through /proc/self/mem.
+        "proc_mem.force_override=always",
         *request.append.split(),
     ]
 

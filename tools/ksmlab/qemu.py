@@ -18,6 +18,11 @@ def image(build: Path) -> Path:
     return build / "arch/x86/boot/bzImage"
 
 
+def processors(request: Request) -> str:
+    """Each a socket of its own if there are nodes: no socket may lie in two."""
+    return f"{request.cpus},sockets={request.cpus if request.numa > 1 else 1}"
+
+
 def memory(request: Request) -> list[str]:
     """One memory backend a node; the CPUs are dealt out in turn."""
     share = bytes_of(request.mem) // request.numa
@@ -65,7 +70,7 @@ def arguments(kernel: Path, request: Request, wiring: Wiring) -> list[str]:
     ]
     return [
         "qemu-system-x86_64",
-        *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(request.cpus)),
+        *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", processors(request)),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *memory(request),
         *directory("root", "/"),

@@ -26,7 +26,6 @@ def arguments(kernel: Path, request: Request, wiring: Wiring) -> list[str]:
         f"mem={request.mem}",
         f"uml_dir={wiring.directory}/uml",
         "seccomp=on",
-        "proc_mem.force_override=always",
         "root=/dev/root",
         "rootfstype=hostfs",
         "rootflags=/",
