@@ -217,16 +217,19 @@ impl Ksm {
         advisor.enabled.set(usize::from(enabled));
         scanner.advice.forget();
         self.tunables.pages_to_scan.set(match enabled {
-            true => advisor.min_pages_to_scan.get().min(U32_MAX),
+            // 32 bits of it, as user space reads them.
+            true => advisor.min_pages_to_scan.get() & U32_MAX,
             false => DEFAULT_PAGES_TO_SCAN,
         });
     }
 
     /// Bytes that merging saves, less those that it takes; may be negative.
     pub(crate) fn general_profit(&self) -> isize {
-        let saved = (self.stats.pages_sharing.get() + zero_pages()).saturating_mul(PAGE_SIZE);
+        let saved = zero_pages().wrapping_add_unsigned(self.stats.pages_sharing.get());
         let taken = self.stats.rmap_items.get() * size_of::<RmapItem>();
-        (saved as isize).wrapping_sub_unsigned(taken)
+        saved
+            .wrapping_mul(PAGE_SIZE as isize)
+            .wrapping_sub_unsigned(taken)
     }
 
     /// Registers an address space, if it is not.

@@ -105,17 +105,24 @@ impl Scanner {
         ksm: &Ksm,
         mm: &MmWithUser,
         item: Handle<RmapItem>,
-        page: PinnedPage,
+        page: &PinnedPage,
     ) {
-        match self.find_unstable(item, &page) {
+        let meeting = match self.find_unstable(item, page) {
             Meeting::Equal(other, held) => {
-                self.merge_pair(ksm, (mm, item, page), (other, held));
+                match self.merge_pair(ksm, (mm, item, page), (other, held)) {
+                    // The other page is in use, perhaps for long. It has left the tree, so that
+                    // further equals do not try it too, but meet this one.
+                    Err(_) if self.items[item].place() == Place::Nowhere => {
+                        self.find_unstable(item, page)
+                    }
+                    _ => return,
+                }
             }
-            Meeting::Waiting => {
-                self.items[item].set_place(Place::Unstable(self.pass));
-                ksm.stats.pages_unshared.add(1);
-            }
-            Meeting::TurnedAway => {}
+            meeting => meeting,
+        };
+        if matches!(meeting, Meeting::Waiting) {
+            self.items[item].set_place(Place::Unstable(self.pass));
+            ksm.stats.pages_unshared.add(1);
         }
     }
 
@@ -175,29 +182,24 @@ impl Scanner {
     fn merge_pair(
         &mut self,
         ksm: &Ksm,
-        (mm, item, page): (&MmWithUser, Handle<RmapItem>, PinnedPage),
+        (mm, item, page): (&MmWithUser, Handle<RmapItem>, &PinnedPage),
         (other, held): (Handle<RmapItem>, Held),
-    ) {
+    ) -> Result {
         if core::ptr::eq(page.folio(), held.page.folio()) {
             // Parts of one large folio, of which it can be split by one holder only: so split it,
             // and let the next scan merge what comes of it.
             drop(held);
             drop(page.try_lock_single());
-            return;
+            return Ok(());
         }
-        let promoted = self.promote(ksm, mm, item, &page);
+        let promoted = self.promote(ksm, mm, item, page);
         let result = promoted.as_ref().map(|_| ()).map_err(|error| *error);
         trace::merge_with_ksm_page(None, page.pfn(), item, mm, &result);
-        let Ok(node) = promoted else {
-            return;
-        };
-        self.insert_node(ksm, node, &page);
+        let node = promoted?;
+        self.insert_node(ksm, node, page);
         self.leave_tree(ksm, other);
-        let outcome = self.merge_into(ksm, &held.mm, other, &held.page, node);
-        drop(page);
-        if outcome.is_err() {
-            self.demote(ksm, mm, item);
-        }
+        self.merge_into(ksm, &held.mm, other, &held.page, node)
+            .inspect_err(|_| self.demote(ksm, mm, item))
     }
 
     /// Makes `page` the KSM page of a new node, which is not in the tree yet.

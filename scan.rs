@@ -332,7 +332,7 @@ impl Scanner {
         let merged = self.merge_with_zero_page(ksm, mm, item, &page)
             || self.merge_with_stable(ksm, mm, item, &page);
         if !merged {
-            self.meet_in_unstable(ksm, mm, item, page);
+            self.meet_in_unstable(ksm, mm, item, &page);
         }
     }
 

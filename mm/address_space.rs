@@ -115,8 +115,9 @@ pub(crate) fn count(mm: &Mm, counter: Counter, change: isize) {
     );
 }
 
-/// How many zero pages KSM has put in place of others.
-pub(crate) fn zero_pages() -> usize {
+/// How many zero pages KSM has put in place of others; the kernel's own count, which a fork may
+/// make negative.
+pub(crate) fn zero_pages() -> isize {
     // SAFETY: The function has no preconditions.
-    unsafe { bindings::ksm_zero_page_count() as usize }
+    unsafe { bindings::ksm_zero_page_count() as isize }
 }
