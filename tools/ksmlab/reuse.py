@@ -3,9 +3,9 @@
 
 The two may differ in configuration and in patches, not in tools and not in the
 source that the patches apply to.  kbuild goes by commands and by the dates of
-files.  The commands hold the path of the source tree, so that is replaced; and
-the dates of patched files are set to tell what has changed since the earlier
-build.
+files.  The commands hold the paths of the source tree and, for the tools that
+all objects depend on, of the build, so these are replaced; and the dates of
+patched files are set to tell what has changed since the earlier build.
 """
 
 import filecmp
@@ -51,20 +51,22 @@ def start(build: Path, earlier: Path, tree: Path) -> None:
         not_copied = ("--exclude=/ksm_rs-*", "--exclude=/.complete")
         logged("reuse", "rsync", "-a", *not_copied, f"{earlier}/", partial)
         old = (earlier / "source").resolve()
+        replace_paths(partial, {earlier: build, old: tree})
         if old != tree:
-            replace_path(partial, str(old), str(tree))
+            (partial / "source").unlink()
+            (partial / "source").symlink_to(tree)
             date_patched_files(old, tree)
         partial.rename(build)
 
 
-def replace_path(build: Path, old: str, new: str) -> None:
+def replace_paths(build: Path, paths: dict[Path, Path]) -> None:
     """In every command that kbuild has recorded."""
     for path in build.rglob(".*.cmd"):
-        text = path.read_text()
-        if old in text:
-            path.write_text(text.replace(old, new))
-    (build / "source").unlink()
-    (build / "source").symlink_to(new)
+        text = before = path.read_text()
+        for old, new in paths.items():
+            text = text.replace(str(old), str(new))
+        if text != before:
+            path.write_text(text)
 
 
 def date_patched_files(old: Path, tree: Path) -> None:
