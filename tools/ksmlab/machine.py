@@ -28,6 +28,14 @@ class Request:
 
 
 @dataclass
+class Images:
+    """What is booted: a kernel, and the module that goes with it."""
+
+    kernel: Path
+    module: Path | None
+
+
+@dataclass
 class Wiring:
     """What joins the VM to the host."""
 

@@ -3,9 +3,7 @@
 
 import contextlib
 import ctypes
-import os
 import resource
-import shlex
 import shutil
 import signal
 import socket
@@ -13,12 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-from . import console, programs, qemu, uml
-from .machine import Request, Wiring
-from .paths import REPO, cache
+from . import console, guest, qemu, uml
+from .machine import Images, Request, Wiring
 from .relay import Follower, Terminal, raw_terminal
 from .say import say
 
@@ -34,17 +30,6 @@ RELAY_SECONDS = 0.02
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 
-# Directories in which the VM mounts something of its own.
-HIDDEN = tuple(map(Path, ("/tmp", "/var/tmp", "/run", "/mnt", "/dev", "/proc", "/sys")))
-
-
-@dataclass
-class Images:
-    """What is booted: a kernel, and the module that goes with it."""
-
-    kernel: Path
-    module: Path | None
-
 
 def in_child() -> None:
     """Make the emulator end with this tool, even if that is killed."""
@@ -56,7 +41,9 @@ def run(request: Request, images: Images) -> int:
     """Boot, run the command, and return the exit status for our caller."""
     with tempfile.TemporaryDirectory(prefix="ksm-vm-") as name:
         directory = Path(name)
-        prepare(directory, request, images)
+        (directory / "uml").mkdir()
+        lane = LANES[request.lane]
+        guest.prepare(directory, request, images, (lane.OUT_DEVICE, lane.ERR_DEVICE))
         with contextlib.ExitStack() as stack:
             if request.terminal:
                 stack.enter_context(raw_terminal())
@@ -64,49 +51,6 @@ def run(request: Request, images: Images) -> int:
         if request.console:
             shutil.copyfile(directory / "log", request.console)
         return verdict(directory, request, in_time)
-
-
-def prepare(directory: Path, request: Request, images: Images) -> None:
-    """Write what the guest's init reads."""
-    lane = LANES[request.lane]
-    size = os.get_terminal_size() if request.terminal else os.terminal_size((80, 24))
-    settings = {
-        "lane": request.lane,
-        "insmod": "yes" if images.module and request.insmod else "no",
-        "terminal": "yes" if request.terminal else "no",
-        "rows": size.lines,
-        "cols": size.columns,
-        "out": lane.OUT_DEVICE,
-        "err": lane.ERR_DEVICE,
-        "share": request.share or "",
-    }
-    lines = [f"{key}={shlex.quote(str(value))}" for key, value in settings.items()]
-    (directory / "settings").write_text("\n".join(lines) + "\n")
-    (directory / "command").write_text(command_script(request))
-    (directory / "uncover").write_text("".join(f"{path}\n" for path in to_uncover()))
-    (directory / "uml").mkdir()
-    shutil.copy(REPO / "tools/ksmlab/guest/init", directory / "init")
-    if images.module:
-        shutil.copy(images.module, directory / "ksm_rs.ko")
-
-
-def command_script(request: Request) -> str:
-    term = os.environ.get("TERM", "dumb") if request.terminal else "dumb"
-    return "\n".join(
-        [
-            f"export HOME=/tmp TERM={shlex.quote(term)} LANG=C.UTF-8",
-            f"export PATH={shlex.quote(str(programs.directory()))}:$PATH",
-            f"cd {shlex.quote(os.getcwd())} 2>/dev/null || cd /",
-            f"exec {shlex.join(request.command)}",
-            "",
-        ]
-    )
-
-
-def to_uncover() -> list[Path]:
-    """Directories that commands use and that the VM's own mounts would hide."""
-    wanted = [Path.cwd(), REPO, cache()]
-    return [path for path in wanted if any(path.is_relative_to(top) for top in HIDDEN)]
 
 
 def boot(directory: Path, request: Request, images: Images) -> bool:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from . import kernel, setup, vm
-from .machine import Request
+from .machine import Images, Request
 from .main import main
 from .say import Failure
 
@@ -111,12 +111,12 @@ def command_of(action: str, given: list[str]) -> list[str]:
     return [os.environ.get("SHELL", "/bin/sh"), "-i"]
 
 
-def images(wanted: Request) -> vm.Images:
+def images(wanted: Request) -> Images:
     """Whatever the run needs is built first."""
     built = kernel.of(wanted.lane, wanted.ksm, setup.tools())
     kernel.ensure(built)
     module = kernel.module(built) if wanted.ksm == "rs" else None
-    return vm.Images(built.image, module)
+    return Images(built.image, module)
 
 
 def run() -> int:
