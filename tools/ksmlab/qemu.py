@@ -36,12 +36,6 @@ def memory(request: Request) -> list[str]:
     return options
 
 
-def smp(request: Request) -> str:
-    """A socket a node: the kernel warns of one that lies on two."""
-    sockets = request.numa if request.cpus % request.numa == 0 else 1
-    return f"{request.cpus},sockets={sockets}"
-
-
 def directory(tag: str, path: Path | str) -> list[str]:
     """Offer a directory of the host to the VM."""
     quoted = str(path).replace(",", ",,")
