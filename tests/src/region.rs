@@ -72,7 +72,8 @@ impl Region {
             bail!("content of {pages} pages is no whole huge page");
         }
         let mut region = Self::aligned(pages)?;
-        region.advise_raw(libc::MADV_HUGEPAGE)?;
+        // A kernel without huge pages does not know the advice.
+        let _ = region.advise_raw(libc::MADV_HUGEPAGE);
         region.bytes_mut().copy_from_slice(content);
         Ok(region)
     }

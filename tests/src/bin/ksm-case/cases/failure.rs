@@ -16,7 +16,7 @@ use ksm_tests::{
 use nix::{
     errno::Errno,
     sys::{
-        signal::Signal,
+        signal::{signal, SigHandler, Signal},
         wait::{waitpid, WaitStatus},
     },
 };
@@ -53,9 +53,9 @@ const PAGES: usize = 16;
 fn soft_offline(_: &Options) -> Result<()> {
     let scanner = Scanner::start()?;
     let content = pattern::pages(1, PAGES);
+    let mut peers = holders(2, &content, 3)?;
     let left = Region::mergeable(&content)?;
     let right = Region::mergeable(&content)?;
-    let mut peers = holders(2, &content, 3)?;
     scanner.expect(Counters::stable(16, 3 * 16, 0))?;
     let before = pagemap::frames(&left)?;
 
@@ -84,6 +84,9 @@ fn soft_offline(_: &Options) -> Result<()> {
 
 /// Says whether this process wants to be killed as soon as its memory breaks.
 fn set_early_kill(early: bool) -> Result<()> {
+    // The language's own handler, for stack overflows, would survive the signal once.
+    // SAFETY: The default action is no function of ours.
+    unsafe { signal(Signal::SIGBUS, SigHandler::SigDfl) }.context("signal")?;
     let policy = if early {
         libc::PR_MCE_KILL_EARLY
     } else {
@@ -142,23 +145,19 @@ fn hard_failure(_: &Options) -> Result<()> {
         let mut region = Region::mergeable(&content)?;
         link.step()?;
         link.await_step()?;
-        // From the last page on: everything before it stays with `region`.
         let mut broken = region.split_off(BROKEN)?;
-        let rest = broken.split_off(1)?;
-        broken.advise_raw(libc::MADV_HWPOISON)?;
-        link.step()?;
-        link.await_step()?;
-        region.verify(&content[..BROKEN * PAGE_SIZE])?;
-        rest.verify(&content[(BROKEN + 1) * PAGE_SIZE..])?;
-        link.step()
+        drop(broken.split_off(1)?);
+        broken.advise_raw(libc::MADV_HWPOISON)
     })?;
     injector.await_step()?;
     scanner.expect(Counters::stable(16, 2 * 16, 16))?;
     ksm::set_run(Run::Stop)?;
 
     step("page 5 breaks");
-    injector.round()?;
-    step("who asked to be killed early gets SIGBUS at once");
+    injector.step()?;
+    step("who broke it, and who asked to be killed early, gets SIGBUS at once");
+    expect_bus_error(&injector)?;
+    std::mem::forget(injector);
     expect_bus_error(&early)?;
     std::mem::forget(early);
     step("who did not lives on, and reads all other pages");
@@ -173,8 +172,6 @@ fn hard_failure(_: &Options) -> Result<()> {
     late.send(Some(BROKEN))?;
     expect_bus_error(&late)?;
     std::mem::forget(late);
-    injector.round()?;
-    injector.join()?;
 
     step("the scanner goes on: the same content merges in other frames");
     ksm::set_run(Run::Merge)?;
@@ -232,9 +229,9 @@ impl Block {
 fn block_offline(_: &Options) -> Result<()> {
     let scanner = Scanner::start()?;
     let content = pattern::pages(4, 1024);
+    let mut peers = holders(2, &content, 5)?;
     let left = Region::mergeable(&content)?;
     let right = Region::mergeable(&content)?;
-    let mut peers = holders(2, &content, 4)?;
     scanner.expect(Counters::stable(1024, 3 * 1024, 0))?;
     let block = Block::of(pagemap::frames(&left)?[512])?;
     if fs::metadata(&block.directory).is_err() || !block.is_movable()? {

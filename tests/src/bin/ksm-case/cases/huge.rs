@@ -19,37 +19,45 @@ use crate::{
     helpers::{ensure_shared, step},
 };
 
+/// With less than 512 MiB the kernel turns huge pages off.
+const ENOUGH: &str = "768M";
+
 pub const CASES: &[Case] = &[
     Case::new(
         "thp-merge",
         "pages of two huge pages merge after these are split",
         two,
     )
-    .on("x86"),
+    .on("x86")
+    .memory(ENOUGH),
     Case::new(
         "thp-inside",
         "equal pages within one huge page merge",
         inside,
     )
-    .on("x86"),
+    .on("x86")
+    .memory(ENOUGH),
     Case::new(
         "thp-alone",
         "a huge page of which nothing has an equal stays whole",
         alone,
     )
-    .on("x86"),
+    .on("x86")
+    .memory(ENOUGH),
     Case::new(
         "thp-unmerge",
         "unmerged memory can become huge again, and merge again",
         again,
     )
-    .on("x86"),
+    .on("x86")
+    .memory(ENOUGH),
     Case::new(
         "thp-fork",
         "huge pages that a fork shares, with writes on both sides",
         fork,
     )
-    .on("x86"),
+    .on("x86")
+    .memory(ENOUGH),
 ];
 
 fn prepare() -> Result<Scanner> {

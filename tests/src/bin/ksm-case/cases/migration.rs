@@ -12,7 +12,7 @@ use ksm_tests::{
     peer::Peer,
     procfs,
     region::Region,
-    PAGE_SIZE,
+    wait, PAGE_SIZE,
 };
 
 use crate::{
@@ -115,9 +115,7 @@ fn move_pages(options: &Options) -> Result<()> {
     }
     let scanner = Scanner::start()?;
     let content = pattern::pages(2, 256);
-    let region = Region::mergeable(&content)?;
     let mut peers = holders(2, &content, 1)?;
-    scanner.expect(Counters::stable(256, 2 * 256, 0))?;
     let mut writer = Peer::fork(|link| {
         let mut expected = content.clone();
         let mut region = Region::mergeable(&expected)?;
@@ -135,6 +133,10 @@ fn move_pages(options: &Options) -> Result<()> {
         link.send(rounds)
     })?;
     writer.await_step()?;
+    let region = Region::mergeable(&content)?;
+    wait::until("merged pages", || {
+        Ok((ksm::counters()?.sharing >= 2 * 256).then_some(()))
+    })?;
 
     let end = Instant::now() + Duration::from_secs(options.seconds / 4);
     let (mut rounds, mut moved) = (0u32, 0);

@@ -40,7 +40,7 @@ pub const CASES: &[Case] = &[
     .memory("512M"),
     Case::new(
         "numa-toggles",
-        "merge_across_nodes switched two hundred times between scans",
+        "merge_across_nodes switched many times between two scans",
         toggles,
     )
     .on(TWO_NODES)
@@ -150,7 +150,15 @@ fn migrate(_: &Options) -> Result<()> {
     );
     let other = on_node(1, &content)?;
     let now = scanner.settle()?;
-    ensure!(now.unshared == PAGES as u64, "merged across nodes: {now}");
+    // The kernel may have left one behind, or moved it back.
+    let behind = numa::nodes(&far[0])?
+        .iter()
+        .filter(|&&node| node == 1)
+        .count();
+    ensure!(
+        now.unshared == (PAGES - behind) as u64,
+        "merged across nodes, beyond {behind} that stay on node 1: {now}"
+    );
     for region in near.iter().chain(&far).chain([&late, &other]) {
         region.verify(&content)?;
     }
@@ -168,26 +176,17 @@ fn toggles(_: &Options) -> Result<()> {
     let content = pattern::pages(5, PAGES);
     let left = on_node(0, &content)?;
     let right = on_node(1, &content)?;
-    for round in 0..200 {
-        // Sixty-three or more switches without a scan between them, too.
-        if round % 70 == 0 {
-            scanner.expect(Counters::stable(0, 0, 64))?;
-            ksm::set_run(Run::Stop)?;
+    for switches in [2, 62, 64, 66, 126, 128, 130] {
+        ksm::set_run(Run::Merge)?;
+        scanner.expect(Counters::stable(0, 0, 64))?;
+        ksm::set_run(Run::Stop)?;
+        step(format!("{switches} switches with no scan between them"));
+        for _ in 0..switches / 2 {
+            ksm::write("merge_across_nodes", 1)?;
+            ksm::write("merge_across_nodes", 0)?;
         }
-        ksm::write("merge_across_nodes", 1)?;
-        ksm::write("merge_across_nodes", 0)?;
-        if round % 70 >= 60 {
-            ksm::set_run(Run::Merge)?;
-            scanner.scans(1)?;
-            ksm::set_run(Run::Stop)?;
-        } else if round % 70 == 31 {
-            // Sixty-four switches after the scan in which the pages were looked up.
-            ksm::set_run(Run::Merge)?;
-            scanner.scans(2)?;
-            ksm::set_run(Run::Stop)?;
-        } else if round % 70 == 69 {
-            ksm::set_run(Run::Merge)?;
-        }
+        ksm::set_run(Run::Merge)?;
+        scanner.scans(1)?;
     }
     ksm::write("merge_across_nodes", 1)?;
     ksm::set_run(Run::Merge)?;

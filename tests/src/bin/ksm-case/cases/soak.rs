@@ -1,30 +1,46 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Eight processes do whatever memory allows, and know at any time what every byte must be.
+//!
+//! The full version adds what the rest of the kernel does to memory: swap, migration, huge pages.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
+    cgroup::Cgroup,
+    control_file,
     ksm::{self, Counters, Run, Scanner},
-    pattern,
+    numa, pattern,
     peer::{Link, Peer},
-    region::Region,
-    PAGE_SIZE,
+    procfs,
+    region::{Region, HUGE_PAGES},
+    swap::{self, Swap},
+    MIB, PAGE_SIZE,
 };
+use nix::unistd::Pid;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    case::{Case, Options},
+    case::{Case, Options, Skip},
     helpers::step,
 };
 
-pub const CASES: &[Case] = &[Case::new(
-    "soak-short",
-    "random map, advise, write, fork, exit, kill, munmap and run=0/1/2 lose no byte",
-    soak,
-)];
+pub const CASES: &[Case] = &[
+    Case::new(
+        "soak-short",
+        "random map, advise, write, fork, exit, kill, munmap and run=0/1/2 lose no byte",
+        soak_short,
+    ),
+    Case::new(
+        "soak-full",
+        "the same with swap, compaction, move_pages, huge pages and changing tunables",
+        soak_full,
+    )
+    .on("um,x86:numa=2:cpus=2")
+    .memory("768M"),
+];
 
 const PROCESSES: usize = 8;
 const MAX_PIECES: usize = 6;
@@ -33,23 +49,91 @@ const MAX_PIECE_PAGES: usize = 32;
 /// Number of page contents that all processes draw from, so that there is much to merge.
 const TEMPLATES: usize = 12;
 
-fn soak(options: &Options) -> Result<()> {
-    step(format!("seed {}", options.seed));
+/// The full version takes at least this long, as there is more to happen.
+const FULL_SECONDS: u64 = 60;
+
+/// What happens beside what processes do to their own memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Short,
+    Full,
+}
+
+fn soak_short(options: &Options) -> Result<()> {
+    soak(options.seed, options.seconds, Extent::Short, |_| Ok(()))
+}
+
+fn soak_full(options: &Options) -> Result<()> {
+    if !swap::is_available() {
+        return Err(Skip("this kernel has no zram to swap to".into()).into());
+    }
+    let swap = Swap::on(128 * MIB)?;
+    let group = Cgroup::new("soaked")?;
+    group.add(Pid::this())?;
+    let seconds = options.seconds.max(FULL_SECONDS);
+    soak(options.seed, seconds, Extent::Full, |random| {
+        disturb(random, &group)
+    })?;
+    for key in ["pswpout", "ksm_swpin_copy", "cow_ksm", "pgmigrate_success"] {
+        step(format!("{key} {}", procfs::vmstat(key)?));
+    }
+    ensure!(procfs::vmstat("pswpout")? > 0, "nothing was swapped out");
+    swap.off()?;
+    // Not ksm_zero_pages: a fork beside the scanner miscounts what its child inherits, with any KSM.
+    for file in ["stable_node_chains", "stable_node_dups"] {
+        let left: i64 = ksm::read(file)?;
+        ensure!(left == 0, "{file} is {left} at the end");
+    }
+    Ok(())
+}
+
+/// Something that the kernel, or an administrator, does to everybody's memory.
+fn disturb(random: &mut ChaCha8Rng, group: &Cgroup) -> Result<()> {
+    match random.random_range(0..10) {
+        0..3 => group.reclaim(random.random_range(1..16) * MIB),
+        3..6 => control_file::write("/proc/sys/vm/compact_memory", 1)?,
+        _ => change_tunable(random),
+    }
+    Ok(())
+}
+
+fn change_tunable(random: &mut ChaCha8Rng) {
+    let choices: &[(&str, &[u32])] = &[
+        ("use_zero_pages", &[0, 1]),
+        ("smart_scan", &[0, 1]),
+        ("max_page_sharing", &[2, 3, 256]),
+        ("merge_across_nodes", &[0, 1]),
+        ("stable_node_chains_prune_millisecs", &[0, 2000]),
+        ("pages_to_scan", &[1, 64, 10_000]),
+    ];
+    let (file, values) = choices[random.random_range(0..choices.len())];
+    // Some are busy while pages are merged, and one is missing in kernels without NUMA.
+    let _ = ksm::write(file, values[random.random_range(0..values.len())]);
+}
+
+fn soak(
+    seed: u64,
+    seconds: u64,
+    extent: Extent,
+    mut beside: impl FnMut(&mut ChaCha8Rng) -> Result<()>,
+) -> Result<()> {
+    step(format!("seed {seed}"));
     let scanner = Scanner::start()?;
-    let mut random = ChaCha8Rng::seed_from_u64(options.seed);
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut peers = (0..PROCESSES)
-        .map(|_| start_process(&mut random))
+        .map(|_| start_process(&mut random, extent))
         .collect::<Result<Vec<_>>>()?;
 
-    let end = Instant::now() + Duration::from_secs(options.seconds);
+    let end = Instant::now() + Duration::from_secs(seconds);
     let mut most_sharing = 0;
     while Instant::now() < end {
         ksm::set_run(draw_run(&mut random))?;
         std::thread::sleep(Duration::from_millis(random.random_range(50..500)));
         most_sharing = most_sharing.max(ksm::counters()?.sharing);
+        beside(&mut random)?;
         if random.random_ratio(1, 4) {
             let index = random.random_range(0..PROCESSES);
-            let new = start_process(&mut random)?;
+            let new = start_process(&mut random, extent)?;
             replace(&mut peers[index], new, random.random())?;
         }
     }
@@ -62,6 +146,8 @@ fn soak(options: &Options) -> Result<()> {
         peer.step()?;
         turns += peer.receive::<u64>()?;
     }
+    // It is done already if that was the last thing to happen.
+    ksm::set_run(Run::Stop)?;
     ksm::set_run(Run::Unmerge)?;
     let now = ksm::counters()?;
     ensure!(now == Counters::ZERO, "left over: {now}");
@@ -95,10 +181,10 @@ fn replace(old: &mut Peer, new: Peer, gently: bool) -> Result<()> {
     old.join()
 }
 
-fn start_process(random: &mut ChaCha8Rng) -> Result<Peer> {
+fn start_process(random: &mut ChaCha8Rng, extent: Extent) -> Result<Peer> {
     let seed = random.next_u64();
     Peer::fork(move |link| {
-        Actor::new(seed)
+        Actor::new(seed, extent)
             .act(link)
             .with_context(|| format!("the process with seed {seed}"))
     })
@@ -124,16 +210,18 @@ impl Piece {
 /// A process that does random things to its memory.
 struct Actor {
     random: ChaCha8Rng,
+    extent: Extent,
     templates: Vec<[u8; PAGE_SIZE]>,
     pieces: Vec<Piece>,
 }
 
 impl Actor {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, extent: Extent) -> Self {
         let mut templates: Vec<_> = (1..TEMPLATES).map(|i| pattern::page(1, i)).collect();
         templates.push([0; PAGE_SIZE]);
         Self {
             random: ChaCha8Rng::seed_from_u64(seed),
+            extent,
             templates,
             pieces: Vec::new(),
         }
@@ -165,6 +253,9 @@ impl Actor {
             return self.map();
         }
         let index = self.random.random_range(0..self.pieces.len());
+        if self.extent == Extent::Full && self.random.random_ratio(1, 8) {
+            return self.provoke(index);
+        }
         match self.random.random_range(0..100) {
             0..5 if self.pieces.len() < MAX_PIECES => self.map(),
             5..8 => self.unmap(index),
@@ -182,6 +273,32 @@ impl Actor {
             }
             _ => self.pieces[index].verify(),
         }
+    }
+
+    /// Asks the kernel for something that it may refuse, and that changes no content.
+    fn provoke(&mut self, index: usize) -> Result<()> {
+        /// `MADV_COLLAPSE`.
+        const COLLAPSE: i32 = 25;
+        let region = &self.pieces[index].region;
+        match self.random.random_range(0..10) {
+            0..3 => drop(numa::move_to(region, self.random.random_range(0..2))),
+            3..5 => drop(region.advise_raw(libc::MADV_PAGEOUT)),
+            5 => drop(region.advise_raw(libc::MADV_HUGEPAGE)),
+            6 => drop(region.advise_raw(libc::MADV_NOHUGEPAGE)),
+            7 => drop(region.advise_raw(COLLAPSE)),
+            8 => drop(region.advise_raw(libc::MADV_COLD)),
+            _ if self.pieces.len() < MAX_PIECES => return self.map_huge(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn map_huge(&mut self) -> Result<()> {
+        let expected: Vec<u8> = (0..HUGE_PAGES).flat_map(|_| self.draw_page()).collect();
+        let region = Region::huge(&expected)?;
+        region.advise_mergeable()?;
+        self.pieces.push(Piece { region, expected });
+        Ok(())
     }
 
     fn draw_page(&mut self) -> [u8; PAGE_SIZE] {
