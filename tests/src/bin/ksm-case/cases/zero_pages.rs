@@ -154,8 +154,10 @@ fn processes(_: &Options) -> Result<()> {
         count == PAGES,
         "{count} zero pages after the old ones were unmapped"
     );
+    ksm::set_run(Run::Stop)?;
     region.relocate()?;
     expect_zero_pages(0, 0)?;
+    ksm::set_run(Run::Merge)?;
     scanner.settle()?;
     expect_zero_pages(PAGES, PAGES)?;
     drop(region.split_off(PAGES / 2)?);
