@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 REPORT = re.compile(
-    r"^(?P<bad>not )?ok (?P<number>\d+) ?(?P<text>[^#\n]*)(?P<skip># (?:SKIP|XFAIL) ?(?P<why>.*))?$",
+    r"^(?P<bad>not )?ok (?P<number>\d+) ?(?P<text>[^#\n]*)"
+    r"(?P<skip># (?:SKIP|XFAIL) ?(?P<why>.*))?$",
     re.M,
 )
 
