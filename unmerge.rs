@@ -32,12 +32,16 @@ use kernel::{
         MmWithUser, //
     },
     page::PAGE_SIZE,
-    prelude::*, //
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
 };
 
-/// Rounds of [`Scanner::unmerge_all`]. A round misses what a fork copies behind its back; that what
-/// it copies is merged still, again and again, takes a fork in each round.
-const ROUNDS: usize = 8;
+/// Rounds of [`Scanner::unmerge_all`]. A round misses what a fork copies behind its back, and pages
+/// of a process that is just ending, perhaps by a work item that the scan has left behind.
+const ROUNDS: i64 = 8;
 
 /// Replaces all pages in `range` of `vma` that KSM has put there by private copies.
 ///
@@ -78,11 +82,12 @@ impl Scanner {
     /// As [`unmerge_range`].
     pub(crate) fn unmerge_all(&mut self, ksm: &Ksm) -> Result {
         self.rewind(ksm);
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             self.unmerge_all_slots(ksm)?;
             if self.remove_unmapped_nodes(ksm) {
                 break;
             }
+            fsleep(Delta::from_millis(1 << round));
         }
         ksm.stats.full_scans.set(0);
         Ok(())

@@ -9,7 +9,7 @@ use ksm_tests::{
     peer::Peer,
     procfs::KsmStat,
     region::Region,
-    PAGE_SIZE,
+    wait, PAGE_SIZE,
 };
 
 use crate::{
@@ -144,7 +144,10 @@ fn processes(_: &Options) -> Result<()> {
     child.join()?;
     let child = Peer::fork(|_| expect_zero_pages(2 * PAGES, PAGES))?;
     child.join()?;
-    expect_zero_pages(PAGES, PAGES)?;
+    // Where the scan was just looking at the child, its memory goes a moment after it.
+    wait::until("the child's zero pages to go", || {
+        Ok(expect_zero_pages(PAGES, PAGES).ok())
+    })?;
 
     step("mremap unmerges what it moves, munmap and MADV_DONTNEED end what they unmap");
     region = zeros(PAGES)?;
