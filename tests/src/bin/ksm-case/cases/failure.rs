@@ -11,7 +11,7 @@ use ksm_tests::{
     pagemap, pattern,
     peer::{Link, Peer},
     region::Region,
-    PAGE_SIZE,
+    wait, PAGE_SIZE,
 };
 use nix::{
     errno::Errno,
@@ -60,7 +60,14 @@ fn soft_offline(_: &Options) -> Result<()> {
     let before = pagemap::frames(&left)?;
 
     step("every frame of the region is taken out of use");
-    left.advise_raw(libc::MADV_SOFT_OFFLINE)?;
+    wait::until("frames that can be isolated", || {
+        match left.advise_raw(libc::MADV_SOFT_OFFLINE) {
+            Ok(()) => Ok(Some(())),
+            // A page that waits in some CPU's LRU batch cannot be isolated yet.
+            Err(error) if error.downcast_ref() == Some(&Errno::EBUSY) => Ok(None),
+            Err(error) => Err(error),
+        }
+    })?;
     let after = pagemap::frames(&left)?;
     let stayed = before.iter().filter(|frame| after.contains(frame)).count();
     ensure!(stayed == 0, "{stayed} frames are still in use");

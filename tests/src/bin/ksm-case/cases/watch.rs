@@ -299,6 +299,8 @@ fn is_like(text: &str, pattern: &str) -> bool {
 
 fn cause_events() -> Result<()> {
     let scanner = Scanner::start()?;
+    // A scan of so little memory without a rest would fill the buffer with its own two events.
+    ksm::write("sleep_millisecs", 10)?;
     ksm::write("use_zero_pages", 1)?;
     Peer::fork(|link| {
         let content = pattern::pages(7, PAGES);
