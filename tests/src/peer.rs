@@ -39,6 +39,11 @@ impl Link {
         })
     }
 
+    /// From now on waits for the other side for as long as it takes.
+    pub fn wait_for_ever(&mut self) -> Result<()> {
+        Ok(self.stream.get_ref().set_read_timeout(None)?)
+    }
+
     /// Speaks over standard input, which must be a socket.
     pub fn from_stdin() -> Result<Self> {
         let socket = std::io::stdin().as_fd().try_clone_to_owned()?;

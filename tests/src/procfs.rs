@@ -140,6 +140,23 @@ pub fn meminfo_kib(key: &str) -> Result<i64> {
     number(&text, key)
 }
 
+/// Pages that nobody uses, those in the lists that each CPU keeps included.
+pub fn free_pages() -> Result<u64> {
+    let text = fs::read_to_string("/proc/zoneinfo").context("cannot read zoneinfo")?;
+    Ok(free_pages_in(&text))
+}
+
+fn free_pages_in(zoneinfo: &str) -> u64 {
+    let free = |line: &str| {
+        let line = line.trim_start();
+        let count = line
+            .strip_prefix("pages free")
+            .or(line.strip_prefix("count:"))?;
+        count.trim().parse::<u64>().ok()
+    };
+    zoneinfo.lines().filter_map(free).sum()
+}
+
 /// Names of slab caches; none where the kernel does not tell (`CONFIG_SLUB_DEBUG`).
 pub fn slab_caches() -> Result<Vec<String>> {
     let text = match fs::read_to_string("/proc/slabinfo") {
@@ -183,6 +200,11 @@ impl Ksmd {
         }
     }
 
+    /// True if it waits to be woken, or for time to pass.
+    pub fn is_asleep(&self) -> Result<bool> {
+        Ok(process_state(self.pid)? == 'S')
+    }
+
     /// How long it has been on a CPU.
     pub fn cpu_time(&self) -> Result<Duration> {
         let path = format!("/proc/{}/schedstat", self.pid);
@@ -209,6 +231,14 @@ mod tests {
         assert_eq!(field(text, "ksm_rmap"), None);
         assert_eq!(number(text, "MemFree").unwrap(), 12);
         assert!(number(text, "ksm_merge_any").is_err());
+    }
+
+    #[test]
+    fn free_pages_are_summed_over_zones_and_cpus() {
+        let text = "Node 0, zone      DMA\n  pages free     15\n        boost    0\n  \
+                    pagesets\n    cpu: 0\n              count:    3\n              high:  9\n\
+                    Node 0, zone   Normal\n  pages free     100\n      nr_free_cma  0\n";
+        assert_eq!(free_pages_in(text), 118);
     }
 
     #[test]

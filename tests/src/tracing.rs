@@ -2,7 +2,7 @@
 
 //! Trace events.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -11,6 +11,17 @@ use nix::{errno::Errno, mount::MsFlags};
 use crate::control_file;
 
 const ROOT: &str = "/sys/kernel/tracing";
+
+/// One event that was recorded.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When it happened, by the clock of tracing.
+    pub time: Duration,
+    /// Its name.
+    pub name: String,
+    /// Its fields, as the kernel prints them.
+    pub text: String,
+}
 
 /// The events of one subsystem, recorded until this is dropped.
 pub struct Events {
@@ -30,10 +41,31 @@ impl Events {
 
     /// Begins to record all events of `subsystem`, and nothing else.
     pub fn record(subsystem: &str) -> Result<Self> {
-        let directory = Self::directory(subsystem);
-        control_file::write(PathBuf::from(ROOT).join("trace"), "")?;
-        control_file::write(directory.join("enable"), 1)?;
-        Ok(Self { directory })
+        let events = Self {
+            directory: Self::directory(subsystem),
+        };
+        events.forget()?;
+        control_file::write(events.directory.join("enable"), 1)?;
+        Ok(events)
+    }
+
+    /// Begins to record these events of `subsystem`, and nothing else, with times that are exact
+    /// to the microsecond.
+    pub fn record_times(subsystem: &str, names: &[&str]) -> Result<Self> {
+        let events = Self {
+            directory: Self::directory(subsystem),
+        };
+        control_file::write(PathBuf::from(ROOT).join("trace_clock"), "mono")?;
+        events.forget()?;
+        for name in names {
+            control_file::write(events.directory.join(name).join("enable"), 1)?;
+        }
+        Ok(events)
+    }
+
+    /// Forgets what was recorded so far.
+    pub fn forget(&self) -> Result<()> {
+        control_file::write(PathBuf::from(ROOT).join("trace"), "")
     }
 
     /// Names of the events that there are.
@@ -55,8 +87,8 @@ impl Events {
         Ok(own_fields(&text))
     }
 
-    /// The events recorded so far, each with its text.
-    pub fn seen(&self) -> Result<Vec<(String, String)>> {
+    /// The events recorded so far.
+    pub fn seen(&self) -> Result<Vec<Event>> {
         let text = control_file::read_text(PathBuf::from(ROOT).join("trace"))?;
         Ok(text.lines().filter_map(event_in).collect())
     }
@@ -91,14 +123,19 @@ fn own_fields(format: &str) -> Vec<String> {
         .collect()
 }
 
-/// In a line of `trace`: `task-pid [cpu] flags time: name: text`.
-fn event_in(line: &str) -> Option<(String, String)> {
+/// In a line of `trace`: `task-pid [cpu] flags seconds: name: text`.
+fn event_in(line: &str) -> Option<Event> {
     if line.starts_with('#') {
         return None;
     }
     let mut parts = line.splitn(3, ": ");
-    let (_, name, text) = (parts.next()?, parts.next()?, parts.next()?);
-    Some((name.to_owned(), text.to_owned()))
+    let (head, name, text) = (parts.next()?, parts.next()?, parts.next()?);
+    let seconds = head.split_whitespace().next_back()?.parse().ok()?;
+    Some(Event {
+        time: Duration::try_from_secs_f64(seconds).ok()?,
+        name: name.to_owned(),
+        text: text.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -116,9 +153,10 @@ mod tests {
     fn lines_are_taken_apart() {
         let line =
             "            ksmd-27      [000] .....     1.234567: ksm_start_scan: seq 1 rmap size 2";
-        let (name, text) = event_in(line).unwrap();
-        assert_eq!(name, "ksm_start_scan");
-        assert_eq!(text, "seq 1 rmap size 2");
+        let event = event_in(line).unwrap();
+        assert_eq!(event.time.as_micros(), 1_234_567);
+        assert_eq!(event.name, "ksm_start_scan");
+        assert_eq!(event.text, "seq 1 rmap size 2");
         assert_eq!(event_in("# tracer: nop"), None);
     }
 }

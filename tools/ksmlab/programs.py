@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The test programs of tests/, which run inside the VM."""
+"""The programs of tests/ and bench/, which run inside the VM."""
 
 import hashlib
 import os
@@ -27,7 +27,7 @@ def build() -> Path:
     setup.tools()
     command = [
         toolchain.find_cargo(),
-        *("build", "--release", "--locked", "--bins"),
+        *("build", "--release", "--locked", "--workspace", "--bins"),
         *("--manifest-path", REPO / "tests/Cargo.toml"),
     ]
     environment = {**os.environ, "CARGO_TARGET_DIR": str(target())}

@@ -12,7 +12,7 @@ use ksm_tests::{
     peer::Peer,
     procfs::{self, KsmStat},
     region::Region,
-    tracing::Events,
+    tracing::{Event, Events},
     PAGE_SIZE,
 };
 
@@ -247,7 +247,7 @@ fn tracepoints(_: &Options) -> Result<()> {
     step("mainline's nine events, with mainline's fields");
     cause_events()?;
     let mut seen = BTreeMap::<String, Vec<String>>::new();
-    for (name, text) in events.seen()? {
+    for Event { name, text, .. } in events.seen()? {
         seen.entry(name).or_default().push(text);
     }
     for (name, texts) in &seen {

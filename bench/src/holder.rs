@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Processes that hold memory, and sleep but for what they are told to do with it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use ksm_tests::{
+    peer::{Link, Peer},
+    region::Region,
+    PAGE_SIZE,
+};
+use nix::{
+    sys::wait::waitpid,
+    unistd::{fork, ForkResult},
+};
+use serde::{Deserialize, Serialize};
+
+/// What a holder can be told.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub enum Order {
+    /// Offer the memory to KSM.
+    Advise,
+    /// Take it back.
+    Unadvise,
+    /// Change every second page.
+    RewriteHalf,
+    /// Write what is there already to each page.
+    WriteSame,
+    /// Read from each page.
+    Read,
+    /// Make a copy of the process, which ends at once.
+    Fork,
+}
+
+/// A process with its memory; killed when dropped.
+pub struct Holder(Peer);
+
+impl Holder {
+    /// `fill` says what the `pages` pages hold. They are not offered to KSM yet.
+    pub fn new(pages: usize, fill: impl FnOnce(&mut [u8])) -> Result<Self> {
+        Self::with_regions(|| {
+            let mut region = Region::new(pages)?;
+            fill(region.bytes_mut());
+            Ok(vec![region])
+        })
+    }
+
+    /// As [`Holder::new`], with more freedom in what it holds.
+    pub fn with_regions(make: impl FnOnce() -> Result<Vec<Region>>) -> Result<Self> {
+        let mut peer = Peer::fork(|link| {
+            link.wait_for_ever()?;
+            let mut regions = make()?;
+            link.step()?;
+            obey(link, &mut regions)
+        })?;
+        peer.await_step()?;
+        Ok(Self(peer))
+    }
+
+    /// Waits until it has done what it was told; returns how long it took.
+    pub fn obey(&mut self, order: Order) -> Result<Duration> {
+        self.0.send(order)?;
+        self.0.receive()
+    }
+
+    /// Ends it; returns how long that took.
+    pub fn kill(self) -> Result<Duration> {
+        let begin = Instant::now();
+        self.0.kill()?;
+        Ok(begin.elapsed())
+    }
+}
+
+/// Does what it is told, until it is killed.
+fn obey(link: &mut Link, regions: &mut [Region]) -> Result<()> {
+    loop {
+        let time = match link.receive()? {
+            Order::Fork => fork_once()?,
+            order => {
+                let begin = Instant::now();
+                carry_out(order, regions)?;
+                begin.elapsed()
+            }
+        };
+        link.send(time)?;
+    }
+}
+
+fn carry_out(order: Order, regions: &mut [Region]) -> Result<()> {
+    for region in regions {
+        match order {
+            Order::Advise => region.advise_mergeable()?,
+            Order::Unadvise => region.advise_unmergeable()?,
+            Order::RewriteHalf => change(region, 2, |byte| byte.wrapping_add(1)),
+            Order::WriteSame => change(region, 1, |byte| byte),
+            Order::Read => read(region),
+            Order::Fork => unreachable!("it is not about the regions"),
+        }
+    }
+    Ok(())
+}
+
+/// Writes to the first byte of every `step`th page.
+fn change(region: &mut Region, step: usize, new: impl Fn(u8) -> u8) {
+    for page in region.bytes_mut().chunks_exact_mut(step * PAGE_SIZE) {
+        // The compiler must not find out that nothing may change.
+        let byte = std::hint::black_box(page[0]);
+        page[0] = std::hint::black_box(new(byte));
+    }
+}
+
+fn read(region: &Region) {
+    for page in region.bytes().chunks_exact(PAGE_SIZE) {
+        std::hint::black_box(page[0]);
+    }
+}
+
+/// How long a fork takes; what becomes of the new process is not measured.
+fn fork_once() -> Result<Duration> {
+    let begin = Instant::now();
+    // SAFETY: This process has one thread.
+    match unsafe { fork() }.context("fork")? {
+        // SAFETY: Ends the process at once; nothing is left to be done in it.
+        ForkResult::Child => unsafe { libc::_exit(0) },
+        ForkResult::Parent { child } => {
+            let time = begin.elapsed();
+            waitpid(child, None).context("waitpid")?;
+            Ok(time)
+        }
+    }
+}

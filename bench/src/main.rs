@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What KSM costs, one workload at a time, to be run as root inside a VM.
+//!
+//! `ksm-bench list` names the workloads. `ksm-bench run NAME` prints one line of JSON on standard
+//! output, and the same for people on standard error.
+
+mod fill;
+mod footprint;
+mod holder;
+mod ksmd;
+mod merging;
+mod report;
+mod statistics;
+mod stopwatch;
+mod workload;
+mod workloads;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use ksm_tests::{MIB, PAGE_SIZE};
+
+use report::Report;
+use workload::Plan;
+
+#[derive(Parser)]
+#[command(about = "Measures what KSM costs, to be run as root inside a VM")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Names the workloads.
+    List,
+    /// Runs one workload.
+    Run {
+        workload: String,
+
+        /// Amount of memory that is offered to KSM.
+        #[arg(long, default_value_t = 256)]
+        mib: usize,
+
+        /// How often to repeat a scan that is measured.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        scans: u32,
+
+        /// How often to repeat what happens once, such as merging.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
+}
+
+fn list() {
+    for workload in workloads::ALL {
+        println!("{}\t{}", workload.name, workload.what);
+    }
+}
+
+fn main() -> Result<()> {
+    let (name, mib, scans, rounds) = match Arguments::parse().command {
+        Command::List => {
+            list();
+            return Ok(());
+        }
+        Command::Run {
+            workload,
+            mib,
+            scans,
+            rounds,
+        } => (workload, mib, scans, rounds),
+    };
+    let workload = workloads::ALL
+        .iter()
+        .find(|workload| workload.name == name)
+        .with_context(|| format!("there is no workload {name}: see ksm-bench list"))?;
+    let plan = Plan {
+        pages: mib * MIB / PAGE_SIZE,
+        scans: scans as usize,
+        rounds: rounds as usize,
+    };
+    let measures = (workload.run)(&plan)?;
+    Report::new(workload.name, mib, &plan, measures).print()
+}

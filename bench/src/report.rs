@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is printed in the end.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{ksmd::Ksmd, statistics::nanoseconds_each, workload::Plan};
+
+/// Named numbers; the end of a name is the unit.
+#[derive(Default, Serialize)]
+#[serde(transparent)]
+pub struct Measures(BTreeMap<&'static str, f64>);
+
+impl Measures {
+    /// Adds a number, to a tenth.
+    pub fn add(&mut self, name: &'static str, value: f64) {
+        self.0.insert(name, (value * 10.0).round() / 10.0);
+    }
+
+    /// Adds what all scans have cost on average, by our clock and by the kernel's account.
+    pub fn add_cross_check(&mut self, ksmd: &Ksmd, pages: usize) -> Result<()> {
+        let (ours, kernels) = ksmd.mean_scan()?;
+        self.add("mean_ns_per_page", nanoseconds_each(ours, pages));
+        self.add("schedstat_ns_per_page", nanoseconds_each(kernels, pages));
+        Ok(())
+    }
+}
+
+/// The result of one run.
+#[derive(Serialize)]
+pub struct Report {
+    workload: &'static str,
+    mib: usize,
+    pages: usize,
+    measures: Measures,
+}
+
+impl Report {
+    pub fn new(workload: &'static str, mib: usize, plan: &Plan, measures: Measures) -> Self {
+        Self {
+            workload,
+            mib,
+            pages: plan.pages,
+            measures,
+        }
+    }
+
+    /// A line for programs, and lines for people.
+    pub fn print(&self) -> Result<()> {
+        for (name, value) in &self.measures.0 {
+            eprintln!("{} {} MiB: {name} {value}", self.workload, self.mib);
+        }
+        println!("{}", serde_json::to_string(self)?);
+        Ok(())
+    }
+}

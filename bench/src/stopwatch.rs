@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How long a scan takes.
+//!
+//! User Mode Linux counts a thread's CPU time in ticks of 10 ms, but has the host's clock for
+//! events. As it has one CPU, and whoever holds the memory sleeps, the time between the events
+//! that begin and end a scan is the scanner's CPU time. A kernel without events counts CPU time
+//! in nanoseconds.
+
+use std::time::Duration;
+
+use anyhow::{ensure, Result};
+use ksm_tests::{procfs, tracing::Events};
+
+const BEGIN: &str = "ksm_start_scan";
+const END: &str = "ksm_stop_scan";
+
+/// Measures one scan at a time.
+pub enum Stopwatch {
+    Events(Events),
+    CpuTime {
+        thread: procfs::Ksmd,
+        before: Duration,
+    },
+}
+
+impl Stopwatch {
+    pub fn new() -> Result<Self> {
+        Ok(if Events::exist("ksm")? {
+            Self::Events(Events::record_times("ksm", &[BEGIN, END])?)
+        } else {
+            Self::CpuTime {
+                thread: procfs::Ksmd::find()?,
+                before: Duration::ZERO,
+            }
+        })
+    }
+
+    /// The scan is about to begin.
+    pub fn start(&mut self) -> Result<()> {
+        match self {
+            Self::Events(events) => events.forget(),
+            Self::CpuTime { thread, before } => {
+                *before = thread.cpu_time()?;
+                Ok(())
+            }
+        }
+    }
+
+    /// How long the scan has taken, which has ended.
+    pub fn read(&self) -> Result<Duration> {
+        match self {
+            Self::Events(events) => between_events(events),
+            Self::CpuTime { thread, before } => Ok(thread.cpu_time()? - *before),
+        }
+    }
+}
+
+fn between_events(events: &Events) -> Result<Duration> {
+    let seen = events.seen()?;
+    let names: Vec<_> = seen.iter().map(|event| event.name.as_str()).collect();
+    ensure!(names == [BEGIN, END], "not one scan, but {names:?}");
+    Ok(seen[1].time - seen[0].time)
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All workloads.
+
+mod lifetime;
+mod madvise;
+mod mappings;
+mod merged;
+mod reference;
+mod unmerged;
+
+use crate::workload::Workload;
+
+/// In the order in which tables show them.
+pub const ALL: &[Workload] = &[
+    Workload::new("unique", "random pages", unmerged::unique),
+    Workload::new("differ-0", "equal but for the first 8 bytes", |plan| {
+        unmerged::differing(plan, 0)
+    }),
+    Workload::new("differ-64", "equal but for 8 bytes at 64", |plan| {
+        unmerged::differing(plan, 64)
+    }),
+    Workload::new("differ-2048", "equal but for 8 bytes at 2048", |plan| {
+        unmerged::differing(plan, 2048)
+    }),
+    Workload::new("differ-4088", "equal but for the last 8 bytes", |plan| {
+        unmerged::differing(plan, 4088)
+    }),
+    Workload::new(
+        "volatile",
+        "random pages, half of which change between two scans",
+        unmerged::volatile,
+    ),
+    Workload::new("pairs", "each page has one equal", merged::pairs),
+    Workload::new(
+        "half-dup",
+        "every second page has one equal",
+        merged::half_duplicates,
+    ),
+    Workload::new("same", "all pages are equal", merged::same),
+    Workload::new(
+        "zero",
+        "pages of zeros, with use_zero_pages=1",
+        merged::zero,
+    ),
+    Workload::new(
+        "sparse",
+        "one page in 32 GiB of address space",
+        mappings::sparse,
+    ),
+    Workload::new("vmas", "vmas of 4 random pages each", mappings::vmas),
+    Workload::new(
+        "processes",
+        "2 processes for each MiB, with 16 random pages each",
+        mappings::processes,
+    ),
+    Workload::new(
+        "unmerge",
+        "unmerging pairs, by run=2 and by madvise",
+        lifetime::unmerge,
+    ),
+    Workload::new(
+        "exit",
+        "end of a process that shares all with another",
+        lifetime::exit,
+    ),
+    Workload::new(
+        "fork",
+        "fork of a process that shares all with another",
+        lifetime::fork,
+    ),
+    Workload::new("cow", "a write to each merged page", lifetime::cow),
+    Workload::new("madvise", "advising a populated range", madvise::madvise),
+    Workload::new(
+        "reference",
+        "reading and hashing the same memory, without KSM",
+        reference::reference,
+    ),
+];

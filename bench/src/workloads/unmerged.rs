@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages that have no equal: all that a scan does is to find that out.
+
+use std::time::Duration;
+
+use anyhow::{ensure, Result};
+use ksm_tests::ksm;
+
+use crate::{
+    fill,
+    footprint::Footprint,
+    holder::{Holder, Order},
+    ksmd::Ksmd,
+    report::Measures,
+    statistics::{median, nanoseconds_each},
+    workload::Plan,
+};
+
+pub fn unique(plan: &Plan) -> Result<Measures> {
+    unchanged(plan, fill::unique)
+}
+
+pub fn differing(plan: &Plan, offset: usize) -> Result<Measures> {
+    unchanged(plan, |memory| fill::differing_at(memory, offset))
+}
+
+/// Nobody writes to the memory.
+fn unchanged(plan: &Plan, content: impl FnOnce(&mut [u8])) -> Result<Measures> {
+    let mut ksmd = Ksmd::prepare()?;
+    let mut holder = Holder::new(plan.pages, content)?;
+    scans_of(&mut ksmd, plan, &mut [&mut holder])
+}
+
+/// What scans cost over all pages of `holders`, which have no equal.
+pub fn scans_of(ksmd: &mut Ksmd, plan: &Plan, holders: &mut [&mut Holder]) -> Result<Measures> {
+    let footprint = Footprint::begin()?;
+    for holder in holders {
+        holder.obey(Order::Advise)?;
+    }
+    let first = ksmd.scan()?;
+    // The first in which pages are looked up and find room for themselves.
+    ksmd.scan()?;
+    let later = ksmd.scans(plan.scans)?;
+    let counters = ksm::counters()?;
+    ensure!(
+        counters == ksm::Counters::stable(0, 0, plan.pages as u64),
+        "not what was to be scanned: {counters}"
+    );
+
+    let mut measures = scan_measures(ksmd, plan, first, later)?;
+    let bytes = footprint.bytes()?;
+    measures.add("metadata_bytes_per_page", bytes / plan.pages as f64);
+    Ok(measures)
+}
+
+fn scan_measures(
+    ksmd: &Ksmd,
+    plan: &Plan,
+    first: Duration,
+    later: Vec<Duration>,
+) -> Result<Measures> {
+    let mut measures = Measures::default();
+    measures.add(
+        "first_scan_ns_per_page",
+        nanoseconds_each(first, plan.pages),
+    );
+    measures.add(
+        "scan_ns_per_page",
+        nanoseconds_each(median(later), plan.pages),
+    );
+    measures.add_cross_check(ksmd, plan.pages)?;
+    Ok(measures)
+}
+
+/// Half of the pages are never the same in two scans.
+pub fn volatile(plan: &Plan) -> Result<Measures> {
+    let mut ksmd = Ksmd::prepare()?;
+    let mut holder = Holder::new(plan.pages, fill::unique)?;
+    holder.obey(Order::Advise)?;
+    let first = ksmd.scan()?;
+    let mut later = Vec::new();
+    for _ in 0..=plan.scans {
+        holder.obey(Order::RewriteHalf)?;
+        later.push(ksmd.scan()?);
+    }
+    // As above.
+    later.remove(0);
+    let unshared = ksm::counters()?.unshared;
+    ensure!(
+        unshared.abs_diff(plan.pages as u64 / 2) <= 1,
+        "not half of {} pages is volatile, but {unshared} are not",
+        plan.pages
+    );
+    scan_measures(&ksmd, plan, first, later)
+}
