@@ -9,6 +9,7 @@
 
 #![deny(unsafe_code)]
 
+use crate::mm::prefetch::prefetch_for_later;
 use core::sync::atomic::{
     AtomicU64,
     Ordering, //
@@ -22,6 +23,12 @@ pub(crate) const WORDS: usize = PAGE_SIZE / size_of::<u64>();
 const LANES: usize = 8;
 
 const _: () = assert!(WORDS % (2 * LANES) == 0);
+
+/// Words that the CPU fetches at once.
+const WORDS_IN_LINE: usize = 8;
+
+/// The content of a page.
+pub(crate) type Words = [AtomicU64; WORDS];
 
 /// What makes checksums unpredictable.
 pub(crate) struct Keys {
@@ -46,14 +53,19 @@ impl Keys {
     /// The checksum of a page of zeros.
     pub(crate) fn checksum_of_zeros(&self) -> u32 {
         static ZEROS: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
-        self.checksum(&ZEROS)
+        self.checksum(&ZEROS, &ZEROS)
     }
 
     /// The checksum of a page, which may be written meanwhile; then it is that of something.
+    ///
+    /// Has the CPU fetch the page `later` meanwhile: its own prefetcher ends with each page.
     #[inline]
-    pub(crate) fn checksum(&self, page: &[AtomicU64; WORDS]) -> u32 {
+    pub(crate) fn checksum(&self, page: &Words, later: &Words) -> u32 {
         let mut lanes = self.start;
-        for block in page.chunks_exact(2 * LANES) {
+        for (block, ahead) in blocks(page).zip(blocks(later)) {
+            for line in ahead.chunks_exact(WORDS_IN_LINE) {
+                prefetch_for_later(&line[0]);
+            }
             for (lane, pair) in block.chunks_exact(2).enumerate() {
                 let first = pair[0].load(Ordering::Relaxed);
                 let second = pair[1].load(Ordering::Relaxed);
@@ -68,6 +80,12 @@ impl Keys {
             });
         (fold(sum ^ self.key[0], sum | 1) >> 32) as u32
     }
+}
+
+/// The parts of a page that all lanes take one step over.
+#[inline]
+fn blocks(page: &Words) -> impl Iterator<Item = &[AtomicU64]> {
+    page.chunks_exact(2 * LANES)
 }
 
 /// Both halves of a product.
@@ -97,7 +115,7 @@ mod tests {
             self.0
                 .as_slice()
                 .try_into()
-                .map_or(0, |words| keys.checksum(words))
+                .map_or(0, |words| keys.checksum(words, words))
         }
 
         fn flip(&self, bit: usize) {

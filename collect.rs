@@ -86,6 +86,20 @@ impl Scanner {
         self.count_item(ksm, cursor.mm(), -1);
     }
 
+    /// Goes past `item`, which is the next at `cursor`, and frees it if this scan has met no page
+    /// for it.
+    pub(crate) fn pass_or_collect(
+        &mut self,
+        ksm: &Ksm,
+        cursor: &mut ListCursor,
+        item: Handle<RmapItem>,
+    ) {
+        match self.items[item].was_met(self.pass) {
+            true => cursor.step_over(item),
+            false => self.collect_next(ksm, cursor, item),
+        }
+    }
+
     /// Frees all items behind `cursor`.
     pub(crate) fn collect_rest(&mut self, ksm: &Ksm, cursor: &mut ListCursor) {
         while let Some(item) = cursor.next(&self.mms, &self.items) {

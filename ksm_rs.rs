@@ -54,6 +54,7 @@ mod rbtree;
 mod rmap_item;
 mod rmap_walk;
 mod scan;
+mod sieve;
 mod slots;
 mod stable_node;
 mod stable_tree;

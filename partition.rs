@@ -76,10 +76,19 @@ impl Partitions {
         }
     }
 
-    /// Forgets all unstable trees.
-    pub(crate) fn forget_unstable(&mut self) {
+    /// Forgets all unstable trees; about `expected` items are to come.
+    pub(crate) fn forget_unstable(&mut self, expected: usize) {
+        let each = expected.div_ceil(self.partitions.len());
         for partition in &mut self.partitions {
-            partition.unstable.forget();
+            partition.unstable.forget(each);
+        }
+    }
+
+    /// Makes all stable trees fit the number of their nodes, where there is memory for it.
+    pub(crate) fn fit_stable(&mut self, nodes: &mut Pool<StableNode>) {
+        for partition in &mut self.partitions {
+            // The tree is as good as it was.
+            let _ = partition.stable.fit(nodes);
         }
     }
 

@@ -12,6 +12,7 @@
 
 #![deny(unsafe_code)]
 
+use crate::mm::prefetch::prefetch;
 use core::{
     fmt,
     marker::PhantomData,
@@ -28,6 +29,7 @@ use kernel::{
     },
     prelude::*, //
 };
+use pin_init::init_array_from_fn;
 
 /// Values in a chunk. With values of 32 bytes a chunk is a page.
 const CELLS: usize = 128;
@@ -102,41 +104,28 @@ pub(crate) fn raw_or_zero<T>(handle: Option<Handle<T>>) -> u32 {
     handle.map_or(0, Handle::raw)
 }
 
-struct Chunk<T> {
-    /// Either empty (no memory) or exactly [`CELLS`] values.
-    cells: KVec<T>,
+/// The memory of a chunk, which a search for a value goes through, so it is a pointer and no more.
+type Cells<T> = Option<KBox<[T; CELLS]>>;
+
+/// Which cells of a chunk are in use.
+#[derive(Default)]
+struct Usage {
     used: [u64; 2],
     /// Next chunk with room, if this one is in that list.
     next_open: Option<u32>,
 }
 
-impl<T: Default> Chunk<T> {
-    const fn new() -> Self {
-        Self {
-            cells: KVec::new(),
-            used: [0; 2],
-            next_open: None,
-        }
-    }
-
-    fn back_with_memory(&mut self, flags: Flags) -> Result<(), AllocError> {
-        if !self.cells.is_empty() {
-            return Ok(());
-        }
-        let mut cells = KVec::with_capacity(CELLS, flags)?;
-        for _ in 0..CELLS {
-            cells.push(T::default(), flags)?;
-        }
-        self.cells = cells;
-        Ok(())
-    }
-
+impl Usage {
     fn is_full(&self) -> bool {
         self.used == [u64::MAX; 2]
     }
 
     fn is_vacant(&self) -> bool {
         self.used == [0; 2]
+    }
+
+    fn contains(&self, cell: usize) -> bool {
+        self.used[cell / 64] & (1 << (cell % 64)) != 0
     }
 
     fn first_free(&self) -> Option<usize> {
@@ -158,7 +147,9 @@ impl<T: Default> Chunk<T> {
 
 /// See the [module's description](self).
 pub(crate) struct Pool<T> {
-    chunks: KVVec<Chunk<T>>,
+    chunks: KVVec<Cells<T>>,
+    /// As long as `chunks`.
+    usage: KVVec<Usage>,
     /// First of the list of chunks that have room.
     open: Option<u32>,
     live: usize,
@@ -168,6 +159,7 @@ impl<T: Default> Pool<T> {
     pub(crate) const fn new() -> Self {
         Self {
             chunks: KVVec::new(),
+            usage: KVVec::new(),
             open: None,
             live: 0,
         }
@@ -183,14 +175,13 @@ impl<T: Default> Pool<T> {
     /// Fails when there is no memory for another chunk, or no handle left.
     pub(crate) fn insert(&mut self, value: T, flags: Flags) -> Result<Handle<T>, AllocError> {
         let at = self.open_chunk(flags)?;
-        let chunk = &mut self.chunks[at];
-        chunk.back_with_memory(flags)?;
-        let cell = chunk.first_free().ok_or(AllocError)?;
+        let usage = &mut self.usage[at];
+        let cell = usage.first_free().ok_or(AllocError)?;
         let handle = Handle::at(at, cell).ok_or(AllocError)?;
-        chunk.cells[cell] = value;
-        chunk.mark(cell);
-        if chunk.is_full() {
-            self.open = chunk.next_open.take();
+        back_with_memory(&mut self.chunks[at], flags)?[cell] = value;
+        usage.mark(cell);
+        if usage.is_full() {
+            self.open = usage.next_open.take();
         }
         self.live += 1;
         Ok(handle)
@@ -198,15 +189,15 @@ impl<T: Default> Pool<T> {
 
     /// Moves a value out of the arena; its handle may be given out again.
     pub(crate) fn remove(&mut self, handle: Handle<T>) -> T {
+        let value = core::mem::take(&mut self[handle]);
         let (at, cell) = handle.position();
-        let chunk = &mut self.chunks[at];
-        let value = core::mem::take(&mut chunk.cells[cell]);
-        if chunk.is_full() {
-            chunk.next_open = self.open.replace(at as u32);
+        let usage = &mut self.usage[at];
+        if usage.is_full() {
+            usage.next_open = self.open.replace(at as u32);
         }
-        chunk.unmark(cell);
-        if chunk.is_vacant() {
-            chunk.cells = KVec::new();
+        usage.unmark(cell);
+        if usage.is_vacant() {
+            self.chunks[at] = None;
         }
         self.live -= 1;
         if self.live == 0 {
@@ -222,18 +213,19 @@ impl<T: Default> Pool<T> {
 
     /// The handles of all values, in no order that means anything.
     pub(crate) fn handles(&self) -> impl Iterator<Item = Handle<T>> + '_ {
-        self.chunks.iter().enumerate().flat_map(|(at, chunk)| {
+        self.usage.iter().enumerate().flat_map(|(at, usage)| {
             (0..CELLS)
-                .filter(|cell| chunk.used[cell / 64] & (1 << (cell % 64)) != 0)
+                .filter(|cell| usage.contains(*cell))
                 .filter_map(move |cell| Handle::at(at, cell))
         })
     }
 
     /// Calls `f` with each value, in no order that means anything.
     pub(crate) fn for_each_mut(&mut self, mut f: impl FnMut(&mut T)) {
-        for chunk in &mut self.chunks {
-            for (cell, value) in chunk.cells.iter_mut().enumerate() {
-                if chunk.used[cell / 64] & (1 << (cell % 64)) != 0 {
+        for (cells, usage) in self.chunks.iter_mut().zip(&self.usage) {
+            let cells = cells.iter_mut().flat_map(|cells| cells.iter_mut());
+            for (cell, value) in cells.enumerate() {
+                if usage.contains(cell) {
                     f(value);
                 }
             }
@@ -245,9 +237,32 @@ impl<T: Default> Pool<T> {
             return Ok(at as usize);
         }
         let at = self.chunks.len();
-        self.chunks.push(Chunk::new(), flags)?;
+        self.chunks.reserve(1, flags)?;
+        self.usage.push(Usage::default(), flags)?;
+        self.chunks.push(None, flags)?;
         self.open = Some(at as u32);
         Ok(at)
+    }
+}
+
+impl<T> Pool<T> {
+    /// Asks the CPU to fetch a value that will soon be looked at.
+    #[inline]
+    pub(crate) fn prefetch(&self, handle: Handle<T>) {
+        prefetch(&self[handle]);
+    }
+}
+
+fn back_with_memory<T: Default>(
+    cells: &mut Cells<T>,
+    flags: Flags,
+) -> Result<&mut [T; CELLS], AllocError> {
+    match cells {
+        Some(cells) => Ok(cells),
+        none => {
+            let new = KBox::init(init_array_from_fn(|_| T::default()), flags);
+            Ok(none.insert(new.map_err(|_: Error| AllocError)?))
+        }
     }
 }
 
@@ -257,7 +272,10 @@ impl<T> Index<Handle<T>> for Pool<T> {
     #[inline]
     fn index(&self, handle: Handle<T>) -> &T {
         let (chunk, cell) = handle.position();
-        &self.chunks[chunk].cells[cell]
+        match &self.chunks[chunk] {
+            Some(cells) => &cells[cell],
+            None => no_such_chunk(),
+        }
     }
 }
 
@@ -265,8 +283,16 @@ impl<T> IndexMut<Handle<T>> for Pool<T> {
     #[inline]
     fn index_mut(&mut self, handle: Handle<T>) -> &mut T {
         let (chunk, cell) = handle.position();
-        &mut self.chunks[chunk].cells[cell]
+        match &mut self.chunks[chunk] {
+            Some(cells) => &mut cells[cell],
+            None => no_such_chunk(),
+        }
     }
+}
+
+#[cold]
+fn no_such_chunk() -> ! {
+    panic!("a handle was used after its value had been removed")
 }
 
 #[kernel::macros::kunit_tests(ksm_rs_pool)]
@@ -321,7 +347,7 @@ mod tests {
         for handle in &handles[..CELLS] {
             pool.remove(*handle);
         }
-        assert_eq!(pool.chunks[0].cells.capacity(), 0);
+        assert!(pool.chunks[0].is_none());
         assert_eq!(pool[handles[CELLS]], CELLS);
         for handle in &handles[CELLS..] {
             pool.remove(*handle);

@@ -112,8 +112,17 @@ impl<T> Root<T> {
         }
     }
 
-    fn top(&self) -> Option<Handle<T>> {
+    /// The node that a search begins with.
+    #[inline]
+    pub(crate) fn top(&self) -> Option<Handle<T>> {
         Handle::from_raw(self.top)
+    }
+}
+
+// Derived, it would ask the same of `T`.
+impl<T> Clone for Root<T> {
+    fn clone(&self) -> Self {
+        Self { ..*self }
     }
 }
 
@@ -153,6 +162,19 @@ impl<T: TreeNode> Root<T> {
         tree.settle_red(node);
     }
 
+    /// Puts `node` behind all others.
+    pub(crate) fn append(&mut self, pool: &mut Pool<T>, node: Handle<T>) {
+        if let Descent::Vacant(at) = self.descend(pool, |_, _| Verdict::After) {
+            self.insert(pool, at, node);
+        }
+    }
+
+    /// All nodes, in order.
+    pub(crate) fn nodes<'a>(&self, pool: &'a Pool<T>) -> impl Iterator<Item = Handle<T>> + 'a {
+        let first = self.top().map(|top| outermost(pool, top, Side::Left));
+        core::iter::successors(first, |node| successor(pool, *node))
+    }
+
     /// Takes `node`, which is in this tree, out of it.
     pub(crate) fn remove(&mut self, pool: &mut Pool<T>, node: Handle<T>) {
         let mut tree = Editor { root: self, pool };
@@ -165,8 +187,8 @@ impl<T: TreeNode> Root<T> {
     /// Whether `node`, which is in some tree, is in this one.
     pub(crate) fn contains(&self, pool: &Pool<T>, node: Handle<T>) -> bool {
         let mut top = node;
-        while let Some(parent) = Handle::from_raw(pool[top].links().parent_and_red >> 1) {
-            top = parent;
+        while let Some(above) = parent(pool, top) {
+            top = above;
         }
         top.raw() == self.top
     }
@@ -182,6 +204,36 @@ impl<T: TreeNode> Root<T> {
             tree.attach(new, side, child);
         }
     }
+}
+
+fn parent<T: TreeNode>(pool: &Pool<T>, node: Handle<T>) -> Option<Handle<T>> {
+    Handle::from_raw(pool[node].links().parent_and_red >> 1)
+}
+
+fn child<T: TreeNode>(pool: &Pool<T>, node: Handle<T>, side: Side) -> Option<Handle<T>> {
+    Handle::from_raw(pool[node].links().child[side as usize])
+}
+
+/// The last node on the way down from `node` along one side.
+fn outermost<T: TreeNode>(pool: &Pool<T>, mut node: Handle<T>, side: Side) -> Handle<T> {
+    while let Some(next) = child(pool, node, side) {
+        node = next;
+    }
+    node
+}
+
+/// The node after `node` in the order of its tree.
+fn successor<T: TreeNode>(pool: &Pool<T>, mut node: Handle<T>) -> Option<Handle<T>> {
+    if let Some(right) = child(pool, node, Side::Right) {
+        return Some(outermost(pool, right, Side::Left));
+    }
+    while let Some(above) = parent(pool, node) {
+        if child(pool, above, Side::Left) == Some(node) {
+            return Some(above);
+        }
+        node = above;
+    }
+    None
 }
 
 /// What [`Editor::cut_out`] leaves to be mended.
@@ -206,11 +258,11 @@ impl<T: TreeNode> Editor<'_, T> {
     }
 
     fn parent(&self, node: Handle<T>) -> Option<Handle<T>> {
-        Handle::from_raw(self.pool[node].links().parent_and_red >> 1)
+        parent(self.pool, node)
     }
 
     fn child(&self, node: Handle<T>, side: Side) -> Option<Handle<T>> {
-        Handle::from_raw(self.pool[node].links().child[side as usize])
+        child(self.pool, node, side)
     }
 
     fn is_red(&self, node: Option<Handle<T>>) -> bool {
@@ -302,13 +354,6 @@ impl<T: TreeNode> Editor<'_, T> {
         }
     }
 
-    fn leftmost(&self, mut node: Handle<T>) -> Handle<T> {
-        while let Some(left) = self.child(node, Side::Left) {
-            node = left;
-        }
-        node
-    }
-
     /// Takes `node` out and says where black may be missing.
     fn cut_out(&mut self, node: Handle<T>) -> Gap<T> {
         match (self.child(node, Side::Left), self.child(node, Side::Right)) {
@@ -327,7 +372,7 @@ impl<T: TreeNode> Editor<'_, T> {
 
     /// Takes out a `node` with two children: its successor takes its place and colour.
     fn cut_out_inner(&mut self, node: Handle<T>, left: Handle<T>, right: Handle<T>) -> Gap<T> {
-        let next = self.leftmost(right);
+        let next = outermost(self.pool, right, Side::Left);
         let child = self.child(next, Side::Right);
         let black_is_missing = !self.is_red(Some(next));
         let parent = if next == right {

@@ -30,7 +30,8 @@ use kernel::{
 
 /// The number of a full scan, of which only the lowest bits are kept.
 ///
-/// Each item is met or collected in every full scan, so a number that comes again is no danger.
+/// Each item is met or collected in every full scan, so a number that comes again is no danger. The
+/// number before the first scan does not come again.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Pass(u8);
 
@@ -38,7 +39,7 @@ impl Pass {
     const MASK: u8 = 0x3f;
 
     pub(crate) fn next(self) -> Self {
-        Self((self.0 + 1) & Self::MASK)
+        Self(self.0 % Self::MASK + 1)
     }
 }
 
@@ -93,7 +94,8 @@ pub(crate) enum Place {
     Stable(Handle<StableNode>, u32),
 }
 
-/// A [`Place`] in one byte: the number of the scan, and in the top bits what place it is.
+/// A [`Place`] in one byte: the number of a scan that has met the item, and in the top bits what
+/// place it is.
 #[derive(Clone, Copy, Default)]
 struct Tag(u8);
 
@@ -180,6 +182,16 @@ impl RmapItem {
         }
     }
 
+    /// Notes that a scan has met the page where the item stands, which is in no unstable tree.
+    pub(crate) fn note_met(&mut self, pass: Pass) {
+        self.tag = Tag(self.tag.kind() | pass.0);
+    }
+
+    /// Whether a scan has met the page and passed over it, or put it into its unstable tree.
+    pub(crate) fn was_met(&self, pass: Pass) -> bool {
+        self.tag.pass() == pass
+    }
+
     /// Whether this scan is to pass over the page; to be asked once a scan.
     pub(crate) fn is_to_be_skipped(&mut self) -> bool {
         self.tag.kind() != Tag::STABLE && self.age.advance()
@@ -237,6 +249,7 @@ impl TrackedMm {
 }
 
 /// A place between two items of an address space.
+#[derive(Clone, Copy)]
 pub(crate) struct ListCursor {
     mm: Handle<TrackedMm>,
     /// The item before the place, or none at the beginning.
@@ -365,6 +378,26 @@ mod tests {
             }
             assert_eq!(item.address(), address);
             assert_eq!(item.mm(), Some(mm));
+        }
+    }
+
+    #[test]
+    fn an_item_knows_which_scan_has_met_it() {
+        let (Some(node), mut pass) = (Handle::from_raw(9), Pass::default()) else {
+            return;
+        };
+        for _ in 0..200 {
+            let mut item = RmapItem::default();
+            let before = pass;
+            pass = pass.next();
+            for place in [Place::Nowhere, Place::Stable(node, 3)] {
+                item.set_place(place);
+                assert!(!item.was_met(pass));
+                item.note_met(pass);
+                assert!(item.was_met(pass) && !item.was_met(before));
+                assert_eq!(item.place(), place);
+            }
+            assert!(pass != Pass::default());
         }
     }
 

@@ -4,7 +4,9 @@
 //! lists of items.
 //!
 //! The unit of work is a batch of candidates found under one mmap lock: `next batch -> checksum ->
-//! look up -> merge`. The cursor stays between calls, so that a scan is done in small steps.
+//! look up -> merge`. Each of these steps is done for the whole batch before the next begins, and
+//! has the CPU fetch what the next will look at. The cursor stays between calls, so that a scan is
+//! done in small steps.
 
 #![deny(unsafe_code)]
 
@@ -12,6 +14,7 @@ use crate::{
     advisor,
     checksum::Keys,
     control::Ksm,
+    forest::Keyed,
     kthread,
     mm::{
         address_space::{
@@ -21,10 +24,13 @@ use crate::{
         },
         folio::PinnedPage,
         lru,
+        vma::MergeableVma,
         walk::{
             collect_candidates,
             Candidate,
-            Met, //
+            Limits,
+            Met,
+            Walked, //
         }, //
     },
     partition::Partitions,
@@ -39,6 +45,7 @@ use crate::{
         RmapItem,
         TrackedMm, //
     },
+    sieve::Sieve,
     slots::{
         MmSlot,
         Which, //
@@ -46,6 +53,7 @@ use crate::{
     stable_node::StableNode,
     trace, //
 };
+use core::ops::Range;
 use kernel::{
     mm::MmWithUser,
     page::PAGE_SIZE,
@@ -59,6 +67,16 @@ use kernel::{
 
 /// Candidates in a batch: what one mmap lock and page-table walk is good for.
 const BATCH: usize = 64;
+
+/// Pages that a walk meets under one mmap lock, most of which it passes over.
+const PAGES_IN_WALK: usize = 1024;
+
+/// How many pages before its turn a page is fetched.
+const PAGES_AHEAD: usize = 2;
+
+/// How many pages before its turn the beginning of a page is fetched, and with it the translation
+/// of its address.
+const BEGINNINGS_AHEAD: usize = 6;
 
 /// Where the scan is.
 enum Stage {
@@ -89,12 +107,18 @@ enum Left {
     NoAdvice,
 }
 
-/// Whether a candidate counts as scanned.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Attention {
-    Given,
-    /// The smart scan has passed it over.
-    Saved,
+/// What a walk has found.
+struct Found {
+    left: Left,
+    /// Merged pages that needed no attention.
+    merged: usize,
+}
+
+/// A candidate whose content has not changed for a full scan.
+struct Unchanged {
+    item: Handle<RmapItem>,
+    /// Its place in the batch.
+    index: usize,
 }
 
 /// All that only `ksmd`, or who stands in for it, may touch; it lies in the scan mutex.
@@ -112,6 +136,7 @@ pub(crate) struct Scanner {
     epoch: Instant<Monotonic>,
     stage: Stage,
     batch: KVec<Candidate>,
+    unchanged: KVec<Unchanged>,
     /// Has room for the one page that another is compared with.
     pub(crate) probe: KVec<Candidate>,
 }
@@ -132,6 +157,7 @@ impl Scanner {
             epoch: Instant::now(),
             stage: Stage::Idle,
             batch: KVec::with_capacity(BATCH, GFP_KERNEL)?,
+            unchanged: KVec::with_capacity(BATCH, GFP_KERNEL)?,
             probe: KVec::with_capacity(1, GFP_KERNEL)?,
         })
     }
@@ -143,7 +169,7 @@ impl Scanner {
             let Some(visit) = self.current_visit(ksm) else {
                 return;
             };
-            left -= self.scan_batch(ksm, visit, left.min(BATCH));
+            left -= self.scan_batch(ksm, visit, left).min(left);
             kthread::cond_resched();
         }
     }
@@ -151,7 +177,7 @@ impl Scanner {
     /// Goes back to before the first slot, as if nothing had been scanned.
     pub(crate) fn rewind(&mut self, ksm: &Ksm) {
         self.stage = Stage::Idle;
-        self.partitions.forget_unstable();
+        self.partitions.forget_unstable(0);
         // Without a full scan that meets them all, items do not find out by its number.
         self.items.for_each_mut(RmapItem::leave_forgotten_tree);
         ksm.stats.pages_unshared.set(0);
@@ -192,7 +218,8 @@ impl Scanner {
         ksm.slots.begin_scan();
         // Pages that wait in a CPU's LRU batch have one reference too many to be merged.
         lru::drain_all();
-        self.partitions.forget_unstable();
+        self.partitions.forget_unstable(self.items.len());
+        self.partitions.fit_stable(&mut self.nodes);
         self.pass = self.pass.next();
     }
 
@@ -209,24 +236,19 @@ impl Scanner {
             return 0;
         };
         let mut batch = core::mem::take(&mut self.batch);
-        let left = self.fill_batch(ksm, &mm, &mut visit, limit, &mut batch);
-        let mut scanned = 0;
-        for candidate in batch.drain_all() {
-            if self.consider(ksm, &mm, &mut visit, candidate) == Attention::Given {
-                scanned += 1;
-            }
-            kthread::cond_resched();
-        }
+        let found = self.fill_batch(ksm, &mm, &mut visit, limit, &mut batch);
+        let scanned = found.merged + batch.len();
+        self.work_off(ksm, &mm, &mut visit, &mut batch);
         self.batch = batch;
         ksm.stats.pages_scanned.add(scanned);
-        match left {
+        match found.left {
             Left::More => self.stage = Stage::Inside(visit),
             Left::Nothing | Left::NoAdvice => self.end_visit(ksm, visit),
         }
         scanned
     }
 
-    /// Gathers up to `limit` candidates from `visit.address` on.
+    /// Gathers candidates from `visit.address` on, but scans no more than `limit` pages.
     fn fill_batch(
         &mut self,
         ksm: &Ksm,
@@ -234,68 +256,80 @@ impl Scanner {
         visit: &mut Visit,
         limit: usize,
         batch: &mut KVec<Candidate>,
-    ) -> Left {
-        let from_start = visit.address == 0;
-        let mut any_advised = false;
-        let locked = ReadLockedMm::new(mm);
-        while let Some(vma) = locked.next_advised(visit.address) {
-            any_advised = true;
-            let range = vma.range();
-            let start = range.start.max(visit.address);
-            visit.address = match vma.populated() {
-                Some(vma) => collect_candidates(&vma, start..range.end, &self.nodes, limit, batch),
-                None => range.end,
-            };
-            if batch.len() == limit {
-                return Left::More;
+    ) -> Found {
+        let by_node = self.partitions.by_node();
+        let lists = (&self.mms, &mut self.items);
+        let mut sieve = visit
+            .cursor
+            .map(|cursor| Sieve::new(ksm, lists, self.pass, by_node, cursor));
+        let mut limits = Limits {
+            candidates: limit.min(BATCH),
+            pages: limit.min(PAGES_IN_WALK),
+        };
+        let left = gather(ksm, mm, visit, &mut limits, |vma, range, limits| {
+            collect_candidates(vma, range, &self.nodes, limits, batch, |address, page| {
+                sieve
+                    .as_mut()
+                    .is_none_or(|sieve| sieve.keeps(address, page))
+            })
+        });
+        let merged = match sieve.map(Sieve::finish) {
+            Some((cursor, merged)) => {
+                visit.cursor = Some(cursor);
+                merged
             }
-            // A large folio ends a walk early; the rest waits for the next one.
-            if visit.address < range.end {
-                return Left::More;
-            }
-        }
-        if from_start && !any_advised {
-            // The whole address space was seen under this one lock, which whoever gives advice
-            // holds for writing: it will be registered anew.
-            ksm.slots.remove(&visit.slot);
-            locked.clear_mergeable_flag();
-            return Left::NoAdvice;
-        }
-        Left::Nothing
+            None => 0,
+        };
+        Found { left, merged }
     }
 
     /// Collects the items behind the cursor, and goes on to the next slot.
     fn end_visit(&mut self, ksm: &Ksm, mut visit: Visit) {
         if let Some(cursor) = &mut visit.cursor {
-            self.collect_rest(ksm, cursor);
+            while let Some(item) = cursor.next(&self.mms, &self.items) {
+                self.pass_or_collect(ksm, cursor, item);
+                kthread::cond_resched();
+            }
         }
         self.leave_slot(ksm, &visit.slot);
         self.stage = Stage::Between(visit.slot.key());
     }
 
-    /// Looks at one page.
-    fn consider(
-        &mut self,
-        ksm: &Ksm,
-        mm: &UserMm,
-        visit: &mut Visit,
-        candidate: Candidate,
-    ) -> Attention {
-        let Some(item) = self.item_at(ksm, visit, candidate.address) else {
-            return Attention::Given;
-        };
-        match candidate.page {
-            Met::Ksm(node) => self.consider_ksm(ksm, mm, item, node),
-            Met::Anonymous(_)
-                if ksm.tunables.smart_scan.is_set() && self.items[item].is_to_be_skipped() =>
-            {
-                self.leave_tree(ksm, item);
-                ksm.stats.pages_skipped.add(1);
-                return Attention::Saved;
+    /// Looks at all candidates of a batch, and empties it.
+    fn work_off(&mut self, ksm: &Ksm, mm: &UserMm, visit: &mut Visit, batch: &mut KVec<Candidate>) {
+        let mut unchanged = core::mem::take(&mut self.unchanged);
+        for (index, candidate) in batch.iter().enumerate() {
+            let Some(item) = self.item_at(ksm, visit, candidate.address) else {
+                continue;
+            };
+            match &candidate.page {
+                Met::Ksm(node) => self.consider_ksm(ksm, mm, item, *node),
+                Met::Anonymous(page) => {
+                    if self.is_unchanged(ksm, item, page, &batch[index..]) {
+                        // There is room for the whole batch.
+                        let _ = unchanged.push_within_capacity(Unchanged { item, index });
+                    }
+                }
             }
-            Met::Anonymous(page) => self.consider_anonymous(ksm, mm, item, page),
         }
-        Attention::Given
+        kthread::cond_resched();
+        for Unchanged { item, index } in &unchanged {
+            if let Some(page) = page_of(batch.get(*index)) {
+                self.prefetch_tops(*item, page);
+            }
+        }
+        let mut waiting = unchanged.drain_all().peekable();
+        // Each reference goes with its candidate: a page that is looked up later may be its equal,
+        // and they merge only if nobody else holds either.
+        for (index, candidate) in batch.drain_all().enumerate() {
+            let next = waiting.next_if(|next| next.index == index);
+            if let (Some(Unchanged { item, .. }), Met::Anonymous(page)) = (next, candidate.page) {
+                self.seek_equal(ksm, mm, item, &page);
+                kthread::cond_resched();
+            }
+        }
+        drop(waiting);
+        self.unchanged = unchanged;
     }
 
     /// A KSM page: ours already, or inherited by a fork.
@@ -317,22 +351,49 @@ impl Scanner {
         self.adopt_fork(ksm, mm, item);
     }
 
-    fn consider_anonymous(
+    /// Whether the content of `page`, which is the first of `rest`, is that of the last scan.
+    fn is_unchanged(
         &mut self,
         ksm: &Ksm,
-        mm: &MmWithUser,
         item: Handle<RmapItem>,
-        page: PinnedPage,
-    ) {
+        page: &PinnedPage,
+        rest: &[Candidate],
+    ) -> bool {
         self.leave_tree(ksm, item);
-        let checksum = page.with_words(|words| self.keys.checksum(words));
-        if !self.items[item].note_checksum(checksum) {
-            return;
+        if let Some(far) = page_of(rest.get(BEGINNINGS_AHEAD)) {
+            far.prefetch();
         }
-        let merged = self.merge_with_zero_page(ksm, mm, item, &page)
-            || self.merge_with_stable(ksm, mm, item, &page);
+        let later = page_of(rest.get(PAGES_AHEAD)).unwrap_or(page);
+        let checksum =
+            page.with_words(|words| later.with_words(|ahead| self.keys.checksum(words, ahead)));
+        let unchanged = self.items[item].note_checksum(checksum);
+        if unchanged {
+            self.prefetch_roots(checksum, page);
+        }
+        unchanged
+    }
+
+    fn prefetch_roots(&mut self, checksum: u32, page: &PinnedPage) {
+        let partition = self.partition_of(page);
+        let trees = self.partitions.get(partition);
+        trees.stable.prefetch_root(checksum);
+        trees.unstable.prefetch_root(checksum);
+    }
+
+    fn prefetch_tops(&mut self, item: Handle<RmapItem>, page: &PinnedPage) {
+        let checksum = self.items[item].checksum();
+        let partition = self.partition_of(page);
+        let trees = self.partitions.get(partition);
+        trees.stable.prefetch_top(&self.nodes, checksum);
+        trees.unstable.prefetch_top(&self.items, checksum);
+    }
+
+    /// Merges `page` with an equal one, or leaves it where it can be found.
+    fn seek_equal(&mut self, ksm: &Ksm, mm: &UserMm, item: Handle<RmapItem>, page: &PinnedPage) {
+        let merged = self.merge_with_zero_page(ksm, mm, item, page)
+            || self.merge_with_stable(ksm, mm, item, page);
         if !merged {
-            self.meet_in_unstable(ksm, mm, item, &page);
+            self.meet_in_unstable(ksm, mm, item, page);
         }
     }
 
@@ -356,7 +417,7 @@ impl Scanner {
                 cursor.step_over(item);
                 return Some(item);
             }
-            self.collect_next(ksm, cursor, item);
+            self.pass_or_collect(ksm, cursor, item);
         }
         self.new_item(ksm, cursor, address)
     }
@@ -368,10 +429,56 @@ impl Scanner {
         address: usize,
     ) -> Option<Handle<RmapItem>> {
         debug_assert!(address % PAGE_SIZE == 0);
-        let item = RmapItem::new(cursor.mm(), address);
+        let mut item = RmapItem::new(cursor.mm(), address);
+        if ksm.tunables.smart_scan.is_set() {
+            // This scan is the first of those that the page is to go through.
+            item.is_to_be_skipped();
+        }
         let item = self.items.insert(item, crate::SCAN_GFP).ok()?;
         cursor.insert(&mut self.mms, &mut self.items, item);
         self.count_item(ksm, cursor.mm(), 1);
         Some(item)
     }
+}
+
+fn page_of(candidate: Option<&Candidate>) -> Option<&PinnedPage> {
+    match &candidate?.page {
+        Met::Anonymous(page) => Some(page),
+        Met::Ksm(_) => None,
+    }
+}
+
+/// Walks advised vmas from `visit.address` on until a walk comes to its limits.
+fn gather(
+    ksm: &Ksm,
+    mm: &MmWithUser,
+    visit: &mut Visit,
+    limits: &mut Limits,
+    mut walk: impl FnMut(&MergeableVma<'_>, Range<usize>, Limits) -> Walked,
+) -> Left {
+    let from_start = visit.address == 0;
+    let mut any_advised = false;
+    let locked = ReadLockedMm::new(mm);
+    while let Some(vma) = locked.next_advised(visit.address) {
+        any_advised = true;
+        let range = vma.range();
+        let Some(vma) = vma.populated() else {
+            visit.address = range.end;
+            continue;
+        };
+        let walked = walk(&vma, range.start.max(visit.address)..range.end, *limits);
+        visit.address = walked.resume;
+        limits.pages -= walked.pages;
+        if walked.is_cut_short {
+            return Left::More;
+        }
+    }
+    if from_start && !any_advised {
+        // The whole address space was seen under this one lock, which whoever gives advice
+        // holds for writing: it will be registered anew.
+        ksm.slots.remove(&visit.slot);
+        locked.clear_mergeable_flag();
+        return Left::NoAdvice;
+    }
+    Left::Nothing
 }

@@ -105,6 +105,23 @@ impl<T: StableEntry> StableTree<T> {
         }
     }
 
+    /// Makes the tree fit the number of its nodes, if there is memory for it.
+    pub(crate) fn fit(&mut self, pool: &mut Pool<T>) -> Result {
+        self.forest.fit(pool)
+    }
+
+    /// Asks the CPU to fetch what a search for `checksum` begins with.
+    #[inline]
+    pub(crate) fn prefetch_root(&self, checksum: u32) {
+        self.forest.prefetch_root(checksum);
+    }
+
+    /// Asks the CPU to fetch the first node that a search for `checksum` will meet.
+    #[inline]
+    pub(crate) fn prefetch_top(&self, pool: &Pool<T>, checksum: u32) {
+        self.forest.prefetch_top(pool, checksum);
+    }
+
     /// How many contents have more than one node, and how many nodes those have.
     pub(crate) fn count_chains(&self) -> (usize, usize) {
         (self.chains, self.dups)

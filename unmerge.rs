@@ -89,6 +89,7 @@ impl Scanner {
             }
             fsleep(Delta::from_millis(1 << round));
         }
+        self.partitions.fit_stable(&mut self.nodes);
         ksm.stats.full_scans.set(0);
         Ok(())
     }

@@ -78,9 +78,21 @@ impl<T: Keyed> UnstableTree<T> {
         self.forest.remove(pool, node);
     }
 
-    /// Forgets every node.
-    pub(crate) fn forget(&mut self) {
-        self.forest.forget();
+    /// Forgets every node; about `expected` are to come.
+    pub(crate) fn forget(&mut self, expected: usize) {
+        self.forest.forget(expected);
+    }
+
+    /// Asks the CPU to fetch what a search for `checksum` begins with.
+    #[inline]
+    pub(crate) fn prefetch_root(&self, checksum: u32) {
+        self.forest.prefetch_root(checksum);
+    }
+
+    /// Asks the CPU to fetch the first node that a search for `checksum` will meet.
+    #[inline]
+    pub(crate) fn prefetch_top(&self, pool: &Pool<T>, checksum: u32) {
+        self.forest.prefetch_top(pool, checksum);
     }
 }
 
@@ -200,7 +212,7 @@ mod tests {
             ))?;
         }
         assert_eq!(fixture.count(), Some(100));
-        fixture.tree.forget();
+        fixture.tree.forget(0);
         assert_eq!(fixture.count(), Some(0));
         let (_, outcome) = fixture.offer(FakePage::new(0, 0))?;
         assert!(matches!(outcome, Outcome::Inserted));

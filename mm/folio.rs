@@ -5,12 +5,14 @@
 //! C header: [`include/linux/mm_types.h`](srctree/include/linux/mm_types.h),
 //! [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
 
-use crate::checksum::WORDS;
+use crate::{
+    checksum::Words,
+    mm::prefetch::prefetch_for_later, //
+};
 use core::{
     cmp::Ordering,
     mem,
-    ptr::NonNull,
-    sync::atomic::AtomicU64, //
+    ptr::NonNull, //
 };
 use kernel::{
     bindings,
@@ -167,6 +169,18 @@ impl PinnedPage {
         self.page.as_ptr()
     }
 
+    /// The page that lies `distance` pages behind this one.
+    ///
+    /// # Safety
+    ///
+    /// It must be part of the same folio.
+    pub(crate) unsafe fn into_neighbour(mut self, distance: usize) -> Self {
+        // INVARIANT: The reference is to the folio; the caller vouches for the page.
+        // SAFETY: The pages of a folio stand side by side in the memory map.
+        self.page = unsafe { self.page.add(distance) };
+        self
+    }
+
     /// The folio that the page is part of.
     pub(crate) fn folio(&self) -> &Folio {
         // SAFETY: By the type invariant the page has a folio, to which a reference is held for as
@@ -188,16 +202,22 @@ impl PinnedPage {
 
     /// Calls `f` with the page's words, which others may be writing.
     #[inline]
-    pub(crate) fn with_words<R>(&self, f: impl FnOnce(&[AtomicU64; WORDS]) -> R) -> R {
+    pub(crate) fn with_words<R>(&self, f: impl FnOnce(&Words) -> R) -> R {
         // SAFETY: By the type invariant the page is alive. The mapping is as long as a page and
         // aligned to one, and is undone before returning, by the same thread. Whoever else changes
         // the words is user space or the likes of DMA, of which atomic loads see something.
         unsafe {
             let content = bindings::kmap_local_page(self.as_raw());
-            let result = f(&*content.cast::<[AtomicU64; WORDS]>());
+            let result = f(&*content.cast::<Words>());
             bindings::kunmap_local(content);
             result
         }
+    }
+
+    /// Asks the CPU to fetch the beginning of the page, and with it where the page lies.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        self.with_words(|words| prefetch_for_later(&words[0]));
     }
 
     /// Compares the bytes of two pages.

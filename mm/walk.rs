@@ -47,29 +47,62 @@ pub(crate) enum Met {
     Ksm(Handle<StableNode>),
 }
 
-/// Walks `range` of `vma` until `batch`, which has room for them, has `limit` candidates.
+/// An anonymous page, to somebody who decides whether it becomes a candidate.
+pub(crate) enum Seen {
+    Anonymous,
+    /// The KSM page of a node.
+    Ksm(Handle<StableNode>),
+}
+
+/// When a walk is to end.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// Candidates in the batch, which has room for them.
+    pub(crate) candidates: usize,
+    /// Pages met.
+    pub(crate) pages: usize,
+}
+
+/// How far a walk went.
+pub(crate) struct Walked {
+    /// The address from which to go on.
+    pub(crate) resume: usize,
+    /// Pages met.
+    pub(crate) pages: usize,
+    /// Whether there may be more pages in the range.
+    pub(crate) is_cut_short: bool,
+}
+
+/// Walks `range` of `vma`, and puts into `batch` the pages that `keep` wants.
 ///
 /// Of a large folio the batch gets one page, as its last: a second reference would keep the folio
-/// from being split. Returns the address from which to go on. `nodes` is the arena of all stable
-/// nodes, none of which can be removed meanwhile.
+/// from being split. `nodes` is the arena of all stable nodes, none of which can be removed
+/// meanwhile. `keep` is called under a page-table lock, and may not sleep.
 pub(crate) fn collect_candidates(
     vma: &MergeableVma<'_>,
     range: Range<usize>,
     nodes: &Pool<StableNode>,
-    limit: usize,
+    limits: Limits,
     batch: &mut KVec<Candidate>,
-) -> usize {
+    keep: impl FnMut(usize, Seen) -> bool,
+) -> Walked {
     let end = range.end;
     let mut walk = CandidateWalk {
         nodes,
-        limit,
+        limits,
         batch,
-        resume: range.start,
+        keep,
+        progress: Walked {
+            resume: range.start,
+            pages: 0,
+            is_cut_short: true,
+        },
     };
-    match walk_range(vma.vma(), range, &CANDIDATE_OPS, &mut walk) {
-        Step::Continue => end,
-        Step::Stop => walk.resume,
+    if walk_range(vma.vma(), range, walk.ops(), &mut walk) == Step::Continue {
+        walk.progress.resume = end;
+        walk.progress.is_cut_short = false;
     }
+    walk.progress
 }
 
 /// The page at `address` of `vma`; `buffer` has room for it.
@@ -79,7 +112,12 @@ pub(crate) fn page_at(
     nodes: &Pool<StableNode>,
     buffer: &mut KVec<Candidate>,
 ) -> Option<Met> {
-    collect_candidates(vma, address..address + PAGE_SIZE, nodes, 1, buffer);
+    let range = address..address + PAGE_SIZE;
+    let limits = Limits {
+        candidates: 1,
+        pages: 1,
+    };
+    collect_candidates(vma, range, nodes, limits, buffer, |_, _| true);
     Some(buffer.pop()?.page)
 }
 
@@ -119,12 +157,6 @@ pub(crate) fn find_merged(vma: &VmaRef, range: Range<usize>, lock: MmapLock) -> 
     walk_range(vma, range, ops, &mut found);
     found
 }
-
-const CANDIDATE_OPS: bindings::mm_walk_ops = bindings::mm_walk_ops {
-    pmd_entry: Some(candidate_pmd_entry),
-    walk_lock: bindings::page_walk_lock_PGWALK_RDLOCK,
-    ..pin_init::zeroed()
-};
 
 const MERGED_OPS: bindings::mm_walk_ops = bindings::mm_walk_ops {
     pmd_entry: Some(merged_pmd_entry),
@@ -167,12 +199,12 @@ fn walk_range<T>(
 }
 
 /// The state of [`collect_candidates`].
-struct CandidateWalk<'a> {
+struct CandidateWalk<'a, F> {
     nodes: &'a Pool<StableNode>,
-    limit: usize,
+    limits: Limits,
     batch: &'a mut KVec<Candidate>,
-    /// The address after the last candidate.
-    resume: usize,
+    keep: F,
+    progress: Walked,
 }
 
 /// Whether to go on with a walk.
@@ -191,13 +223,39 @@ impl From<Step> for c_int {
     }
 }
 
-impl CandidateWalk<'_> {
+impl<F: FnMut(usize, Seen) -> bool> CandidateWalk<'_, F> {
+    const OPS: bindings::mm_walk_ops = bindings::mm_walk_ops {
+        pmd_entry: Some(candidate_pmd_entry::<F>),
+        walk_lock: bindings::page_walk_lock_PGWALK_RDLOCK,
+        ..pin_init::zeroed()
+    };
+
+    /// What a walk with `self` as its data calls.
+    fn ops(&self) -> &'static bindings::mm_walk_ops {
+        &Self::OPS
+    }
+
+    /// Whether the page at `address` is to become a candidate.
+    fn wants(&mut self, address: usize, page: Seen) -> bool {
+        self.progress.resume = address + PAGE_SIZE;
+        self.progress.pages += 1;
+        (self.keep)(address, page)
+    }
+
     fn push(&mut self, address: usize, page: Met) -> Step {
-        self.resume = address + PAGE_SIZE;
-        let candidate = Candidate { address, page };
         // There is room: the walk ends when the limit is reached.
-        let pushed = self.batch.push_within_capacity(candidate);
-        match pushed.is_ok() && self.batch.len() < self.limit {
+        let pushed = self
+            .batch
+            .push_within_capacity(Candidate { address, page })
+            .is_ok();
+        match pushed && self.batch.len() < self.limits.candidates {
+            true => self.go_on(),
+            false => Step::Stop,
+        }
+    }
+
+    fn go_on(&self) -> Step {
+        match self.progress.pages < self.limits.pages {
             true => Step::Continue,
             false => Step::Stop,
         }
@@ -214,9 +272,14 @@ impl CandidateWalk<'_> {
         if folio.is_ksm() {
             // SAFETY: As above.
             return match unsafe { ksm_folio::node_of_mapped(folio, self.nodes) } {
-                Some(node) => self.push(address, Met::Ksm(node)),
-                None => Step::Continue,
+                Some(node) if self.wants(address, Seen::Ksm(node)) => {
+                    self.push(address, Met::Ksm(node))
+                }
+                _ => self.go_on(),
             };
+        }
+        if !self.wants(address, Seen::Anonymous) {
+            return self.go_on();
         }
         // SAFETY: As above; the reference goes to the `PinnedPage`.
         let (page, large) = unsafe {
@@ -230,11 +293,27 @@ impl CandidateWalk<'_> {
         }
     }
 
-    fn meet_huge(&mut self, address: usize, page: NonNull<bindings::page>) -> Step {
-        // SAFETY: The helper that found the page took a reference, which it passed on.
-        let page = unsafe { PinnedPage::from_raw(page) };
-        self.push(address, Met::Anonymous(page));
-        Step::Stop
+    /// Notes the first page that is wanted of the part of a huge page that lies in `range`.
+    ///
+    /// # Safety
+    ///
+    /// `page` must be the first page of that part, and the caller must own a reference to the
+    /// folio, which it gives up.
+    unsafe fn meet_huge(&mut self, range: Range<usize>, page: NonNull<bindings::page>) -> Step {
+        // SAFETY: The caller vouches for it.
+        let first = unsafe { PinnedPage::from_raw(page) };
+        for (index, address) in range.step_by(PAGE_SIZE).enumerate() {
+            if self.wants(address, Seen::Anonymous) {
+                // SAFETY: The page is in the same part of the folio.
+                let page = unsafe { first.into_neighbour(index) };
+                self.push(address, Met::Anonymous(page));
+                return Step::Stop;
+            }
+            if self.go_on() == Step::Stop {
+                return Step::Stop;
+            }
+        }
+        Step::Continue
     }
 }
 
@@ -273,7 +352,7 @@ unsafe fn for_each_pte(
 /// # Safety
 ///
 /// To be called by walk_page_range_vma() with a [`CandidateWalk`] as its private data.
-unsafe extern "C" fn candidate_pmd_entry(
+unsafe extern "C" fn candidate_pmd_entry<F: FnMut(usize, Seen) -> bool>(
     pmd: *mut bindings::pmd_t,
     start: c_ulong,
     end: c_ulong,
@@ -282,7 +361,7 @@ unsafe extern "C" fn candidate_pmd_entry(
     // SAFETY: The walk is valid, and its private data what `collect_candidates` has passed.
     let (state, vma) = unsafe {
         (
-            &mut *(*walk).private.cast::<CandidateWalk<'_>>(),
+            &mut *(*walk).private.cast::<CandidateWalk<'_, F>>(),
             (*walk).vma,
         )
     };
@@ -298,7 +377,8 @@ unsafe extern "C" fn candidate_pmd_entry(
         // SAFETY: The entry belongs to the vma.
         let page = unsafe { bindings::ksm_get_anon_page_pmd(vma, start, pmd) };
         if let Some(page) = NonNull::new(page) {
-            return state.meet_huge(start, page).into();
+            // SAFETY: The helper took a reference, which it passed on.
+            return unsafe { state.meet_huge(start..end, page) }.into();
         }
     }
     // SAFETY: The walk has found the entry.
