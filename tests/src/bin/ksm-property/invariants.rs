@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What KSM's numbers must fulfil, whatever happens.
+
+use anyhow::{ensure, Result};
+use ksm_tests::{ksm, procfs::KsmStat};
+use nix::unistd::Pid;
+
+/// More pages than all sequences could ever map: a counter above it has run below zero.
+const TOO_MANY: i64 = 1 << 20;
+
+/// What is known of pages.
+const PAGE_COUNTERS: &[&str] = &[
+    "pages_shared",
+    "pages_sharing",
+    "pages_unshared",
+    "pages_volatile",
+];
+
+/// What is known of contents that have several KSM pages.
+const NODE_COUNTERS: &[&str] = &["stable_node_chains", "stable_node_dups"];
+
+/// At any moment.
+pub fn check_counters() -> Result<()> {
+    for name in PAGE_COUNTERS.iter().chain(NODE_COUNTERS) {
+        let now: u64 = ksm::read(name)?;
+        ensure!(now < TOO_MANY as u64, "{name} is {now}");
+    }
+    // A fork beside the scanner miscounts zero pages, with any KSM, but by no large number.
+    let zero_pages: i64 = ksm::read("ksm_zero_pages")?;
+    ensure!(
+        zero_pages.abs() < TOO_MANY,
+        "ksm_zero_pages is {zero_pages}"
+    );
+    ksm::read::<i64>("general_profit").map(drop)
+}
+
+/// At any moment, of a process that is there.
+pub fn check_process(process: Pid) -> Result<()> {
+    let stat = KsmStat::read(process)?;
+    let plausible = 0..TOO_MANY;
+    ensure!(
+        plausible.contains(&stat.rmap_items) && plausible.contains(&stat.merging_pages),
+        "process {process} has {stat:?}"
+    );
+    Ok(())
+}
+
+/// After run=2.
+pub fn check_unmerged() -> Result<()> {
+    PAGE_COUNTERS.iter().try_for_each(|name| check_zero(name))
+}
+
+/// After run=2, if no KSM page is left.
+pub fn check_no_nodes() -> Result<()> {
+    NODE_COUNTERS.iter().try_for_each(|name| check_zero(name))
+}
+
+fn check_zero(name: &str) -> Result<()> {
+    let now: u64 = ksm::read(name)?;
+    ensure!(now == 0, "{name} is {now} after run=2");
+    Ok(())
+}
+
+/// After run=2, of a process that is there.
+pub fn check_process_unmerged(process: Pid) -> Result<()> {
+    let stat = KsmStat::read(process)?;
+    ensure!(
+        stat.rmap_items == 0 && stat.merging_pages == 0,
+        "process {process} has {stat:?} after run=2"
+    );
+    Ok(())
+}
