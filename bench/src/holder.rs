@@ -12,7 +12,7 @@ use ksm_tests::{
 };
 use nix::{
     sys::wait::waitpid,
-    unistd::{fork, ForkResult},
+    unistd::{fork, ForkResult, Pid},
 };
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,11 @@ impl Holder {
     pub fn obey(&mut self, order: Order) -> Result<Duration> {
         self.0.send(order)?;
         self.0.receive()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.0.pid()
     }
 
     /// Ends it; returns how long that took.

@@ -55,13 +55,34 @@ impl Cgroup {
         let _ = fs::write(self.directory.join("memory.reclaim"), bytes.to_string());
     }
 
+    /// As [`Cgroup::reclaim`], but leaves the pages of files alone.
+    pub fn reclaim_anonymous(&self, bytes: usize) {
+        let order = format!("{bytes} swappiness=max");
+        // As above.
+        let _ = fs::write(self.directory.join("memory.reclaim"), order);
+    }
+
     /// How often an event of `memory.events` has happened.
     pub fn events(&self, name: &str) -> Result<u64> {
-        let text = control_file::read_text(self.directory.join("memory.events"))?;
+        self.line_of("memory.events", name)
+    }
+
+    /// A line of `memory.stat`.
+    pub fn statistic(&self, name: &str) -> Result<u64> {
+        self.line_of("memory.stat", name)
+    }
+
+    fn line_of(&self, file: &str, name: &str) -> Result<u64> {
+        let text = control_file::read_text(self.directory.join(file))?;
         text.lines()
             .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-            .with_context(|| format!("memory.events has no {name}"))
+            .with_context(|| format!("{file} has no {name}"))
     }
+}
+
+/// Moves a process to the group that has no limits.
+pub fn leave(process: Pid) -> Result<()> {
+    control_file::write(PathBuf::from(ROOT).join("cgroup.procs"), process)
 }
 
 impl Drop for Cgroup {

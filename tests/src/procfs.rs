@@ -6,7 +6,7 @@ use std::{fs, time::Duration};
 
 use anyhow::{bail, Context, Result};
 
-use crate::region::Region;
+use crate::{region::Region, PAGE_SIZE};
 
 /// Finds `KEY VALUE` or `KEY: VALUE` in a text of such lines.
 fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
@@ -126,6 +126,14 @@ pub fn process_state(pid: impl std::fmt::Display) -> Result<char> {
     field(&text, "State")
         .and_then(|state| state.chars().next())
         .with_context(|| format!("no State in {path}"))
+}
+
+/// Pages of a process that lie in swap.
+pub fn swapped_pages(pid: impl std::fmt::Display) -> Result<usize> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let kib = usize::try_from(number(&text, "VmSwap")?)?;
+    Ok(kib * 1024 / PAGE_SIZE)
 }
 
 /// A line of `/proc/vmstat`.

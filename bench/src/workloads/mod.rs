@@ -7,6 +7,7 @@ mod madvise;
 mod mappings;
 mod merged;
 mod reference;
+mod rmap;
 mod unmerged;
 
 use crate::workload::Workload;
@@ -70,6 +71,21 @@ pub const ALL: &[Workload] = &[
         lifetime::fork,
     ),
     Workload::new("cow", "a write to each merged page", lifetime::cow),
+    Workload::new(
+        "rmap-2",
+        "reclaim of pages with 2 mappings each",
+        rmap::sharers_2,
+    ),
+    Workload::new(
+        "rmap-256",
+        "reclaim of pages with 256 mappings each",
+        rmap::sharers_256,
+    ),
+    Workload::new(
+        "rmap-4096",
+        "reclaim looking at pages with 4096 mappings each",
+        rmap::sharers_4096,
+    ),
     Workload::new("madvise", "advising a populated range", madvise::madvise),
     Workload::new(
         "reference",
