@@ -52,13 +52,14 @@ struct Scans {
 impl Ksmd {
     /// Forgets all that was merged before; scans nothing yet.
     pub fn prepare() -> Result<Self> {
+        let pause = ksm::read("sleep_millisecs")?;
         let settings = Scanner::prepare()?;
         ksm::write("pages_to_scan", ALL_PAGES)?;
         let thread = procfs::Ksmd::find()?;
         let mut ksmd = Self {
             _settings: settings,
             stopwatch: Stopwatch::new()?,
-            pause: LONG,
+            pause,
             stopped: true,
             scans: Scans {
                 count: 0,
@@ -124,8 +125,9 @@ impl Ksmd {
         Ok((self.scans.time / count, cpu_time / count))
     }
 
+    /// The new length must be another than the one with which it went to sleep.
     fn end_pause(&mut self) -> Result<()> {
-        self.pause ^= 1;
+        self.pause = if self.pause == LONG { LONG + 1 } else { LONG };
         ksm::write("sleep_millisecs", self.pause)
     }
 
