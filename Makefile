@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # With KDIR, a patched and built kernel tree: builds the module for it, with
-# kbuild's usual targets.  Without: demonstration, tests and their set-up,
+# kbuild's usual targets.  Without: demonstration, tests, benchmark and set-up,
 # which bring their own kernel.  `make help` lists both.
 
 .DEFAULT_GOAL := $(if $(KDIR),modules,help)
 
 MODULE_TARGETS := modules modules_install clean rust-analyzer nsdeps
-PROJECT_TARGETS := demo test setup kernels programs shell check-patches help
+PROJECT_TARGETS := demo test bench setup kernels programs shell check-patches help
 
 .PHONY: $(MODULE_TARGETS) $(PROJECT_TARGETS)
 
@@ -28,6 +28,9 @@ demo: programs
 
 test:
 	@tools/test $(TESTS)
+
+bench:
+	@tools/bench $(BENCH)
 
 setup:
 	@tools/setup

@@ -10,6 +10,14 @@ pub fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> T {
     values[values.len() / 2]
 }
 
+/// The mean of those that are left when the lowest and the highest quarter are gone.
+pub fn middle(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    let quarter = times.len() / 4;
+    let rest = &times[quarter..times.len() - quarter];
+    rest.iter().sum::<Duration>() / rest.len() as u32
+}
+
 /// Nanoseconds for each of so many things.
 pub fn nanoseconds_each(time: Duration, things: usize) -> f64 {
     time.as_nanos() as f64 / things as f64
@@ -24,6 +32,13 @@ mod tests {
         assert_eq!(median(vec![9]), 9);
         assert_eq!(median(vec![9, 1, 2]), 2);
         assert_eq!(median(vec![4.5, 1.5, 2.5, 3.5]), 3.5);
+    }
+
+    #[test]
+    fn the_middle_knows_no_extremes() {
+        let millis = |values: &[u64]| values.iter().copied().map(Duration::from_millis).collect();
+        assert_eq!(middle(millis(&[5])).as_millis(), 5);
+        assert_eq!(middle(millis(&[90, 1, 4, 6])).as_millis(), 5);
     }
 
     #[test]

@@ -37,8 +37,11 @@ def in_child() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def run(request: Request, images: Images) -> int:
-    """Boot, run the command, and return the exit status for our caller."""
+def run(request: Request, images: Images, outputs: tuple[int, int] | None = None) -> int:
+    """Boot, run the command, and return the exit status for our caller.
+
+    The command's two outputs go to the descriptors `outputs`, or to our own.
+    """
     with tempfile.TemporaryDirectory(prefix="ksm-vm-") as name:
         directory = Path(name)
         (directory / "uml").mkdir()
@@ -47,16 +50,18 @@ def run(request: Request, images: Images) -> int:
         with contextlib.ExitStack() as stack:
             if request.terminal:
                 stack.enter_context(raw_terminal())
-            in_time = boot(directory, request, images)
+            in_time = boot(directory, request, images, outputs)
         if request.console:
             shutil.copyfile(directory / "log", request.console)
         return verdict(directory, request, in_time)
 
 
-def boot(directory: Path, request: Request, images: Images) -> bool:
+def boot(
+    directory: Path, request: Request, images: Images, outputs: tuple[int, int] | None
+) -> bool:
     """Run the VM to its end; false if it had to be stopped for lack of time."""
     with contextlib.ExitStack() as stack:
-        wiring, relay = wire(directory, request, stack)
+        wiring, relay = wire(directory, request, outputs, stack)
         vm = start(wiring, request, images)
         if wiring.terminal:
             wiring.terminal.close()
@@ -69,7 +74,12 @@ def boot(directory: Path, request: Request, images: Images) -> bool:
                 pass
 
 
-def wire(directory: Path, request: Request, stack: contextlib.ExitStack):
+def wire(
+    directory: Path,
+    request: Request,
+    outputs: tuple[int, int] | None,
+    stack: contextlib.ExitStack,
+):
     """Both ends of what joins the VM to us; `stack` closes them."""
     files = [stack.enter_context(open(directory / name, "ab")) for name in ("log", "out", "err")]
     if request.terminal:
@@ -78,7 +88,8 @@ def wire(directory: Path, request: Request, stack: contextlib.ExitStack):
     else:
         theirs = None
         _, out, err = files
-        relay = Follower([(out.name, sys.stdout.fileno()), (err.name, sys.stderr.fileno())])
+        to_out, to_err = outputs or (sys.stdout.fileno(), sys.stderr.fileno())
+        relay = Follower([(out.name, to_out), (err.name, to_err)])
     stack.callback(relay.close)
     return Wiring(directory, *files, theirs), relay
 

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Compares ksm_rs with the kernel's own KSM: the same tree, the same VM, one
+boot after the other, in turns."""
+
+import argparse
+import datetime
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from . import bench_guest, bench_plan, bench_results, bench_table, kernel, programs, setup
+from .bench_guest import Laboratory
+from .bench_plan import Job
+from .bench_results import Result
+from .machine import Images
+from .main import main
+from .paths import REPO, in_cache
+from .say import say
+from .shell import output
+
+RESULTS = REPO / "bench/results"
+
+# Of the memory that the machine could give, the part that a VM may take.
+MEMORY_SHARE = 0.9
+
+
+def listed(text: str) -> list[str]:
+    return text.split(",")
+
+
+def sizes(text: str) -> list[int]:
+    return [int(word) for word in listed(text)]
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tools/bench", description=__doc__)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="each workload once, at a small size")
+    add(
+        "--workloads",
+        type=listed,
+        metavar="NAME,...",
+        help=f"some of: {', '.join(bench_plan.WORKLOADS)}",
+    )
+    add("--mib", type=sizes, metavar="N,...", help="amounts of memory to merge, in MiB")
+    add("--rounds", type=int, metavar="N", help="pairs of runs of each workload")
+    add("--lane", choices=("um", "x86"), default="um", help="the VM (default %(default)s)")
+    add("--output", type=Path, metavar="DIR", help="where results go (default bench/results)")
+    return parser.parse_args()
+
+
+def jobs(options: argparse.Namespace) -> list[Job]:
+    """What the options ask for: if they name nothing, all."""
+    if not (options.workloads or options.mib or options.rounds):
+        return bench_plan.quick() if options.quick else bench_plan.full()
+    small = bench_plan.QUICK_MIB, 1
+    mib, rounds = small if options.quick else (bench_plan.BASE_MIB, bench_plan.ROUNDS)
+    return bench_plan.chosen(
+        options.workloads or list(bench_plan.WORKLOADS),
+        options.mib or [mib],
+        options.rounds or rounds,
+    )
+
+
+def fitting(wanted: list[Job]) -> list[Job]:
+    """Leave out what this machine has no memory for."""
+    free = available_mib() * MEMORY_SHARE
+    for job in wanted:
+        if job.memory_mib() > free:
+            say(f"{job.name} is left out: {job.memory_mib()} MiB of memory are not free here")
+    return [job for job in wanted if job.memory_mib() <= free]
+
+
+def available_mib() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    kib = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return int(kib) // 1024
+
+
+def circumstances(built: kernel.Kernel) -> dict[str, str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "cpu": f"{len(models)} x {models[0]}",
+        "kernel": built.tree.name,
+        "module": module_version(),
+    }
+
+
+def module_version() -> str:
+    """The commit, and whether the module is what was committed."""
+    commit = output("git", "-C", REPO, "rev-parse", "--short=12", "HEAD").strip() or "unknown"
+    sources = [":(glob)*.rs", "mm", "patches", "configs", "Kbuild"]
+    changed = output("git", "-C", REPO, "status", "--porcelain", "--", *sources).strip()
+    return f"{commit} and changes" if changed else commit
+
+
+@contextmanager
+def kept(images: dict[str, Images]):
+    """The module as it is now, though the tree may change while the benchmark runs."""
+    with tempfile.TemporaryDirectory(prefix="ksm-bench-") as directory:
+        copy = shutil.copy(images["rs"].module, directory)
+        yield {**images, "rs": Images(images["rs"].kernel, Path(copy))}
+
+
+class Clock:
+    """Says how much longer it takes: by the guesses of all jobs, and how wrong they were."""
+
+    def __init__(self, todo: list[Job]) -> None:
+        self.left = sum(2 * job.rounds * job.seconds() for job in todo)
+        self.guessed = 0.0
+        self.began = time.monotonic()
+
+    def tick(self, job: Job) -> None:
+        self.guessed += job.seconds()
+        self.left -= job.seconds()
+
+    def minutes_left(self) -> float:
+        factor = (time.monotonic() - self.began) / self.guessed if self.guessed else 1.0
+        return self.left * factor / 60
+
+
+def measure(laboratory: Laboratory, job: Job, about: dict[str, str], clock: Clock) -> Result:
+    """All rounds of one job."""
+    samples = {"c": [], "rs": []}
+    for order in job.orders():
+        for ksm in order:
+            samples[ksm].append(laboratory.measure(job, ksm))
+            clock.tick(job)
+    return Result(job.workload, job.mib, laboratory.lane, about, samples)
+
+
+def show(todo: list[Job], target: Path, lane: str) -> None:
+    """Write a table of all that is known; print what was run now, and what is not good."""
+    known = bench_results.load_all(target, lane)
+    (target / f"table{bench_results.suffix(lane)}.md").write_text(bench_table.page(known))
+    now = {key: known[key] for key in known if key in [(job.workload, job.mib) for job in todo]}
+    print(bench_table.page(now))
+    for line in bench_table.missed(now):
+        print(f"goal missed: {line}")
+
+
+def directory(options: argparse.Namespace) -> Path:
+    """Quick results must not take the place of good ones."""
+    return options.output or (in_cache("bench-quick", "_").parent if options.quick else RESULTS)
+
+
+def run() -> int:
+    options = parse()
+    todo = fitting(jobs(options))
+    tools = setup.tools()
+    kernels = {ksm: kernel.of(options.lane, ksm, tools) for ksm in ("c", "rs")}
+    programs.build()
+    target = directory(options)
+    about = circumstances(kernels["rs"])
+    with kept(bench_guest.images(options.lane, kernels)) as images:
+        laboratory = Laboratory(options.lane, images)
+        clock = Clock(todo)
+        for number, job in enumerate(todo, 1):
+            say(f"{number}/{len(todo)}: {job.name} ({clock.minutes_left():.0f} minutes left)")
+            measure(laboratory, job, about, clock).save(target)
+    show(todo, target, options.lane)
+    return 0
+
+
+if __name__ == "__main__":
+    main(run)

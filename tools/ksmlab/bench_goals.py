@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What ksm_rs is meant to reach."""
+
+from dataclasses import dataclass
+
+from .bench_plan import BASE_MIB
+from .bench_results import Result
+
+# How many times cheaper than C each measure ought to be; any other: not dearer.
+RATIOS = {
+    ("unique", "scan_ns_per_page"): 8.0,
+    ("unique", "first_scan_ns_per_page"): 1.5,
+    ("differ-4088", "scan_ns_per_page"): 20.0,
+    ("pairs", "merge_ns_per_page"): 2.0,
+    ("half-dup", "merge_ns_per_page"): 2.0,
+    ("same", "merge_ns_per_page"): 2.0,
+    ("pairs", "steady_ns_per_page"): 3.0,
+    ("same", "steady_ns_per_page"): 3.0,
+    ("unmerge", "unmerge_ns_per_page"): 2.0,
+    ("unmerge", "unmergeable_ns_per_page"): 2.0,
+    ("sparse", "scan_ns"): 2.0,
+    ("processes", "scan_ns_per_page"): 2.0,
+}
+OTHERWISE = 1.0
+
+# Says whether the clock can be trusted, nothing about KSM.
+CHECKS = ("mean_ns_per_page", "schedstat_ns_per_page")
+
+# Bytes that may be kept for each page that is scanned.
+METADATA = 64.0
+METADATA_WORKLOADS = ("unique", "pairs", "half-dup", "same")
+
+# A page at the largest size against a page at the smallest one.
+GROWTH = 1.5
+SMALLEST_MIB, LARGEST_MIB = 64, 8192
+
+# A scan of unchanged pages against a checksum of the same memory, and no more.
+PASSES = 2.0
+CHECKSUM_PASS = "xxh3_ns_per_page"
+
+SCAN = "scan_ns_per_page"
+
+Results = dict[tuple[str, int], Result]
+
+
+def ratio_wanted(workload: str, measure: str) -> float | None:
+    """The ratio to be reached, if the measure has one."""
+    if measure in CHECKS or measure.startswith("metadata") or workload == "reference":
+        return None
+    return RATIOS.get((workload, measure), OTHERWISE)
+
+
+@dataclass
+class Limit:
+    """A value that ought to be small; that of C stands beside it."""
+
+    what: str
+    c: float
+    rs: float
+    most: float
+
+    @property
+    def met(self) -> bool:
+        return self.rs <= self.most
+
+
+def limits(results: Results) -> list[Limit]:
+    """Those for which there are results."""
+    return [*metadata(results), *growth(results), *passes(results)]
+
+
+def metadata(results: Results) -> list[Limit]:
+    measure = "metadata_bytes_per_page"
+    found = [results.get((workload, BASE_MIB)) for workload in METADATA_WORKLOADS]
+    return [
+        Limit(
+            f"metadata of {one.workload}, bytes a page",
+            one.median("c", measure),
+            one.median("rs", measure),
+            METADATA,
+        )
+        for one in found
+        if one
+    ]
+
+
+def growth(results: Results) -> list[Limit]:
+    small, large = (results.get(("unique", mib)) for mib in (SMALLEST_MIB, LARGEST_MIB))
+    if not (small and large):
+        return []
+    c, rs = (large.median(ksm, SCAN) / small.median(ksm, SCAN) for ksm in ("c", "rs"))
+    return [Limit(f"a unique page at {LARGEST_MIB} MiB / at {SMALLEST_MIB} MiB", c, rs, GROWTH)]
+
+
+def passes(results: Results) -> list[Limit]:
+    scan, reference = (results.get((name, BASE_MIB)) for name in ("unique", "reference"))
+    if not (scan and reference):
+        return []
+    c, rs = (
+        scan.median(ksm, SCAN) / reference.median(ksm, CHECKSUM_PASS) for ksm in ("c", "rs")
+    )
+    return [Limit("a scan of unique pages / one pass of xxh3", c, rs, PASSES)]

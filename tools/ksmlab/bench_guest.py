@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0
+"""One run of the benchmark's program in a VM of its own."""
+
+import json
+import tempfile
+from dataclasses import dataclass
+
+from . import kernel, vm
+from .bench_plan import Job
+from .bench_results import Measures
+from .machine import Images, Request
+from .say import Failure
+
+# Emulation, against a CPU.
+SLOWNESS = {"um": 1, "x86": 20}
+
+
+@dataclass
+class Laboratory:
+    """What the runs of a benchmark have in common."""
+
+    lane: str
+    images: dict[str, Images]
+
+    def measure(self, job: Job, ksm: str) -> Measures:
+        """Boot, run the workload, and return what it has measured."""
+        request = Request(
+            command=job.command(),
+            lane=self.lane,
+            ksm=ksm,
+            mem=f"{job.memory_mib()}M",
+            cpus=1,
+            timeout=job.timeout(SLOWNESS[self.lane]),
+        )
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            status = vm.run(request, self.images[ksm], (out.fileno(), err.fileno()))
+            texts = [whole(file) for file in (out, err)]
+        if status:
+            raise Failure(f"{job.name} under {ksm} ended with {status}:\n{''.join(texts)}")
+        return json.loads(texts[0])["measures"]
+
+
+def whole(file) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
+
+
+def images(lane: str, kernels: dict[str, kernel.Kernel]) -> dict[str, Images]:
+    """The kernels, built, and the module."""
+    for built in kernels.values():
+        kernel.ensure(built)
+    return {
+        "c": Images(kernels["c"].image, None),
+        "rs": Images(kernels["rs"].image, kernel.module(kernels["rs"])),
+    }

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the benchmark runs, and what a run needs."""
+
+from dataclasses import dataclass
+
+# As `ksm-bench list` has them, in the order of the tables.
+WORKLOADS = (
+    "unique",
+    "differ-0",
+    "differ-64",
+    "differ-2048",
+    "differ-4088",
+    "volatile",
+    "pairs",
+    "half-dup",
+    "same",
+    "zero",
+    "sparse",
+    "vmas",
+    "processes",
+    "unmerge",
+    "exit",
+    "fork",
+    "cow",
+    "rmap-2",
+    "rmap-256",
+    "rmap-4096",
+    "madvise",
+    "reference",
+)
+
+BASE_MIB = 256
+ROUNDS = 5
+
+# Workloads of which costs are shown over sizes, and how often each is run:
+# the largest take many minutes.
+GROWING = ("unique", "same")
+GROWTH_ROUNDS = {64: 5, 1024: 3, 4096: 2, 8192: 2}
+
+# At sizes above this, what happens once in a run is not repeated in it.
+LARGE_MIB = 1024
+
+QUICK_MIB = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """One workload at one size, to be run several times against each KSM."""
+
+    workload: str
+    mib: int
+    rounds: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.workload}-{self.mib}"
+
+    def command(self) -> list[str]:
+        words = ["ksm-bench", "run", self.workload, "--mib", str(self.mib)]
+        return words + (["--scans", "3", "--rounds", "1"] if self.mib > LARGE_MIB else [])
+
+    def memory_mib(self) -> int:
+        """Content, metadata and page tables, and room for 500 processes."""
+        return self.mib * 13 // 10 + 400
+
+    def timeout(self, slowness: int) -> float:
+        """Seconds after which a run is stuck."""
+        return slowness * (240 + self.mib / 4)
+
+    def seconds(self) -> float:
+        """A guess at how long a run takes, to be corrected by how long others took."""
+        return 3 + self.mib / 40
+
+    def orders(self) -> list[tuple[str, str]]:
+        """Which KSM is first in each round: what changes on the machine meets both."""
+        return [("c", "rs") if number % 2 == 0 else ("rs", "c") for number in range(self.rounds)]
+
+
+def full() -> list[Job]:
+    """All workloads, and growth."""
+    base = [Job(workload, BASE_MIB, ROUNDS) for workload in WORKLOADS]
+    growth = [
+        Job(workload, mib, rounds) for mib, rounds in GROWTH_ROUNDS.items() for workload in GROWING
+    ]
+    return base + growth
+
+
+def quick() -> list[Job]:
+    """All workloads once, at a small size: whether it runs, not how fast."""
+    return [Job(workload, QUICK_MIB, 1) for workload in WORKLOADS]
+
+
+def chosen(workloads: list[str], sizes: list[int], rounds: int) -> list[Job]:
+    return [Job(workload, mib, rounds) for mib in sizes for workload in workloads]

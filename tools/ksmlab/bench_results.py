@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Results of the benchmark: samples, medians and ratios, kept in files."""
+
+import json
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+# Measures of which more is better.
+GAINS = ("saved_pages_per_cpu_s",)
+
+Measures = dict[str, float]
+
+
+@dataclass
+class Ratio:
+    """How many times better Rust is than C: by medians, and in single rounds."""
+
+    median: float
+    lowest: float
+    highest: float
+
+
+@dataclass
+class Result:
+    """All runs of one workload at one size."""
+
+    workload: str
+    mib: int
+    lane: str
+    # What it ran on, and when.
+    circumstances: dict[str, str]
+    # Of each KSM, the measures of each round.
+    samples: dict[str, list[Measures]]
+
+    @property
+    def measures(self) -> list[str]:
+        return list(self.samples["rs"][0])
+
+    def column(self, ksm: str, measure: str) -> list[float]:
+        return [sample[measure] for sample in self.samples[ksm]]
+
+    def median(self, ksm: str, measure: str) -> float:
+        return statistics.median(self.column(ksm, measure))
+
+    def ratio(self, measure: str) -> Ratio | None:
+        """Nothing if there is nothing to be divided."""
+        c, rs = self.column("c", measure), self.column("rs", measure)
+        if measure in GAINS:
+            c, rs = rs, c
+        if min(c + rs) <= 0:
+            return None
+        single = [a / b for a, b in zip(c, rs)]
+        return Ratio(statistics.median(c) / statistics.median(rs), min(single), max(single))
+
+    def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        medians = {
+            ksm: {measure: self.median(ksm, measure) for measure in self.measures}
+            for ksm in self.samples
+        }
+        ratios = {measure: self.ratio(measure) for measure in self.measures}
+        record = {
+            **asdict(self),
+            "medians": medians,
+            "ratios": {measure: asdict(ratio) for measure, ratio in ratios.items() if ratio},
+        }
+        text = json.dumps(record, indent=2, ensure_ascii=False)
+        (directory / file_name(self)).write_text(text + "\n")
+
+
+def suffix(lane: str) -> str:
+    """What keeps the files of another lane apart."""
+    return "" if lane == "um" else f"-{lane}"
+
+
+def file_name(result: Result) -> str:
+    return f"{result.workload}-{result.mib}{suffix(result.lane)}.json"
+
+
+def load(file: Path) -> Result:
+    record = json.loads(file.read_text())
+    return Result(**{name: record[name] for name in Result.__dataclass_fields__})
+
+
+def load_all(directory: Path, lane: str) -> dict[tuple[str, int], Result]:
+    """All that is known of a lane, from this time or an earlier one."""
+    results = [load(file) for file in sorted(directory.glob("*.json"))]
+    return {(one.workload, one.mib): one for one in results if one.lane == lane}

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The benchmark's results as tables, in Markdown that is readable as it is."""
+
+from . import bench_goals
+from .bench_goals import CHECKS, Limit, Results
+from .bench_plan import GROWING, WORKLOADS
+from .bench_results import Result
+
+# What the growth of a workload is shown by.
+GROWTH_MEASURE = {"unique": "scan_ns_per_page", "same": "steady_ns_per_page"}
+
+
+def number(value: float) -> str:
+    """Three digits that count."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def verdict(met: bool) -> str:
+    return "yes" if met else "NO"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Columns as wide as they must be; all but the first to the right."""
+    columns = list(zip(head, *rows))
+    widths = [max(map(len, column)) for column in columns]
+
+    def line(cells) -> str:
+        aligned = [
+            cell.ljust(width) if index < 1 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths))
+        ]
+        return f"| {' | '.join(aligned)} |"
+
+    rule = [
+        "-" * width if index < 1 else "-" * (width - 1) + ":" for index, width in enumerate(widths)
+    ]
+    return "\n".join([line(head), line(rule), *map(line, rows)])
+
+
+def row(result: Result, measure: str) -> list[str]:
+    c, rs = (number(result.median(ksm, measure)) for ksm in ("c", "rs"))
+    ratio = result.ratio(measure)
+    wanted = bench_goals.ratio_wanted(result.workload, measure)
+    name = f"{result.workload}: {measure}"
+    if ratio is None:
+        return [name, c, rs, "", "", "", ""]
+    spread = f"{number(ratio.lowest)} to {number(ratio.highest)}"
+    goal = [number(wanted), verdict(ratio.median >= wanted)] if wanted else ["", ""]
+    return [name, c, rs, number(ratio.median), spread, *goal]
+
+
+def ratios(results: Results, mib: int) -> str:
+    """All measures of all workloads at one size."""
+    found = [results[workload, mib] for workload in WORKLOADS if (workload, mib) in results]
+    rows = [
+        row(result, measure)
+        for result in found
+        for measure in result.measures
+        if measure not in CHECKS
+    ]
+    head = [f"at {mib} MiB", "C", "Rust", "ratio", "single rounds", "goal", "met"]
+    return table(head, rows)
+
+
+def growth(results: Results) -> str:
+    """Cost of a page over the amount of memory."""
+    rows = []
+    for workload in GROWING:
+        measure = GROWTH_MEASURE[workload]
+        for (name, mib), result in sorted(results.items()):
+            if name == workload:
+                c, rs = (result.median(ksm, measure) for ksm in ("c", "rs"))
+                rows.append([f"{workload}: {measure}", str(mib), number(c), number(rs)])
+    return table(["growth", "MiB", "C", "Rust"], rows)
+
+
+def limits(found: list[Limit]) -> str:
+    rows = [
+        [one.what, number(one.c), number(one.rs), number(one.most), verdict(one.met)]
+        for one in found
+    ]
+    return table(["limit", "C", "Rust", "at most", "met"], rows)
+
+
+def missed(results: Results) -> list[str]:
+    """What is not as it ought to be, in words."""
+    lines = []
+    for (workload, mib), result in results.items():
+        for measure in result.measures if mib in sizes(results) else []:
+            ratio, wanted = result.ratio(measure), bench_goals.ratio_wanted(workload, measure)
+            if ratio and wanted and ratio.median < wanted:
+                reached = f"{number(ratio.median)}, not {number(wanted)}"
+                lines.append(f"{workload} at {mib} MiB: {measure}: {reached}")
+    return lines + [
+        f"{one.what}: {number(one.rs)}, more than {number(one.most)}"
+        for one in bench_goals.limits(results)
+        if not one.met
+    ]
+
+
+def sizes(results: Results) -> list[int]:
+    """Those that have a table of their own: not those at which only growth was looked at."""
+    others = {mib for name, mib in results if name not in GROWING}
+    return sorted(others or {mib for _, mib in results})
+
+
+def page(results: Results) -> str:
+    """All tables."""
+    parts = [ratios(results, mib) for mib in sizes(results)]
+    if any(name in GROWING for name, _ in results):
+        parts.append(growth(results))
+    found = bench_goals.limits(results)
+    if found:
+        parts.append(limits(found))
+    return "\n\n".join(parts) + "\n"
