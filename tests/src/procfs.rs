@@ -75,6 +75,12 @@ pub fn has_vm_flag(region: &Region, flag: &str) -> Result<bool> {
     Ok(flags.split_whitespace().any(|word| word == flag))
 }
 
+/// All flags of this process's mapping at `address`, if there is one.
+pub fn vm_flags(address: usize) -> Result<Option<String>> {
+    let smaps = fs::read_to_string("/proc/self/smaps").context("cannot read smaps")?;
+    Ok(vm_flags_at(&smaps, address).map(str::to_owned))
+}
+
 /// A line of the region's entry in this process's `smaps`, in KiB.
 pub fn smaps_kib(region: &Region, key: &str) -> Result<i64> {
     let smaps = fs::read_to_string("/proc/self/smaps").context("cannot read smaps")?;

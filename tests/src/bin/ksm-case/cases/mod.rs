@@ -25,6 +25,7 @@ mod swapping;
 mod sysfs;
 mod unmerge;
 mod watch;
+mod writers;
 mod zero_pages;
 
 use crate::case::Case;
@@ -42,6 +43,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         pins::CASES,
         sysfs::CASES,
         mainline_sysfs::CASES,
+        writers::CASES,
         compat::CASES,
         chains::CASES,
         numa::CASES,
