@@ -59,7 +59,7 @@ struct Options {
     seconds: u64,
 
     /// The largest number of operations in a sequence.
-    #[arg(long, default_value_t = 160)]
+    #[arg(long, default_value_t = 240)]
     operations: usize,
 
     /// How long to make a sequence that fails shorter.
@@ -157,18 +157,21 @@ fn explore_one(
         match perform(sequence, machine, totals) {
             // The first one has left something behind: there is nothing more to be found out.
             Err(error) if has_failed && error.is::<NotBegun>() => Ok(()),
-            Err(error) if !has_failed => {
-                println!("{name}, {} operations: {error:#}", sequence.len());
+            Err(error) => {
+                if !has_failed {
+                    println!("{name}, {} operations: {error:#}", sequence.len());
+                }
                 has_failed = true;
+                // At once: a smaller part of it may take the kernel down.
+                record.write(sequence)?;
                 Err(error)
             }
-            result => result,
+            Ok(()) => Ok(()),
         }
     });
     match result {
         Ok(()) => record.remove(),
         Err(Failure { sequence, reason }) => {
-            record.write(&sequence)?;
             print!("{}", regressions::to_text(&sequence)?);
             bail!("{name}, {} operations of it: {reason}", sequence.len())
         }

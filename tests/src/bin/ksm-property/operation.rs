@@ -273,5 +273,8 @@ pub fn sequences(longest: usize) -> impl Strategy<Value = Vec<Operation>> {
         6 => about_the_kernel(),
     ];
     let chunk = collection::vec(operation, 1..=CHUNK);
-    collection::vec(chunk, 1..=longest.div_ceil(CHUNK)).prop_map(|chunks| chunks.concat())
+    let most = longest.div_ceil(CHUNK);
+    // The number comes first, so that the end of what has failed is left out before all else.
+    (1..=most, collection::vec(chunk, 1..=most))
+        .prop_map(|(count, chunks)| chunks.into_iter().take(count).flatten().collect())
 }

@@ -11,7 +11,7 @@ use crate::operation::{self, Operation};
 
 /// A part of a failed sequence passes only if it does so as often as this: what fails may depend
 /// on where ksmd was.
-const TRIES: u32 = 3;
+const TRIES: u32 = 2;
 
 /// Time limits the search for a smaller sequence, not a number. (The largest one means "few".)
 const MANY: u32 = u32::MAX - 1;
