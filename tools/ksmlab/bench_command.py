@@ -10,7 +10,16 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import bench_guest, bench_plan, bench_results, bench_table, kernel, programs, setup
+from . import (
+    bench_goals,
+    bench_guest,
+    bench_plan,
+    bench_results,
+    bench_table,
+    kernel,
+    programs,
+    setup,
+)
 from .bench_guest import Laboratory
 from .bench_plan import Job
 from .bench_results import Result
@@ -18,7 +27,7 @@ from .machine import Images
 from .main import main
 from .paths import REPO, in_cache
 from .say import say
-from .shell import output
+from .shell import logged, output
 
 RESULTS = REPO / "bench/results"
 
@@ -143,6 +152,11 @@ def show(todo: list[Job], target: Path, lane: str) -> None:
         print(f"goal missed: {line}")
 
 
+def draw(target: Path, lane: str) -> None:
+    """Bars and curves of all that is known."""
+    logged("report", programs.directory() / "ksm-report", "--lane", lane, target)
+
+
 def directory(options: argparse.Namespace) -> Path:
     """Quick results must not take the place of good ones."""
     return options.output or (in_cache("bench-quick", "_").parent if options.quick else RESULTS)
@@ -161,7 +175,9 @@ def run() -> int:
         clock = Clock(todo)
         for number, job in enumerate(todo, 1):
             say(f"{number}/{len(todo)}: {job.name} ({clock.minutes_left():.0f} minutes left)")
-            measure(laboratory, job, about, clock).save(target)
+            result = measure(laboratory, job, about, clock)
+            result.save(target, bench_goals.ratios_wanted(result))
+    draw(target, options.lane)
     show(todo, target, options.lane)
     return 0
 

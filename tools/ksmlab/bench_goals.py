@@ -50,6 +50,12 @@ def ratio_wanted(workload: str, measure: str) -> float | None:
     return RATIOS.get((workload, measure), OTHERWISE)
 
 
+def ratios_wanted(result: Result) -> dict[str, float]:
+    """Of all measures that have one."""
+    wanted = {name: ratio_wanted(result.workload, name) for name in result.measures}
+    return {name: ratio for name, ratio in wanted.items() if ratio}
+
+
 @dataclass
 class Limit:
     """A value that ought to be small; that of C stands beside it."""

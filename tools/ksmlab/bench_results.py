@@ -53,7 +53,8 @@ class Result:
         single = [a / b for a, b in zip(c, rs)]
         return Ratio(statistics.median(c) / statistics.median(rs), min(single), max(single))
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, goals: dict[str, float]) -> None:
+        """Keep it, with what follows from it, and the ratios that are meant to be reached."""
         directory.mkdir(parents=True, exist_ok=True)
         medians = {
             ksm: {measure: self.median(ksm, measure) for measure in self.measures}
@@ -64,6 +65,7 @@ class Result:
             **asdict(self),
             "medians": medians,
             "ratios": {measure: asdict(ratio) for measure, ratio in ratios.items() if ratio},
+            "goals": goals,
         }
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (directory / file_name(self)).write_text(text + "\n")

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Cost of a page over the amount of memory.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use plotters::{
+    coord::Shift,
+    prelude::{
+        ChartBuilder, Circle, DrawingArea, IntoDrawingArea, IntoFont, IntoLogRange,
+        LabelAreaPosition, LineSeries, SVGBackend, Text, WHITE,
+    },
+    style::{text_anchor::HPos, Color},
+};
+
+use crate::{
+    results::Results,
+    style::{letters, tick, C, GRID, INK, RUST, TEXT, TITLE, WIDTH},
+};
+
+const HEIGHT: u32 = 340;
+
+/// What is drawn, from left to right.
+const PANELS: [(&str, &str, &str); 2] = [
+    ("unique pages", "unique", "scan_ns_per_page"),
+    ("all merged, all the same", "same", "steady_ns_per_page"),
+];
+
+/// At one amount of memory: what a page costs.
+struct Point {
+    mib: f64,
+    c: f64,
+    rs: f64,
+}
+
+pub fn growth(file: &Path, results: &Results) -> Result<()> {
+    let canvas = SVGBackend::new(file, (WIDTH, HEIGHT)).into_drawing_area();
+    canvas.fill(&WHITE)?;
+    for (area, (title, workload, measure)) in canvas.split_evenly((1, 2)).iter().zip(PANELS) {
+        let points = points(results, workload, measure);
+        if points.len() > 1 {
+            panel(area, title, &points)?;
+        }
+    }
+    canvas.present().context("cannot write the drawing")
+}
+
+fn points(results: &Results, workload: &str, measure: &str) -> Vec<Point> {
+    let point = |mib| {
+        let finding = results.find(workload, mib, measure)?;
+        Some(Point {
+            mib: mib as f64,
+            c: finding.c,
+            rs: finding.rs,
+        })
+    };
+    results
+        .sizes(workload)
+        .into_iter()
+        .filter_map(point)
+        .collect()
+}
+
+fn panel(area: &DrawingArea<SVGBackend<'_>, Shift>, title: &str, points: &[Point]) -> Result<()> {
+    let (first, last) = (points[0].mib, points[points.len() - 1].mib);
+    let most = points
+        .iter()
+        .fold(0.0, |most: f64, point| most.max(point.c).max(point.rs));
+    let mut chart = ChartBuilder::on(area)
+        .margin(10)
+        .caption(title, ("sans-serif", TITLE).into_font().color(&INK))
+        .set_label_area_size(LabelAreaPosition::Left, 58)
+        .set_label_area_size(LabelAreaPosition::Bottom, 42)
+        .build_cartesian_2d(
+            (first / 1.4..last * 2.2).log_scale().base(2.0),
+            0.0..most * 1.12,
+        )?;
+    chart
+        .configure_mesh()
+        .x_desc("MiB")
+        .y_desc("ns a page and scan")
+        .x_label_formatter(&|mib| tick(*mib))
+        .y_label_formatter(&|value| tick(*value))
+        .x_labels(8)
+        .y_labels(6)
+        .light_line_style(WHITE)
+        .bold_line_style(GRID)
+        .label_style(("sans-serif", TEXT).into_font().color(&INK))
+        .draw()?;
+    let curves: [(_, _, fn(&Point) -> f64); 2] =
+        [("C", C, |point| point.c), ("Rust", RUST, |point| point.rs)];
+    for (name, color, value) in curves {
+        let places: Vec<_> = points
+            .iter()
+            .map(|point| (point.mib, value(point)))
+            .collect();
+        let end = places[places.len() - 1];
+        chart.draw_series(LineSeries::new(places.clone(), color.stroke_width(3)))?;
+        chart.draw_series(
+            places
+                .iter()
+                .map(|place| Circle::new(*place, 4, color.filled())),
+        )?;
+        let behind = (end.0 * 1.15, end.1);
+        chart.draw_series([Text::new(name, behind, letters(HPos::Left))])?;
+    }
+    Ok(())
+}
