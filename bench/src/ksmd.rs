@@ -72,6 +72,11 @@ impl Ksmd {
         Ok(ksmd)
     }
 
+    /// The process id of its thread.
+    pub fn pid(&self) -> u32 {
+        self.thread.pid()
+    }
+
     /// Lets it scan all memory once; returns how long it was at it.
     pub fn scan(&mut self) -> Result<Duration> {
         self.scan_watched(|| Ok(()))

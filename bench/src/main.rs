@@ -8,6 +8,7 @@
 mod fill;
 mod footprint;
 mod holder;
+mod holds;
 mod ksmd;
 mod merging;
 mod report;

@@ -214,6 +214,11 @@ impl Ksmd {
         }
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// True if it waits to be woken, or for time to pass.
     pub fn is_asleep(&self) -> Result<bool> {
         Ok(process_state(self.pid)? == 'S')

@@ -2,9 +2,14 @@
 
 //! Trace events.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Lines},
+    path::PathBuf,
+    time::Duration,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 
 use nix::{errno::Errno, mount::MsFlags};
 
@@ -23,55 +28,70 @@ pub struct Event {
     pub text: String,
 }
 
-/// The events of one subsystem, recorded until this is dropped.
+/// The events of one subsystem, recorded until this is dropped, in a buffer of their own.
 pub struct Events {
-    directory: PathBuf,
+    buffer: PathBuf,
+    subsystem: String,
 }
 
 impl Events {
     /// True if this kernel has events of `subsystem`.
     pub fn exist(subsystem: &str) -> Result<bool> {
         mount()?;
-        Ok(Self::directory(subsystem).exists())
+        Ok(PathBuf::from(ROOT).join("events").join(subsystem).exists())
     }
 
-    fn directory(subsystem: &str) -> PathBuf {
-        PathBuf::from(ROOT).join("events").join(subsystem)
-    }
-
-    /// Begins to record all events of `subsystem`, and nothing else.
+    /// Begins to record all events of `subsystem`.
     pub fn record(subsystem: &str) -> Result<Self> {
-        let events = Self {
-            directory: Self::directory(subsystem),
-        };
-        events.forget()?;
-        control_file::write(events.directory.join("enable"), 1)?;
+        let events = Self::prepare(subsystem)?;
+        control_file::write(events.directory().join("enable"), 1)?;
         Ok(events)
     }
 
-    /// Begins to record these events of `subsystem`, and nothing else, with times that are exact
-    /// to the microsecond.
+    /// Begins to record these events of `subsystem`, with times that are exact to the
+    /// microsecond.
     pub fn record_times(subsystem: &str, names: &[&str]) -> Result<Self> {
-        let events = Self {
-            directory: Self::directory(subsystem),
-        };
-        control_file::write(PathBuf::from(ROOT).join("trace_clock"), "mono")?;
-        events.forget()?;
+        let events = Self::prepare(subsystem)?;
+        control_file::write(events.buffer.join("trace_clock"), "mono")?;
         for name in names {
-            control_file::write(events.directory.join(name).join("enable"), 1)?;
+            control_file::write(events.directory().join(name).join("enable"), 1)?;
         }
         Ok(events)
     }
 
+    /// A buffer in which nothing is recorded yet.
+    fn prepare(subsystem: &str) -> Result<Self> {
+        let buffer = PathBuf::from(ROOT).join("instances").join(subsystem);
+        fs::create_dir(&buffer).with_context(|| format!("cannot make {}", buffer.display()))?;
+        Ok(Self {
+            buffer,
+            subsystem: subsystem.to_owned(),
+        })
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.buffer.join("events").join(&self.subsystem)
+    }
+
+    /// From now on only what meets a condition on the events' fields.
+    pub fn only_if(&self, condition: &str) -> Result<()> {
+        control_file::write(self.directory().join("filter"), condition)
+    }
+
+    /// Makes room for so many bytes of events.
+    pub fn make_room(&self, bytes: usize) -> Result<()> {
+        control_file::write(self.buffer.join("buffer_size_kb"), bytes / 1024)
+    }
+
     /// Forgets what was recorded so far.
     pub fn forget(&self) -> Result<()> {
-        control_file::write(PathBuf::from(ROOT).join("trace"), "")
+        control_file::write(self.buffer.join("trace"), "")
     }
 
     /// Names of the events that there are.
     pub fn names(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.directory).context("cannot list events")? {
+        for entry in fs::read_dir(self.directory()).context("cannot list events")? {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
                 names.push(entry.file_name().to_string_lossy().into_owned());
@@ -83,21 +103,49 @@ impl Events {
 
     /// The names of an event's own fields.
     pub fn fields(&self, event: &str) -> Result<Vec<String>> {
-        let text = control_file::read_text(self.directory.join(event).join("format"))?;
+        let text = control_file::read_text(self.directory().join(event).join("format"))?;
         Ok(own_fields(&text))
     }
 
     /// The events recorded so far.
     pub fn seen(&self) -> Result<Vec<Event>> {
-        let text = control_file::read_text(PathBuf::from(ROOT).join("trace"))?;
-        Ok(text.lines().filter_map(event_in).collect())
+        let mut seen = Vec::new();
+        self.for_each(|event| seen.push(event))?;
+        Ok(seen)
+    }
+
+    /// As [`Events::seen`], one by one: there may be many.
+    pub fn for_each(&self, mut look: impl FnMut(Event)) -> Result<()> {
+        for line in self.trace()? {
+            if let Some(event) = event_in(&line?) {
+                look(event);
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails if there were more events than there was room for.
+    pub fn ensure_all_are_kept(&self) -> Result<()> {
+        for line in self.trace()? {
+            let line = line?;
+            if !line.starts_with('#') {
+                break;
+            }
+            ensure!(!tells_of_loss(&line), "events were lost: {line}");
+        }
+        Ok(())
+    }
+
+    fn trace(&self) -> Result<Lines<BufReader<File>>> {
+        let file = File::open(self.buffer.join("trace")).context("cannot read events")?;
+        Ok(BufReader::new(file).lines())
     }
 }
 
 impl Drop for Events {
     fn drop(&mut self) {
         // Recording on would only cost time.
-        let _ = control_file::write(self.directory.join("enable"), 0);
+        let _ = fs::remove_dir(&self.buffer);
     }
 }
 
@@ -121,6 +169,17 @@ fn own_fields(format: &str) -> Vec<String> {
         .filter(|name| !name.starts_with("common_"))
         .map(str::to_owned)
         .collect()
+}
+
+/// The head of `trace` has `entries-in-buffer/entries-written: 7/9` in it.
+fn tells_of_loss(line: &str) -> bool {
+    let Some((_, counts)) = line.split_once("entries-written: ") else {
+        return false;
+    };
+    let first = counts.split_whitespace().next();
+    first
+        .and_then(|counts| counts.split_once('/'))
+        .is_some_and(|(kept, written)| kept != written)
 }
 
 /// In a line of `trace`: `task-pid [cpu] flags seconds: name: text`.
@@ -147,6 +206,14 @@ mod tests {
         let format = "name: ksm_enter\nformat:\n\tfield:int common_pid;\toffset:4;\n\n\
                       \tfield:void * mm;\toffset:8;\tsize:8;\n\tfield:int err;\toffset:16;\n";
         assert_eq!(own_fields(format), ["mm", "err"]);
+    }
+
+    #[test]
+    fn losses_are_noticed() {
+        let head = "# entries-in-buffer/entries-written: ";
+        assert!(!tells_of_loss(&format!("{head}12/12   #P:1")));
+        assert!(tells_of_loss(&format!("{head}12/130   #P:1")));
+        assert!(!tells_of_loss("# tracer: nop"));
     }
 
     #[test]

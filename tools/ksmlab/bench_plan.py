@@ -26,6 +26,7 @@ WORKLOADS = (
     "rmap-256",
     "rmap-4096",
     "madvise",
+    "locks",
     "reference",
 )
 

@@ -3,6 +3,7 @@
 //! All workloads.
 
 mod lifetime;
+mod locks;
 mod madvise;
 mod mappings;
 mod merged;
@@ -87,6 +88,11 @@ pub const ALL: &[Workload] = &[
         rmap::sharers_4096,
     ),
     Workload::new("madvise", "advising a populated range", madvise::madvise),
+    Workload::new(
+        "locks",
+        "how long locks are held while half of the pages are merged in pairs",
+        locks::locks,
+    ),
     Workload::new(
         "reference",
         "reading and hashing the same memory, without KSM",

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use plotters::{
-    coord::Shift,
+    coord::{combinators::LogCoord, types::RangedCoordf64, Shift},
     prelude::{
-        ChartBuilder, Circle, DrawingArea, IntoDrawingArea, IntoFont, IntoLogRange,
-        LabelAreaPosition, LineSeries, SVGBackend, Text, WHITE,
+        Cartesian2d, ChartBuilder, ChartContext, Circle, DrawingArea, IntoDrawingArea, IntoFont,
+        IntoLogRange, LabelAreaPosition, LineSeries, RGBColor, SVGBackend, Text, WHITE,
     },
     style::{text_anchor::HPos, Color},
 };
@@ -26,6 +26,8 @@ const PANELS: [(&str, &str, &str); 2] = [
     ("unique pages", "unique", "scan_ns_per_page"),
     ("all merged, all the same", "same", "steady_ns_per_page"),
 ];
+
+type Chart<'a, 'b> = ChartContext<'b, SVGBackend<'a>, Cartesian2d<LogCoord<f64>, RangedCoordf64>>;
 
 /// At one amount of memory: what a page costs.
 struct Point {
@@ -88,22 +90,29 @@ fn panel(area: &DrawingArea<SVGBackend<'_>, Shift>, title: &str, points: &[Point
         .bold_line_style(GRID)
         .label_style(("sans-serif", TEXT).into_font().color(&INK))
         .draw()?;
-    let curves: [(_, _, fn(&Point) -> f64); 2] =
-        [("C", C, |point| point.c), ("Rust", RUST, |point| point.rs)];
-    for (name, color, value) in curves {
-        let places: Vec<_> = points
-            .iter()
-            .map(|point| (point.mib, value(point)))
-            .collect();
-        let end = places[places.len() - 1];
-        chart.draw_series(LineSeries::new(places.clone(), color.stroke_width(3)))?;
-        chart.draw_series(
-            places
-                .iter()
-                .map(|place| Circle::new(*place, 4, color.filled())),
-        )?;
-        let behind = (end.0 * 1.15, end.1);
-        chart.draw_series([Text::new(name, behind, letters(HPos::Left))])?;
-    }
+    curve(&mut chart, points, "C", C, |point| point.c)?;
+    curve(&mut chart, points, "Rust", RUST, |point| point.rs)
+}
+
+fn curve(
+    chart: &mut Chart<'_, '_>,
+    points: &[Point],
+    name: &str,
+    color: RGBColor,
+    value: impl Fn(&Point) -> f64,
+) -> Result<()> {
+    let places: Vec<_> = points
+        .iter()
+        .map(|point| (point.mib, value(point)))
+        .collect();
+    let (x, y) = places[places.len() - 1];
+    let dots = places.clone().into_iter();
+    chart.draw_series(dots.map(|place| Circle::new(place, 4, color.filled())))?;
+    chart.draw_series(LineSeries::new(places, color.stroke_width(3)))?;
+    chart.draw_series([Text::new(
+        name.to_owned(),
+        (x * 1.15, y),
+        letters(HPos::Left),
+    )])?;
     Ok(())
 }
