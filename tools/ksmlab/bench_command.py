@@ -62,15 +62,20 @@ def parse() -> argparse.Namespace:
 
 def jobs(options: argparse.Namespace) -> list[Job]:
     """What the options ask for: if they name nothing, all."""
+    usual = usual_jobs(options.lane, options.quick)
     if not (options.workloads or options.mib or options.rounds):
-        return bench_plan.quick() if options.quick else bench_plan.full()
-    small = bench_plan.QUICK_MIB, 1
-    mib, rounds = small if options.quick else (bench_plan.BASE_MIB, bench_plan.ROUNDS)
+        return usual
     return bench_plan.chosen(
         options.workloads or list(bench_plan.WORKLOADS),
-        options.mib or [mib],
-        options.rounds or rounds,
+        options.mib or [usual[0].mib],
+        options.rounds or usual[0].rounds,
     )
+
+
+def usual_jobs(lane: str, quick: bool) -> list[Job]:
+    if quick:
+        return bench_plan.quick()
+    return bench_plan.full() if lane == "um" else bench_plan.emulated()
 
 
 def fitting(wanted: list[Job]) -> list[Job]:

@@ -43,6 +43,11 @@ LARGE_MIB = 1024
 
 QUICK_MIB = 64
 
+# Emulated, instructions are counted: that needs little memory and few rounds.
+EMULATED = ("unique", "differ-4088", "volatile", "pairs", "same", "zero", "unmerge", "cow")
+EMULATED_MIB = 32
+EMULATED_ROUNDS = 2
+
 
 @dataclass(frozen=True)
 class Job:
@@ -84,6 +89,11 @@ def full() -> list[Job]:
         Job(workload, mib, rounds) for mib, rounds in GROWTH_ROUNDS.items() for workload in GROWING
     ]
     return base + growth
+
+
+def emulated() -> list[Job]:
+    """Whether instructions tell the same as time does."""
+    return chosen(list(EMULATED), [EMULATED_MIB], EMULATED_ROUNDS)
 
 
 def quick() -> list[Job]:

@@ -42,7 +42,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def row(result: Result, measure: str) -> list[str]:
     c, rs = (number(result.median(ksm, measure)) for ksm in ("c", "rs"))
     ratio = result.ratio(measure)
-    wanted = bench_goals.ratio_wanted(result.workload, measure)
+    wanted = bench_goals.ratio_wanted(result, measure)
     name = f"{result.workload}: {measure}"
     if ratio is None:
         return [name, c, rs, "", "", "", ""]
@@ -64,15 +64,19 @@ def ratios(results: Results, mib: int) -> str:
     return table(head, rows)
 
 
+def sizes_of(results: Results, workload: str) -> list[int]:
+    return sorted(mib for name, mib in results if name == workload)
+
+
 def growth(results: Results) -> str:
     """Cost of a page over the amount of memory."""
     rows = []
     for workload in GROWING:
         measure = GROWTH_MEASURE[workload]
-        for (name, mib), result in sorted(results.items()):
-            if name == workload:
-                c, rs = (result.median(ksm, measure) for ksm in ("c", "rs"))
-                rows.append([f"{workload}: {measure}", str(mib), number(c), number(rs)])
+        for mib in sizes_of(results, workload):
+            result = results[workload, mib]
+            c, rs = (result.median(ksm, measure) for ksm in ("c", "rs"))
+            rows.append([f"{workload}: {measure}", str(mib), number(c), number(rs)])
     return table(["growth", "MiB", "C", "Rust"], rows)
 
 
@@ -89,7 +93,7 @@ def missed(results: Results) -> list[str]:
     lines = []
     for (workload, mib), result in results.items():
         for measure in result.measures if mib in sizes(results) else []:
-            ratio, wanted = result.ratio(measure), bench_goals.ratio_wanted(workload, measure)
+            ratio, wanted = result.ratio(measure), bench_goals.ratio_wanted(result, measure)
             if ratio and wanted and ratio.median < wanted:
                 reached = f"{number(ratio.median)}, not {number(wanted)}"
                 lines.append(f"{workload} at {mib} MiB: {measure}: {reached}")
@@ -106,10 +110,22 @@ def sizes(results: Results) -> list[int]:
     return sorted(others or {mib for _, mib in results})
 
 
+def preface(results: Results) -> str:
+    """What the numbers are, and when and where they were found."""
+    results = list(results.values())
+    found = sorted({", ".join(one.circumstances.values()) for one in results})
+    clock = "nanoseconds" if results[0].lane == "um" else "instructions, where it says nanoseconds"
+    return "\n".join([f"Medians, in {clock}; date, CPU, kernel and module:", "", *bullets(found)])
+
+
+def bullets(lines: list[str]) -> list[str]:
+    return [f"- {line}" for line in lines]
+
+
 def page(results: Results) -> str:
     """All tables."""
-    parts = [ratios(results, mib) for mib in sizes(results)]
-    if any(name in GROWING for name, _ in results):
+    parts = [preface(results), *(ratios(results, mib) for mib in sizes(results))]
+    if any(len(sizes_of(results, name)) > 1 for name in GROWING):
         parts.append(growth(results))
     found = bench_goals.limits(results)
     if found:

@@ -20,6 +20,7 @@ class Request:
     mem: str = "512M"
     cpus: int = 2
     numa: int = 1
+    icount: bool = False
     share: Path | None = None
     timeout: float = 300.0
     append: str = ""

@@ -18,6 +18,13 @@ def image(build: Path) -> Path:
     return build / "arch/x86/boot/bzImage"
 
 
+def accelerator(request: Request) -> list[str]:
+    """Emulation; if instructions are counted, each takes one nanosecond of the VM's time."""
+    if request.icount:
+        return ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
+    return ["-accel", "tcg,thread=multi"]
+
+
 def processors(request: Request) -> str:
     """Each a socket of its own if there are nodes: no socket may lie in two."""
     return f"{request.cpus},sockets={request.cpus if request.numa > 1 else 1}"
@@ -72,7 +79,8 @@ def arguments(kernel: Path, request: Request, wiring: Wiring) -> list[str]:
     ]
     return [
         "qemu-system-x86_64",
-        *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", processors(request)),
+        *accelerator(request),
+        *("-cpu", "max", "-smp", processors(request)),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *memory(request),
         *directory("root", "/"),

@@ -66,6 +66,11 @@ def add_machine_options(to: argparse.ArgumentParser) -> None:
     add("--no-module", dest="insmod", action="store_false", help="do not load ksm_rs")
     add("--mem", metavar="SIZE", help="memory (default 512M for um, 1G for x86)")
     add("--cpus", type=int, metavar="N", help="processors (x86 only, default 2)")
+    add(
+        "--icount",
+        action="store_true",
+        help="one CPU, whose clock counts instructions as nanoseconds (x86 only)",
+    )
     add("--numa", type=int, metavar="N", default=1, help="NUMA nodes (x86 only)")
     add("--share", type=Path, metavar="DIR", help="visible read-write at /mnt/share")
     add("--append", metavar="ARGS", default="", help="more arguments for the kernel")
@@ -83,6 +88,8 @@ def split(argv: list[str]) -> tuple[list[str], list[str]]:
 def request(options: argparse.Namespace, command: list[str]) -> Request:
     if options.lane == "um" and (options.numa > 1 or (options.cpus or 1) > 1):
         raise Failure("the um lane always has one CPU and one node; use --lane x86")
+    if options.icount and (options.lane == "um" or (options.cpus or options.numa) > 1):
+        raise Failure("--icount is for one CPU of --lane x86")
     if options.share and not options.share.is_dir():
         raise Failure(f"--share: {options.share} is not a directory")
     return Request(
@@ -91,8 +98,9 @@ def request(options: argparse.Namespace, command: list[str]) -> Request:
         ksm=options.ksm,
         insmod=options.insmod,
         mem=options.mem or MEMORY[options.lane],
-        cpus=options.cpus or max(2, options.numa),
+        cpus=options.cpus or (1 if options.icount else max(2, options.numa)),
         numa=options.numa,
+        icount=options.icount,
         share=options.share and options.share.resolve(),
         timeout=options.timeout,
         append=options.append,

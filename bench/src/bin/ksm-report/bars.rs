@@ -70,7 +70,7 @@ fn ratio_bar(chart: &mut Chart<'_, '_>, top: f64, finding: &Finding) -> Result<(
 }
 
 /// What either costs.
-pub fn costs(file: &Path, results: &Results, mib: usize) -> Result<()> {
+pub fn costs(file: &Path, results: &Results, mib: usize, unit: &str) -> Result<()> {
     let found: Vec<_> = found(results, mib)
         .into_iter()
         .filter(|(_, finding)| finding.c > 0.0 && finding.rs > 0.0)
@@ -80,9 +80,9 @@ pub fn costs(file: &Path, results: &Results, mib: usize) -> Result<()> {
         .flat_map(|(_, finding)| [finding.c, finding.rs]);
     let range = range_of(ends);
     let least = range.start;
-    let title = format!("Cost in nanoseconds, {mib} MiB (grey: mm/ksm.c, brown: ksm_rs)");
-    let unit = "ns a page, mapping, scan or call";
-    draw(file, &title, unit, &found, range, |chart, top, finding| {
+    let title = format!("Cost in {unit}, {mib} MiB (grey: mm/ksm.c, brown: ksm_rs)");
+    let unit = format!("{unit} a page, mapping, scan or call");
+    draw(file, &title, &unit, &found, range, |chart, top, finding| {
         bar(chart, top + GAP..top + 0.5, least..finding.c, C)?;
         bar(chart, top + 0.5..top + 1.0 - GAP, least..finding.rs, RUST)?;
         let text = format!("{} / {}", number(finding.c), number(finding.rs));

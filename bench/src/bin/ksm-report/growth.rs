@@ -36,14 +36,21 @@ struct Point {
     rs: f64,
 }
 
+/// Draws nothing where there is only one size.
 pub fn growth(file: &Path, results: &Results) -> Result<()> {
+    let panels: Vec<_> = PANELS
+        .into_iter()
+        .map(|(title, workload, measure)| (title, points(results, workload, measure)))
+        .filter(|(_, points)| points.len() > 1)
+        .collect();
+    if panels.is_empty() {
+        return Ok(());
+    }
     let canvas = SVGBackend::new(file, (WIDTH, HEIGHT)).into_drawing_area();
     canvas.fill(&WHITE)?;
-    for (area, (title, workload, measure)) in canvas.split_evenly((1, 2)).iter().zip(PANELS) {
-        let points = points(results, workload, measure);
-        if points.len() > 1 {
-            panel(area, title, &points)?;
-        }
+    let areas = canvas.split_evenly((1, panels.len()));
+    for (area, (title, points)) in areas.iter().zip(&panels) {
+        panel(area, title, points)?;
     }
     canvas.present().context("cannot write the drawing")
 }

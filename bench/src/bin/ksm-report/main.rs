@@ -36,12 +36,13 @@ fn main() -> Result<()> {
     let results = Results::load(&options.directory, &options.lane)?;
     let mib = options.mib.or(results.usual_size());
     let mib = mib.context("there are no results")?;
-    let suffix = match options.lane.as_str() {
-        "um" => String::new(),
-        lane => format!("-{lane}"),
+    let (suffix, unit) = match options.lane.as_str() {
+        "um" => (String::new(), "nanoseconds"),
+        // Where a CPU is emulated, its clock counts instructions.
+        lane => (format!("-{lane}"), "instructions"),
     };
     let file = |name| options.directory.join(format!("{name}{suffix}.svg"));
     bars::ratios(&file("ratios"), &results, mib)?;
-    bars::costs(&file("cost"), &results, mib)?;
+    bars::costs(&file("cost"), &results, mib, unit)?;
     growth::growth(&file("growth"), &results)
 }

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The benchmark: that it measures something, and that its arithmetic is right."""
+
+import json
+import subprocess
+
+import pytest
+
+from ksmlab import bench_command, bench_goals, bench_plan, bench_table, programs
+from ksmlab.bench_goals import SCAN
+from ksmlab.bench_plan import Job
+from ksmlab.bench_results import Result, load_all
+
+ABOUT = {"date": "today", "cpu": "1 x CPU", "kernel": "7.3", "module": "0"}
+
+
+def result(workload: str, c: list, rs: list, measure=SCAN, mib=256, lane="um") -> Result:
+    samples = {"c": [{measure: v} for v in c], "rs": [{measure: v} for v in rs]}
+    return Result(workload, mib, lane, ABOUT, samples)
+
+
+def keyed(*results: Result) -> dict:
+    return {(one.workload, one.mib): one for one in results}
+
+
+@pytest.mark.parametrize("ksm", ["c", "rs"])
+def test_every_workload_runs(vm, ksm):
+    names = " ".join(bench_plan.WORKLOADS)
+    script = f"for name in {names}; do ksm-bench run $name --mib 4 --scans 2 --rounds 1; done"
+    done = vm.run("sh", "-ec", script, ksm=ksm, mem="512M")
+    assert done.status == 0, done.explain()
+    records = [json.loads(line) for line in done.text.splitlines()]
+    assert [record["workload"] for record in records] == list(bench_plan.WORKLOADS)
+    for record in records:
+        costs = [value for name, value in record["measures"].items() if "ns" in name]
+        assert all(value >= 0 for value in costs), record
+        assert any(value > 0 for value in record["measures"].values()), record
+
+
+def test_the_plan_names_the_programs_workloads():
+    program = programs.directory() / "ksm-bench"
+    listed = subprocess.run([program, "list"], capture_output=True, text=True, check=True).stdout
+    assert [line.split("\t")[0] for line in listed.splitlines()] == list(bench_plan.WORKLOADS)
+
+
+def test_either_ksm_is_first_in_turns():
+    assert Job("unique", 64, 3).orders() == [("c", "rs"), ("rs", "c"), ("c", "rs")]
+
+
+def test_large_jobs_are_left_out(monkeypatch, capsys):
+    monkeypatch.setattr(bench_command, "available_mib", lambda: 4096)
+    small, large = Job("unique", 1024, 1), Job("unique", 8192, 1)
+    assert bench_command.fitting([small, large]) == [small]
+    assert "unique-8192" in capsys.readouterr().err
+
+
+def test_ratio_is_that_of_the_medians():
+    ratio = result("unique", c=[10, 30, 20], rs=[2, 5, 4]).ratio(SCAN)
+    assert (ratio.median, ratio.lowest, ratio.highest) == (5, 5, 6)
+
+
+def test_more_is_better_for_what_is_gained():
+    gained = result("pairs", c=[10], rs=[40], measure="saved_pages_per_cpu_s")
+    assert gained.ratio("saved_pages_per_cpu_s").median == 4
+
+
+def test_nothing_is_divided_by_zero():
+    assert result("zero", c=[1], rs=[0]).ratio(SCAN) is None
+
+
+def test_results_survive_their_files(tmp_path):
+    um, x86 = result("unique", [4], [2]), result("unique", [9], [3], lane="x86")
+    for one in (um, x86):
+        one.save(tmp_path, bench_goals.ratios_wanted(one))
+    assert load_all(tmp_path, "um") == keyed(um)
+    assert load_all(tmp_path, "x86") == keyed(x86)
+    assert json.loads((tmp_path / "unique-256.json").read_text())["goals"] == {SCAN: 8.0}
+
+
+def test_goals_are_missed_or_met():
+    missed = bench_table.missed(keyed(result("unique", [79], [10]), result("vmas", [11], [10])))
+    assert missed == ["unique at 256 MiB: scan_ns_per_page: 7.90, not 8.00"]
+    assert bench_table.missed(keyed(result("unique", [80], [10]))) == []
+
+
+def test_instructions_have_no_goal():
+    assert bench_table.missed(keyed(result("unique", [1], [10], lane="x86"))) == []
+
+
+def test_growth_is_limited():
+    def at(largest):
+        small = result("unique", [100], [100], mib=bench_goals.SMALLEST_MIB)
+        large = result("unique", [900], [largest], mib=bench_goals.LARGEST_MIB)
+        return [limit.met for limit in bench_goals.limits(keyed(small, large))]
+
+    assert at(150) == [True]
+    assert at(151) == [False]
+
+
+def test_a_scan_is_compared_with_one_pass():
+    scan = result("unique", [5000], [400])
+    reference = result("reference", [200], [200], measure=bench_goals.CHECKSUM_PASS)
+    (limit,) = bench_goals.limits(keyed(scan, reference))
+    assert (limit.c, limit.rs, limit.met) == (25, 2, True)
+
+
+def test_table_is_aligned():
+    page = bench_table.page(keyed(result("unique", [6400, 6500], [800, 812.5])))
+    assert "| unique: scan_ns_per_page | 6,450 |  806 |  8.00 |  8.00 to 8.00 | 8.00 | yes |" in page
+
+
+def test_drawings_show_what_was_found(tmp_path):
+    for mib in (64, 256):
+        one = result("unique", [6400], [800], mib=mib)
+        one.save(tmp_path, bench_goals.ratios_wanted(one))
+    result("sparse", [10], [20], "scan_ns").save(tmp_path, {"scan_ns": 2.0})
+    bench_command.draw(tmp_path, "um")
+    ratios, cost, growth = (
+        (tmp_path / f"{name}.svg").read_text() for name in ("ratios", "cost", "growth")
+    )
+    assert "unique pages" in ratios and "8.00" in ratios and "0.50" in ratios
+    assert "6,400 / 800" in cost and "10.0 / 20.0" in cost
+    assert "Rust" in growth
