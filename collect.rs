@@ -6,12 +6,10 @@
 
 use crate::{
     control::Ksm,
-    mm::{
-        address_space::{
-            count,
-            Counter, //
-        },
-        ksm_folio::KsmFolio, //
+    mappings::Mapping,
+    mm::address_space::{
+        count,
+        Counter, //
     },
     pool::Handle,
     rmap_item::{
@@ -22,10 +20,7 @@ use crate::{
     },
     scan::Scanner,
     slots::MmSlot,
-    stable_node::{
-        Mapping,
-        StableNode, //
-    },
+    stable_node::StableNode,
     trace, //
 };
 use kernel::{
@@ -135,7 +130,7 @@ impl Scanner {
         let pushed = anchor.with_folio(|mut folio| {
             let mappings = folio.mappings_mut();
             let index = mappings.len() as u32;
-            mappings.push(mapping, GFP_KERNEL).map(|()| index)
+            mappings.push(mapping).map(|()| index)
         });
         match pushed {
             Ok(index) => self.note_attached(ksm, node, item, index?),
@@ -186,13 +181,16 @@ impl Scanner {
         let Some(anchor) = &self.nodes[node].anchor else {
             return;
         };
-        let taken = anchor.with_folio(|folio| take_mapping(folio, index as usize));
+        let taken = anchor.with_folio(|mut folio| {
+            let (gone, moved) = folio.mappings_mut().take(index as usize)?;
+            Some((gone.item, moved.map(|moved| moved.item)))
+        });
         match taken {
             Ok(Some((gone, moved))) => {
                 if let Some(moved) = moved {
-                    self.items[moved].set_place(Place::Stable(node, index));
+                    self.items[moved].set_index(index);
                 }
-                self.note_detached(ksm, node, gone.item);
+                self.note_detached(ksm, node, gone);
             }
             Ok(None) => pr_err!("mapping {index} of a stable node is missing\n"),
             Err(_) => self.remove_stale(ksm, node),
@@ -207,8 +205,8 @@ impl Scanner {
         let pfn = anchor.pfn();
         match anchor.into_mappings() {
             Ok(mappings) => {
-                for mapping in &mappings {
-                    trace::remove_rmap_item(pfn, mapping.item, mapping.mm);
+                for mapping in mappings.iter() {
+                    trace::remove_rmap_item(pfn, mapping.item, mapping.area.mm());
                     self.note_detached(ksm, node, mapping.item);
                 }
                 trace::remove_ksm_page(pfn);
@@ -255,21 +253,5 @@ impl Scanner {
             self.remove_stale(ksm, node);
         }
         !mapped
-    }
-}
-
-/// Takes a mapping out of a folio's list; also says whose mapping took its index, if any.
-fn take_mapping(
-    mut folio: KsmFolio<'_>,
-    index: usize,
-) -> Option<(Mapping, Option<Handle<RmapItem>>)> {
-    let mappings = folio.mappings_mut();
-    let last = mappings.pop()?;
-    match mappings.get_mut(index) {
-        Some(place) => {
-            let moved = last.item;
-            Some((core::mem::replace(place, last), Some(moved)))
-        }
-        None => Some((last, None)),
     }
 }

@@ -30,6 +30,7 @@ use kernel::{
 };
 
 mod advisor;
+mod area;
 mod checksum;
 mod collect;
 mod control;
@@ -40,6 +41,7 @@ mod kobject;
 mod kthread;
 mod lookup;
 mod madvise_hook;
+mod mappings;
 mod merge;
 mod mm;
 mod module_hold;

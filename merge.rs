@@ -14,6 +14,10 @@ use crate::{
         Held,
         Meeting, //
     },
+    mappings::{
+        Mapping,
+        Mappings, //
+    },
     mm::{
         address_space::ReadLockedMm,
         folio::{
@@ -40,10 +44,7 @@ use crate::{
         RmapItem, //
     },
     scan::Scanner,
-    stable_node::{
-        Mapping,
-        StableNode, //
-    },
+    stable_node::StableNode,
     stable_tree::StableTree,
     trace,
     unmerge::unmerge_range, //
@@ -73,7 +74,7 @@ impl Scanner {
         let Some(vma) = locked.mergeable_at(address) else {
             return true;
         };
-        let result = try_replace(&vma, address, page, Target::Zero);
+        let result = self.try_replace(&vma, address, page, Target::Zero);
         trace::merge_one_page(zero_pfn(), item, mm, &result);
         result.is_ok()
     }
@@ -138,7 +139,9 @@ impl Scanner {
         // From this look on no node is removed but by the following lines.
         if let Some(Met::Ksm(node)) = page_at(&vma, address, &self.nodes, &mut self.probe) {
             // Without memory for it the mapping goes on unlisted, until the next scan.
-            let _ = self.attach(ksm, node, Mapping::new(&vma, address, item));
+            let _ = self
+                .mapping(&vma, item)
+                .and_then(|mapping| self.attach(ksm, node, mapping));
         }
     }
 
@@ -172,10 +175,10 @@ impl Scanner {
         let address = self.items[item].address();
         let locked = ReadLockedMm::new(mm);
         let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
-        self.attach(ksm, node, Mapping::new(&vma, address, item))?;
-        try_replace(&vma, address, page, Target::Ksm(target)).inspect_err(|_| {
-            self.leave_tree(ksm, item);
-        })
+        let mapping = self.mapping(&vma, item)?;
+        self.attach(ksm, node, mapping)?;
+        self.try_replace(&vma, address, page, Target::Ksm(target))
+            .inspect_err(|_| self.leave_tree(ksm, item))
     }
 
     /// Makes a KSM page of `page`, and lets the other item map it too.
@@ -214,18 +217,25 @@ impl Scanner {
         let checksum = self.items[item].checksum();
         let locked = ReadLockedMm::new(mm);
         let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
-        let mapping = Mapping::new(&vma, address, item);
+        let mapping = self.mapping(&vma, item)?;
         let node = self.new_node(ksm, checksum, self.partition_of(page), mapping)?;
         let made = self.nodes[node].anchor.as_ref().is_some_and(|anchor| {
             page.try_lock_single()
                 .is_some_and(|single| share::make_ksm(&vma, address, &single, anchor).is_ok())
         });
         if !made {
+            self.drain_wanted = true;
             self.forget_node(ksm, node);
             return Err(EFAULT);
         }
         self.note_attached(ksm, node, item, 0);
         Ok(node)
+    }
+
+    /// The mapping of `item` in `vma`.
+    fn mapping(&mut self, vma: &MergeableVma<'_>, item: Handle<RmapItem>) -> Result<Mapping> {
+        let (area, page) = self.areas.find(vma, self.items[item].address())?;
+        Ok(Mapping { area, page, item })
     }
 
     /// A node with one mapping that has no page yet.
@@ -255,6 +265,21 @@ impl Scanner {
         Ok(node)
     }
 
+    /// Locks and splits the folio of `page`, and replaces the page.
+    fn try_replace(
+        &mut self,
+        vma: &MergeableVma<'_>,
+        address: usize,
+        page: &PinnedPage,
+        target: Target<'_>,
+    ) -> Result {
+        let replaced = page
+            .try_lock_single()
+            .is_some_and(|single| share::replace(vma, address, page, &single, target).is_ok());
+        self.drain_wanted |= !replaced;
+        replaced.then_some(()).ok_or(EFAULT)
+    }
+
     /// Undoes [`Scanner::promote`] for a page that found nobody to share it.
     fn demote(&mut self, ksm: &Ksm, mm: &MmWithUser, item: Handle<RmapItem>) {
         let address = self.items[item].address();
@@ -270,20 +295,9 @@ impl Scanner {
     }
 }
 
-/// An anchor with room for the mapping that is to follow the first.
+/// An anchor with one mapping.
 fn anchor_with(node: Handle<StableNode>, first: Mapping) -> Result<OwnedAnchor> {
-    let mut mappings = KVec::with_capacity(2, GFP_KERNEL)?;
-    mappings.push(first, GFP_KERNEL)?;
+    let mut mappings = Mappings::default();
+    mappings.push(first)?;
     OwnedAnchor::new(node, mappings)
-}
-
-/// Locks and splits the folio of `page`, and replaces the page.
-fn try_replace(
-    vma: &MergeableVma<'_>,
-    address: usize,
-    page: &PinnedPage,
-    target: Target<'_>,
-) -> Result {
-    let single = page.try_lock_single().ok_or(EFAULT)?;
-    share::replace(vma, address, page, &single, target).map_err(|_| EFAULT)
 }

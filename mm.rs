@@ -14,6 +14,7 @@ pub(crate) mod ksm_folio;
 pub(crate) mod lru;
 pub(crate) mod notifier;
 pub(crate) mod oom;
+pub(crate) mod page_table;
 pub(crate) mod prefetch;
 pub(crate) mod pte;
 pub(crate) mod rmap;

@@ -175,6 +175,11 @@ impl RmapItem {
         }
     }
 
+    /// Notes that the mapping of the item, which is in place [`Place::Stable`], has another index.
+    pub(crate) fn set_index(&mut self, index: u32) {
+        self.words[1] = index;
+    }
+
     /// Notes that the unstable tree, if the item was in it, was forgotten.
     pub(crate) fn leave_forgotten_tree(&mut self) {
         if self.tag.kind() == Tag::UNSTABLE {

@@ -6,14 +6,14 @@
 
 use crate::{
     kthread,
+    mappings::Mapping,
     mm::{
         ksm_folio::KsmFolio,
         rmap::{
             RmapWalkControl,
             Walk, //
         }, //
-    },
-    stable_node::Mapping, //
+    }, //
 };
 
 /// Which vmas of a mapping's anon_vma a round visits.
@@ -28,7 +28,7 @@ enum Round {
 /// Shows `control` each place where the page may be mapped, until it has seen enough.
 pub(crate) fn rmap_walk(folio: &KsmFolio<'_>, control: &mut RmapWalkControl<'_>) {
     for round in [Round::Merged, Round::Forks] {
-        for mapping in folio.mappings() {
+        for mapping in folio.mappings().iter() {
             kthread::cond_resched();
             if walk_mapping(folio, mapping, round, control) == Walk::Done {
                 return;
@@ -43,17 +43,18 @@ fn walk_mapping(
     round: Round,
     control: &mut RmapWalkControl<'_>,
 ) -> Walk {
-    let Some(anon_vma) = control.lock(&mapping.anon_vma) else {
+    let Some(anon_vma) = control.lock(mapping.area.anon_vma()) else {
         return Walk::Done;
     };
+    let address = mapping.address();
     // A merged page is never moved: mremap() unmerges first. So its index has stayed the same.
-    for vma in anon_vma.vmas_with(mapping.index) {
+    for vma in anon_vma.vmas_with(mapping.index()) {
         kthread::cond_resched();
-        let own = vma.mm() as usize == mapping.mm;
-        if own != (round == Round::Merged) || !vma.contains(mapping.address) {
+        let own = vma.mm() as usize == mapping.area.mm();
+        if own != (round == Round::Merged) || !vma.contains(address) {
             continue;
         }
-        if control.visit(folio.folio(), &vma, mapping.address) == Walk::Done {
+        if control.visit(folio.folio(), &vma, address) == Walk::Done {
             return Walk::Done;
         }
     }

@@ -12,6 +12,7 @@
 
 use crate::{
     advisor,
+    area::RecentAreas,
     checksum::Keys,
     control::Ksm,
     forest::Keyed,
@@ -127,6 +128,7 @@ pub(crate) struct Scanner {
     pub(crate) mms: Pool<TrackedMm>,
     pub(crate) nodes: Pool<StableNode>,
     pub(crate) partitions: Partitions,
+    pub(crate) areas: RecentAreas,
     pub(crate) pass: Pass,
     keys: Keys,
     /// The checksum of a page of zeros.
@@ -137,6 +139,9 @@ pub(crate) struct Scanner {
     stage: Stage,
     batch: KVec<Candidate>,
     unchanged: KVec<Unchanged>,
+    /// Whether the scan has met pages that may wait in a CPU's LRU batch: new ones, and those that
+    /// would not merge. While they do, they have one reference too many to be merged.
+    pub(crate) drain_wanted: bool,
     /// Has room for the one page that another is compared with.
     pub(crate) probe: KVec<Candidate>,
 }
@@ -150,6 +155,7 @@ impl Scanner {
             mms: Pool::new(),
             nodes: Pool::new(),
             partitions: Partitions::new(1)?,
+            areas: RecentAreas::new(),
             pass: Pass::default(),
             keys,
             zero_checksum,
@@ -158,6 +164,7 @@ impl Scanner {
             stage: Stage::Idle,
             batch: KVec::with_capacity(BATCH, GFP_KERNEL)?,
             unchanged: KVec::with_capacity(BATCH, GFP_KERNEL)?,
+            drain_wanted: false,
             probe: KVec::with_capacity(1, GFP_KERNEL)?,
         })
     }
@@ -177,6 +184,7 @@ impl Scanner {
     /// Goes back to before the first slot, as if nothing had been scanned.
     pub(crate) fn rewind(&mut self, ksm: &Ksm) {
         self.stage = Stage::Idle;
+        self.areas.clear();
         self.partitions.forget_unstable(0);
         // Without a full scan that meets them all, items do not find out by its number.
         self.items.for_each_mut(RmapItem::leave_forgotten_tree);
@@ -216,14 +224,18 @@ impl Scanner {
         self.advice.begin(&ksm.tunables.advisor);
         trace::start_scan(ksm.stats.full_scans.get(), self.items.len());
         ksm.slots.begin_scan();
-        // Pages that wait in a CPU's LRU batch have one reference too many to be merged.
-        lru::drain_all();
-        self.partitions.forget_unstable(self.items.len());
+        if core::mem::take(&mut self.drain_wanted) {
+            lru::drain_all();
+        }
+        let merged = ksm.stats.pages_shared.get() + ksm.stats.pages_sharing.get();
+        let waiting = self.items.len().saturating_sub(merged);
+        self.partitions.forget_unstable(waiting);
         self.partitions.fit_stable(&mut self.nodes);
         self.pass = self.pass.next();
     }
 
     fn end_full_scan(&mut self, ksm: &Ksm) {
+        self.areas.clear();
         self.advice.end(&ksm.tunables.advisor, &ksm.tunables);
         trace::stop_scan(ksm.stats.full_scans.get(), self.items.len());
         ksm.stats.full_scans.add(1);
@@ -436,6 +448,7 @@ impl Scanner {
         }
         let item = self.items.insert(item, crate::SCAN_GFP).ok()?;
         cursor.insert(&mut self.mms, &mut self.items, item);
+        self.drain_wanted = true;
         self.count_item(ksm, cursor.mm(), 1);
         Some(item)
     }

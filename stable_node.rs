@@ -1,53 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One KSM page, as `ksmd` sees it, and its mappings, as a reverse-mapping walk sees them.
+//! One KSM page, as `ksmd` sees it.
 
 #![deny(unsafe_code)]
 
 use crate::{
     forest::Keyed,
-    mm::{
-        anon_vma::AnonVma,
-        ksm_folio::OwnedAnchor,
-        vma::MergeableVma, //
-    },
+    mm::ksm_folio::OwnedAnchor,
     partition::PartitionId,
-    pool::Handle,
     rbtree::{
         Links,
         TreeNode, //
     },
-    rmap_item::RmapItem,
     stable_tree::{
         Siblings,
         StableEntry, //
     }, //
 };
-
-/// Where a KSM page is mapped; enough to find the page table entry, and those of forks.
-pub(crate) struct Mapping {
-    pub(crate) anon_vma: AnonVma,
-    /// The index of the page in the anon_vma's tree of vmas.
-    pub(crate) index: usize,
-    pub(crate) address: usize,
-    /// The address space, to be compared only.
-    pub(crate) mm: usize,
-    /// Whose mapping it is.
-    pub(crate) item: Handle<RmapItem>,
-}
-
-impl Mapping {
-    /// The mapping of `item` at `address` of `vma`.
-    pub(crate) fn new(vma: &MergeableVma<'_>, address: usize, item: Handle<RmapItem>) -> Self {
-        Self {
-            anon_vma: vma.anon_vma(),
-            index: vma.linear_index(address),
-            address,
-            mm: vma.mm_raw() as usize,
-            item,
-        }
-    }
-}
 
 /// A node of the stable tree.
 #[derive(Default)]

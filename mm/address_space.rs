@@ -51,14 +51,14 @@ impl<'a> ReadLockedMm<'a> {
     }
 
     /// The first advised vma that ends above `address`.
-    pub(crate) fn next_advised(&self, mut address: usize) -> Option<AdvisedVma<'_>> {
-        loop {
-            let vma = self.next_vma(address)?;
-            if let Some(advised) = AdvisedVma::new(vma) {
-                return Some(advised);
-            }
-            address = vma.end();
-        }
+    pub(crate) fn next_advised(&self, address: usize) -> Option<AdvisedVma<'_>> {
+        // SAFETY: The mmap lock is held; any address will do.
+        let vma = unsafe { bindings::ksm_next_advised_vma(self.mm.as_raw(), address) };
+        // SAFETY: The vma is valid for as long as the mmap lock is held, which is at least as long
+        // as `self` is borrowed.
+        (!vma.is_null())
+            .then(|| unsafe { VmaRef::from_raw(vma) })
+            .and_then(AdvisedVma::new)
     }
 
     /// The vma that contains `address`, if pages of it may be merged.
@@ -74,14 +74,6 @@ impl<'a> ReadLockedMm<'a> {
         unsafe {
             bindings::ksm_mm_flags_clear(bindings::MMF_VM_MERGEABLE as i32, self.mm.as_raw())
         };
-    }
-
-    fn next_vma(&self, address: usize) -> Option<&VmaRef> {
-        // SAFETY: The mmap lock is held; any address will do.
-        let vma = unsafe { bindings::find_vma(self.mm.as_raw(), address) };
-        // SAFETY: The vma is valid for as long as the mmap lock is held, which is at least as long
-        // as `self` is borrowed.
-        (!vma.is_null()).then(|| unsafe { VmaRef::from_raw(vma) })
     }
 }
 

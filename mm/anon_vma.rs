@@ -40,6 +40,11 @@ impl AnonVma {
         Self { anon_vma }
     }
 
+    /// Whether this is a reference to `anon_vma`.
+    pub(crate) fn is(&self, anon_vma: NonNull<bindings::anon_vma>) -> bool {
+        self.anon_vma == anon_vma
+    }
+
     /// Locks out those who would link or unlink vmas; sleeps.
     pub(crate) fn read(&self) -> AnonVmaReadGuard<'_> {
         // SAFETY: By the type invariant the anon_vma is alive.

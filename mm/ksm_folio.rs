@@ -13,16 +13,14 @@
 //! migration, and in that time the anchor is not freed: [`OwnedAnchor`] sees to it when dropped.
 
 use crate::{
+    mappings::Mappings,
     mm::folio::{
         Folio,
         LockedFolio,
         PinnedPage, //
     },
     pool::Handle,
-    stable_node::{
-        Mapping,
-        StableNode, //
-    }, //
+    stable_node::StableNode, //
 };
 use core::{
     cell::UnsafeCell,
@@ -31,6 +29,7 @@ use core::{
 };
 use kernel::{
     bindings,
+    mm::virt::VmaRef,
     prelude::*,
     sync::{
         atomic::{
@@ -56,7 +55,7 @@ pub(crate) struct Anchor {
     pfn: Atomic<usize>,
     node: Handle<StableNode>,
     /// The mappings of the folio; guarded by the folio's lock. See [`KsmFolio`].
-    mappings: UnsafeCell<KVec<Mapping>>,
+    mappings: UnsafeCell<Mappings>,
 }
 
 // SAFETY: `mappings` is touched only by who holds the lock of the folio that points here, or by the
@@ -152,9 +151,10 @@ impl Anchor {
 
 /// What the `mapping` of a folio holds that points to `anchor`, which may be null.
 fn tagged(anchor: *const Anchor) -> *mut c_void {
-    // SAFETY: The function has no side effects.
-    let flag = unsafe { bindings::ksm_folio_mapping_flag() };
-    anchor.cast_mut().cast::<c_void>().wrapping_byte_add(flag)
+    anchor
+        .cast_mut()
+        .cast::<c_void>()
+        .wrapping_byte_add(bindings::FOLIO_MAPPING_KSM as usize)
 }
 
 /// The anchor that a KSM folio points to, if it has one yet.
@@ -170,9 +170,9 @@ unsafe fn anchor_of<'a>(folio: &'a Folio) -> Option<&'a Anchor> {
     }
     // SAFETY: The folio is alive.
     let mapping = unsafe { bindings::ksm_folio_mapping(folio.as_raw()) };
-    // SAFETY: The function has no side effects.
-    let flag = unsafe { bindings::ksm_folio_mapping_flag() };
-    let anchor = mapping.wrapping_byte_sub(flag).cast::<Anchor>();
+    let anchor = mapping
+        .wrapping_byte_sub(bindings::FOLIO_MAPPING_KSM as usize)
+        .cast::<Anchor>();
     // SAFETY: By the invariants of this file a KSM folio points to an anchor that is not freed
     // while it does, which the caller sees to.
     unsafe { anchor.as_ref() }
@@ -191,6 +191,25 @@ pub(crate) unsafe fn node_of_mapped(
 ) -> Option<Handle<StableNode>> {
     // SAFETY: The caller holds the page-table lock, and the nodes are not removed.
     unsafe { anchor_of(folio) }.map(Anchor::node)
+}
+
+/// Lets the owner of `vma` have a KSM folio for its own if nobody else uses it; returns whether.
+///
+/// The folio's node is stale from then on, as if the folio had been freed.
+///
+/// # Safety
+///
+/// `address` of `vma` must map `folio`, a KSM folio, under a page-table lock that is held.
+pub(crate) unsafe fn keep_last(folio: &Folio, vma: &VmaRef, address: usize) -> bool {
+    if folio.mapcount() > 1 {
+        return false;
+    }
+    let Some(_locked) = folio.try_lock() else {
+        return false;
+    };
+    // SAFETY: The folio is locked, and the caller vouches for the rest. Whoever relies on the
+    // content of a KSM folio has a reference, and then the helper refuses.
+    unsafe { bindings::ksm_folio_give_away(folio.as_raw(), vma.as_ptr(), address) }
 }
 
 /// A KSM folio whose lock is held, together with the anchor it points to.
@@ -224,13 +243,13 @@ impl<'a> KsmFolio<'a> {
     }
 
     /// Where the folio is, or may be, mapped.
-    pub(crate) fn mappings(&self) -> &[Mapping] {
+    pub(crate) fn mappings(&self) -> &Mappings {
         // SAFETY: By the type invariant the folio's lock is held, which guards the list.
         unsafe { &*self.anchor.mappings.get() }
     }
 
     /// As [`KsmFolio::mappings`], to be changed.
-    pub(crate) fn mappings_mut(&mut self) -> &mut KVec<Mapping> {
+    pub(crate) fn mappings_mut(&mut self) -> &mut Mappings {
         // SAFETY: As in `mappings`; `&mut self` excludes others who come by this lock.
         unsafe { &mut *self.anchor.mappings.get() }
     }
@@ -295,7 +314,7 @@ unsafe impl Send for OwnedAnchor {}
 
 impl OwnedAnchor {
     /// An anchor for `node` that no folio points to, with these `mappings`.
-    pub(crate) fn new(node: Handle<StableNode>, mappings: KVec<Mapping>) -> Result<Self> {
+    pub(crate) fn new(node: Handle<StableNode>, mappings: Mappings) -> Result<Self> {
         let anchor = KBox::new(
             Anchor {
                 pfn: Atomic::new(UNBOUND),
@@ -312,7 +331,7 @@ impl OwnedAnchor {
     }
 
     /// Takes the mappings out of an anchor that no folio points to.
-    pub(crate) fn into_mappings(self) -> Result<KVec<Mapping>, Self> {
+    pub(crate) fn into_mappings(self) -> Result<Mappings, Self> {
         if self.page().is_ok() {
             return Err(self);
         }
@@ -349,7 +368,7 @@ mod tests {
     use crate::mm::folio::fresh;
 
     fn anchor(number: u32) -> Result<OwnedAnchor> {
-        OwnedAnchor::new(Handle::from_raw(number).ok_or(EINVAL)?, KVec::new())
+        OwnedAnchor::new(Handle::from_raw(number).ok_or(EINVAL)?, Mappings::default())
     }
 
     /// Binds a page that nothing maps.

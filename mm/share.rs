@@ -8,8 +8,8 @@
 //!
 //! # Invariants
 //!
-//! A KSM page is mapped read-only, by every entry, and marked dirty: no byte of it changes until
-//! it is freed, and none is lost to reclaim. A page is replaced only by one that was found equal
+//! A KSM page is mapped read-only, by every entry, and marked dirty: no byte of it changes while
+//! anybody has a reference to it, and none is lost to reclaim. A page is replaced only by one that was found equal
 //! while neither could be written.
 
 use crate::mm::{
@@ -70,7 +70,7 @@ pub(crate) fn replace(
         let mut entry = entry_of(vma, address, old)?;
         let was = entry.clear_flush();
         let allowed = check_users(vma, was, old)
-            .and_then(|()| match target.has_content_of(page, address) {
+            .and_then(|()| match target.has_content_of(page) {
                 true => Ok(()),
                 false => Err(Refusal::Different),
             })
@@ -107,13 +107,10 @@ pub(crate) enum Target<'a> {
 }
 
 impl Target<'_> {
-    fn has_content_of(self, page: &PinnedPage, address: usize) -> bool {
+    fn has_content_of(self, page: &PinnedPage) -> bool {
         match self {
             Target::Ksm(target) => page.compare(&target.0) == Ordering::Equal,
-            // SAFETY: The zero page always exists, and the other is alive.
-            Target::Zero => unsafe {
-                bindings::ksm_memcmp_pages(page.as_raw(), bindings::ksm_zero_page(address)) == 0
-            },
+            Target::Zero => page.is_zero(),
         }
     }
 }

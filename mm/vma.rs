@@ -81,6 +81,16 @@ impl MergeableVma<'_> {
         unsafe { AnonVma::get(self.anon_vma) }
     }
 
+    /// Whether `anon_vma` is the vma's.
+    pub(crate) fn has_anon_vma(&self, anon_vma: &AnonVma) -> bool {
+        anon_vma.is(self.anon_vma)
+    }
+
+    /// A number that vmas with different anon_vmas rarely have in common.
+    pub(crate) fn anon_vma_number(&self) -> usize {
+        self.anon_vma.as_ptr().addr() / size_of::<bindings::anon_vma>()
+    }
+
     /// The index under which the page at `address` stands in the anon_vma's tree of vmas.
     pub(crate) fn linear_index(&self, address: usize) -> usize {
         // SAFETY: The vma is alive by the invariant of `VmaRef`; any address will do.

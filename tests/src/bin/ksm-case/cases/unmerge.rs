@@ -5,7 +5,7 @@
 use anyhow::{ensure, Result};
 use ksm_tests::{
     ksm::{self, Counters, Run, Scanner},
-    pattern,
+    pagemap, pattern,
     procfs::{self, KsmStat},
     region::Region,
     PAGE_SIZE,
@@ -50,6 +50,12 @@ pub const CASES: &[Case] = &[
         "after run=2, run=1 merges all again, ten times over",
         again,
     ),
+    Case::new(
+        "unmerge-last",
+        "the last one to share a page keeps it, and can write it without a copy",
+        last_one,
+    )
+    .modes(&["rs"]),
 ];
 
 const PAGES: usize = 64;
@@ -98,6 +104,43 @@ fn part(_: &Options) -> Result<()> {
     middle.verify(second)?;
     tail.verify(third)?;
     other.verify(&content)
+}
+
+fn last_one(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(9, PAGES);
+    let left = Region::mergeable(&content)?;
+    let mut right = Region::mergeable(&content)?;
+    scanner.expect(Counters::stable(64, 64, 0))?;
+    let shared = pagemap::frames(&right)?;
+
+    left.advise_unmergeable()?;
+    ensure_private(&left, &right)?;
+    step("one has copies, the other has the shared frames still");
+    ensure!(pagemap::frames(&right)? == shared, "they have moved");
+    right.advise_unmergeable()?;
+    step("the other has no copies, and the frames are no KSM pages any more");
+    ensure!(pagemap::frames(&right)? == shared, "they were copied");
+    for frame in &shared {
+        ensure!(!pagemap::is_ksm(*frame)?, "frame {frame} is a KSM page");
+    }
+
+    step("it writes them where they are");
+    let changed = pattern::pages(10, PAGES);
+    right.bytes_mut().copy_from_slice(&changed);
+    ensure!(pagemap::frames(&right)? == shared, "a write has copied");
+    right.verify(&changed)?;
+    left.verify(&content)?;
+
+    step("and they merge again");
+    scanner.expect(Counters::ZERO)?;
+    right.bytes_mut().copy_from_slice(&content);
+    left.advise_mergeable()?;
+    right.advise_mergeable()?;
+    scanner.expect(Counters::stable(64, 64, 0))?;
+    ensure_shared(&left, &right)?;
+    left.verify(&content)?;
+    right.verify(&content)
 }
 
 fn by_run(_: &Options) -> Result<()> {
