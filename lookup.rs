@@ -57,6 +57,14 @@ pub(crate) enum Meeting {
     TurnedAway,
 }
 
+/// What decides whether a node has the content of a page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// Their checksums: good enough for a merge to be tried, which compares contents in any case.
+    Checksum,
+    Content,
+}
+
 impl Scanner {
     /// The partition for `page`.
     pub(crate) fn partition_of(&self, page: &PinnedPage) -> PartitionId {
@@ -69,12 +77,16 @@ impl Scanner {
         ksm: &Ksm,
         item: Handle<RmapItem>,
         page: &PinnedPage,
+        by: By,
     ) -> Option<Handle<StableNode>> {
         let checksum = self.items[item].checksum();
         let partition = self.partition_of(page);
         loop {
             let stable = &self.partitions.get(partition).stable;
-            let found = stable.find(&self.nodes, checksum, |_, node| node_verdict(page, node));
+            let found = stable.find(&self.nodes, checksum, |_, node| match by {
+                By::Checksum => Verdict::Match,
+                By::Content => node_verdict(page, node),
+            });
             match found {
                 Lookup::Match(first) if self.replace_in_partition(ksm, first) => {}
                 Lookup::Match(first) if self.prune_chain(ksm, first) => {}

@@ -11,6 +11,7 @@ use crate::{
     control::Ksm,
     forest::Keyed,
     lookup::{
+        By,
         Held,
         Meeting, //
     },
@@ -28,6 +29,7 @@ use crate::{
         share::{
             self,
             KsmPage,
+            Refusal,
             Target, //
         },
         vma::MergeableVma,
@@ -88,16 +90,21 @@ impl Scanner {
         item: Handle<RmapItem>,
         page: &PinnedPage,
     ) -> bool {
-        let Some(first) = self.find_stable(ksm, item, page) else {
-            return false;
-        };
-        let limit = ksm.tunables.max_page_sharing.get();
-        let node = StableTree::first_that(&self.nodes, first, |node| node.has_room(limit));
-        if let Some(node) = node {
-            // If that fails, the next scan will see.
-            let _ = self.merge_into(ksm, mm, item, page, node);
+        for by in [By::Checksum, By::Content] {
+            let Some(first) = self.find_stable(ksm, item, page, by) else {
+                return false;
+            };
+            let limit = ksm.tunables.max_page_sharing.get();
+            let node = StableTree::first_that(&self.nodes, first, |node| node.has_room(limit));
+            let result = node.map(|node| self.merge_into(ksm, mm, item, page, node));
+            // The checksum may have led to a node of another content, or one without a page.
+            let misled = !matches!(result, Some(Ok(()) | Err(EFAULT)));
+            if by == By::Content || !misled {
+                // If it was refused, the next scan will see.
+                return result.is_some();
+            }
         }
-        node.is_some()
+        false
     }
 
     /// Merges `page` with a page of the same content from the unstable tree, or leaves it there.
@@ -273,11 +280,17 @@ impl Scanner {
         page: &PinnedPage,
         target: Target<'_>,
     ) -> Result {
-        let replaced = page
-            .try_lock_single()
-            .is_some_and(|single| share::replace(vma, address, page, &single, target).is_ok());
-        self.drain_wanted |= !replaced;
-        replaced.then_some(()).ok_or(EFAULT)
+        let refusal = match page.try_lock_single() {
+            Some(single) => share::replace(vma, address, page, &single, target),
+            None => Err(Refusal::InUse),
+        };
+        refusal.map_err(|refusal| {
+            self.drain_wanted |= refusal == Refusal::InUse;
+            match refusal {
+                Refusal::Different => EAGAIN,
+                Refusal::Changed | Refusal::InUse => EFAULT,
+            }
+        })
     }
 
     /// Undoes [`Scanner::promote`] for a page that found nobody to share it.
