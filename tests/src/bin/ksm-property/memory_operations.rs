@@ -35,7 +35,9 @@ impl Stage<'_> {
             }
             Operation::MapHuge { process, content } => self.map_huge(process, content)?,
             Operation::MergeAny { process, on } => {
-                self.inheritance.unadvised |= !on;
+                // Either way there is memory now, a heap or a stack, that has advice in one process
+                // and none in its relatives.
+                self.inheritance.unadvised = true;
                 let process = &mut self.member(process)?.process;
                 process.ask(&Request::MergeAny { on })?;
             }
