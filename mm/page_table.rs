@@ -151,12 +151,10 @@ impl Entries<'_> {
     /// The next address whose page KSM has put there, and the KSM page, unless it is a page of
     /// zeros or just migrates.
     pub(crate) fn next_merged(&mut self) -> Option<(usize, Option<&Folio>)> {
-        let mut folio = ptr::null_mut();
         let vma = self.vma.as_ptr();
         // SAFETY: By the type invariant the entries from `next` on are mapped and locked.
-        unsafe {
-            bindings::ksm_next_merged(vma, &mut self.next, &mut self.address, self.end, &mut folio)
-        };
+        let folio =
+            unsafe { bindings::ksm_next_merged(vma, &mut self.next, &mut self.address, self.end) };
         let address = self.step()?;
         // SAFETY: A folio that an entry maps is not freed while the lock is held.
         let folio = (!folio.is_null()).then(|| unsafe { Folio::from_raw(folio) });
