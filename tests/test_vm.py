@@ -43,6 +43,13 @@ def test_share_is_writable(vm, lane):
     assert (share / "x").read_text() == "hello\n"
 
 
+def test_module_works_far_from_the_kernel(vm, lane):
+    # In User Mode Linux it lies behind all memory: more than 32 bits can express.
+    result = vm.run("cat", "/sys/kernel/mm/ksm/run", lane=lane, mem="6G")
+    assert result.status == 0, result.explain()
+    assert result.text == "0\n"
+
+
 def test_machine_is_read_only(vm, lane):
     result = vm.run("touch", "/usr/x", lane=lane, ksm="c")
     assert result.status == 1
