@@ -11,6 +11,7 @@ use crate::{
         count,
         Counter, //
     },
+    partition::PartitionId,
     pool::Handle,
     rmap_item::{
         ListCursor,
@@ -25,7 +26,10 @@ use crate::{
 };
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    }, //
 };
 
 impl Scanner {
@@ -151,22 +155,28 @@ impl Scanner {
         index: u32,
     ) {
         self.items[item].set_place(Place::Stable(node, index));
-        match self.nodes[node].mappings {
+        self.note_mappings(node, index as usize + 1);
+        match index {
             0 => ksm.stats.pages_shared.add(1),
             _ => ksm.stats.pages_sharing.add(1),
         }
-        self.nodes[node].mappings += 1;
         self.count_merging(item, 1);
     }
 
-    fn note_detached(&mut self, ksm: &Ksm, node: Handle<StableNode>, item: Handle<RmapItem>) {
+    /// Notes that the mapping of `item` is gone, which leaves `left` mappings of its node.
+    fn note_detached(&mut self, ksm: &Ksm, item: Handle<RmapItem>, left: usize) {
         self.items[item].set_place(Place::Nowhere);
-        self.nodes[node].mappings -= 1;
-        match self.nodes[node].mappings {
+        match left {
             0 => ksm.stats.pages_shared.sub(1),
             _ => ksm.stats.pages_sharing.sub(1),
         }
         self.count_merging(item, -1);
+    }
+
+    fn note_mappings(&self, node: Handle<StableNode>, count: usize) {
+        if let Some(anchor) = &self.nodes[node].anchor {
+            anchor.notes.mappings.store(count as u32, Relaxed);
+        }
     }
 
     fn count_merging(&self, item: Handle<RmapItem>, change: isize) {
@@ -183,14 +193,16 @@ impl Scanner {
         };
         let taken = anchor.with_folio(|mut folio| {
             let (gone, moved) = folio.mappings_mut().take(index as usize)?;
-            Some((gone.item, moved.map(|moved| moved.item)))
+            let moved = moved.map(|moved| moved.item);
+            Some((gone.item, moved, folio.mappings().len()))
         });
         match taken {
-            Ok(Some((gone, moved))) => {
+            Ok(Some((gone, moved, left))) => {
                 if let Some(moved) = moved {
                     self.items[moved].set_index(index);
                 }
-                self.note_detached(ksm, node, gone);
+                self.note_mappings(node, left);
+                self.note_detached(ksm, gone, left);
             }
             Ok(None) => pr_err!("mapping {index} of a stable node is missing\n"),
             Err(_) => self.remove_stale(ksm, node),
@@ -202,24 +214,29 @@ impl Scanner {
         let Some(anchor) = self.nodes[node].anchor.take() else {
             return;
         };
-        let pfn = anchor.pfn();
+        let (pfn, partition) = (anchor.pfn(), anchor.notes.partition());
         match anchor.into_mappings() {
             Ok(mappings) => {
-                for mapping in mappings.iter() {
+                let left = (0..mappings.len()).rev();
+                for (mapping, left) in mappings.iter().zip(left) {
                     trace::remove_rmap_item(pfn, mapping.item, mapping.area.mm());
-                    self.note_detached(ksm, node, mapping.item);
+                    self.note_detached(ksm, mapping.item, left);
                 }
                 trace::remove_ksm_page(pfn);
-                self.remove_from_tree(ksm, node);
+                self.remove_from_tree(ksm, node, partition);
                 self.forget_node(ksm, node);
             }
             Err(anchor) => self.nodes[node].anchor = Some(anchor),
         }
     }
 
-    /// Takes `node` out of the stable tree.
-    pub(crate) fn remove_from_tree(&mut self, ksm: &Ksm, node: Handle<StableNode>) {
-        let partition = self.nodes[node].partition;
+    /// Takes `node` out of the stable tree of its `partition`.
+    pub(crate) fn remove_from_tree(
+        &mut self,
+        ksm: &Ksm,
+        node: Handle<StableNode>,
+        partition: PartitionId,
+    ) {
         let stable = &mut self.partitions.get(partition).stable;
         stable.remove(&mut self.nodes, node);
         self.note_chains(ksm);

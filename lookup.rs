@@ -39,7 +39,10 @@ use crate::{
     unstable_tree::Outcome, //
 };
 use core::cmp::Ordering;
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::atomic::Relaxed, //
+};
 
 /// The page of an item, held together with its address space.
 pub(crate) struct Held {
@@ -99,7 +102,7 @@ impl Scanner {
 
     /// Puts `node`, whose page is `page`, into the stable tree.
     pub(crate) fn insert_node(&mut self, ksm: &Ksm, node: Handle<StableNode>, page: &PinnedPage) {
-        let partition = self.nodes[node].partition;
+        let partition = self.nodes[node].partition();
         loop {
             let stable = &mut self.partitions.get(partition).stable;
             match stable.insert(&mut self.nodes, node, |_, other| node_verdict(page, other)) {
@@ -158,12 +161,14 @@ impl Scanner {
         let Some(Ok(page)) = page else {
             return false;
         };
-        let partition = self.partition_of(&page);
-        if self.nodes[node].partition == partition {
+        let (old, new) = (self.nodes[node].partition(), self.partition_of(&page));
+        if old == new {
             return false;
         }
-        self.remove_from_tree(ksm, node);
-        self.nodes[node].partition = partition;
+        self.remove_from_tree(ksm, node, old);
+        if let Some(anchor) = &self.nodes[node].anchor {
+            anchor.notes.set_partition(new);
+        }
         self.insert_node(ksm, node, &page);
         true
     }
@@ -173,11 +178,14 @@ impl Scanner {
     fn prune_chain(&mut self, ksm: &Ksm, first: Handle<StableNode>) -> bool {
         let mut next = StableTree::next_in_chain(&self.nodes, first);
         let now = self.now();
-        let age = now.wrapping_sub(self.nodes[first].pruned) as usize;
-        if next.is_none() || age < ksm.tunables.chains_prune_millisecs.get() {
+        let Some(anchor) = self.nodes[first].anchor.as_ref().filter(|_| next.is_some()) else {
+            return false;
+        };
+        let age = now.wrapping_sub(anchor.notes.pruned.load(Relaxed)) as usize;
+        if age < ksm.tunables.chains_prune_millisecs.get() {
             return false;
         }
-        self.nodes[first].pruned = now;
+        anchor.notes.pruned.store(now, Relaxed);
         let mut any = false;
         while let Some(node) = next {
             next = StableTree::next_in_chain(&self.nodes, node);

@@ -46,7 +46,10 @@ use crate::{
         RmapItem, //
     },
     scan::Scanner,
-    stable_node::StableNode,
+    stable_node::{
+        Notes,
+        StableNode, //
+    },
     stable_tree::StableTree,
     trace,
     unmerge::unmerge_range, //
@@ -259,13 +262,13 @@ impl Scanner {
         if first && !ksm.module.hold() {
             return Err(ENODEV);
         }
-        let node = StableNode::new(checksum, partition);
+        let node = StableNode::new(checksum);
         let node = self.nodes.insert(node, GFP_KERNEL).inspect_err(|_| {
             if first {
                 ksm.module.release();
             }
         })?;
-        let anchor = anchor_with(node, mapping).inspect_err(|_| {
+        let anchor = anchor_with(node, partition, mapping).inspect_err(|_| {
             self.forget_node(ksm, node);
         })?;
         self.nodes[node].anchor = Some(anchor);
@@ -309,8 +312,12 @@ impl Scanner {
 }
 
 /// An anchor with one mapping.
-fn anchor_with(node: Handle<StableNode>, first: Mapping) -> Result<OwnedAnchor> {
+fn anchor_with(
+    node: Handle<StableNode>,
+    partition: PartitionId,
+    first: Mapping,
+) -> Result<OwnedAnchor> {
     let mut mappings = Mappings::default();
     mappings.push(first)?;
-    OwnedAnchor::new(node, mappings)
+    OwnedAnchor::new(node, Notes::new(partition), mappings)
 }

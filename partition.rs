@@ -22,6 +22,18 @@ use kernel::prelude::*;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct PartitionId(u32);
 
+impl PartitionId {
+    /// Undoes [`PartitionId::raw`].
+    pub(crate) fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// The name as a number.
+    pub(crate) fn raw(self) -> u32 {
+        self.0
+    }
+}
+
 /// The trees of one set of pages.
 pub(crate) struct Partition {
     pub(crate) stable: StableTree<StableNode>,

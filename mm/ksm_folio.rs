@@ -20,7 +20,10 @@ use crate::{
         PinnedPage, //
     },
     pool::Handle,
-    stable_node::StableNode, //
+    stable_node::{
+        Notes,
+        StableNode, //
+    }, //
 };
 use core::{
     cell::UnsafeCell,
@@ -54,9 +57,12 @@ const UNBOUND: usize = usize::MAX;
 pub(crate) struct Anchor {
     pfn: Atomic<usize>,
     node: Handle<StableNode>,
+    pub(crate) notes: Notes,
     /// The mappings of the folio; guarded by the folio's lock. See [`KsmFolio`].
     mappings: UnsafeCell<Mappings>,
 }
+
+const _: () = assert!(size_of::<Anchor>() <= 64);
 
 // SAFETY: `mappings` is touched only by who holds the lock of the folio that points here, or by the
 // owner when none does.
@@ -314,11 +320,12 @@ unsafe impl Send for OwnedAnchor {}
 
 impl OwnedAnchor {
     /// An anchor for `node` that no folio points to, with these `mappings`.
-    pub(crate) fn new(node: Handle<StableNode>, mappings: Mappings) -> Result<Self> {
+    pub(crate) fn new(node: Handle<StableNode>, notes: Notes, mappings: Mappings) -> Result<Self> {
         let anchor = KBox::new(
             Anchor {
                 pfn: Atomic::new(UNBOUND),
                 node,
+                notes,
                 mappings: UnsafeCell::new(mappings),
             },
             GFP_KERNEL,
@@ -365,10 +372,18 @@ impl Drop for OwnedAnchor {
 #[kernel::macros::kunit_tests(ksm_rs_ksm_folio)]
 mod tests {
     use super::*;
-    use crate::mm::folio::fresh;
+    use crate::{
+        mm::folio::fresh,
+        partition::PartitionId, //
+    };
 
     fn anchor(number: u32) -> Result<OwnedAnchor> {
-        OwnedAnchor::new(Handle::from_raw(number).ok_or(EINVAL)?, Mappings::default())
+        let node = Handle::from_raw(number).ok_or(EINVAL)?;
+        OwnedAnchor::new(
+            node,
+            Notes::new(PartitionId::default()),
+            Mappings::default(),
+        )
     }
 
     /// Binds a page that nothing maps.
