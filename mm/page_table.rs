@@ -86,7 +86,7 @@ impl<'a> PageTable<'a> {
             bindings::ksm_pte_offset_map_lock(mm, self.pmd, start, &mut lock)
         };
         // INVARIANT: The table was just mapped and locked; `entry` is the one for `start`.
-        (!entry.is_null()).then_some(Entries {
+        (!entry.is_null()).then(|| Entries {
             vma: self.vma,
             first: entry,
             lock,
