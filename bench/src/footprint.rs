@@ -3,7 +3,9 @@
 //! How much memory KSM takes for itself.
 
 use anyhow::Result;
-use ksm_tests::{ksm, procfs, PAGE_SIZE};
+use ksm_tests::{ksm, module, procfs, PAGE_SIZE};
+
+use crate::report::Measures;
 
 /// The free memory at a moment when KSM knows nothing.
 pub struct Footprint {
@@ -21,8 +23,17 @@ impl Footprint {
         })
     }
 
+    /// Adds what KSM has taken for each page, and all that it takes, the module included.
+    pub fn add_to(&self, measures: &mut Measures, pages: usize) -> Result<()> {
+        let bytes = self.bytes()?;
+        let module = module::size()?.unwrap_or_default() as f64;
+        measures.add("metadata_bytes_per_page", bytes / pages as f64);
+        measures.add("memory_kib", (bytes + module) / 1024.0);
+        Ok(())
+    }
+
     /// Bytes that KSM has taken since.
-    pub fn bytes(&self) -> Result<f64> {
+    fn bytes(&self) -> Result<f64> {
         let free = procfs::free_pages()?;
         let taken = self.free_before as f64 - free as f64 + saved_pages()? as f64;
         Ok(taken * PAGE_SIZE as f64)

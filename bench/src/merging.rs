@@ -15,7 +15,7 @@ const MOST_SCANS: usize = 10;
 pub struct Merging {
     /// What the scans took, the one included with which it was done.
     pub cpu: Duration,
-    /// Until it was done, as seen from outside.
+    /// Until it was done, the pauses between the scans left out.
     pub wall: Duration,
     /// Pages saved by then.
     pub saved: u64,
@@ -24,24 +24,26 @@ pub struct Merging {
 /// Scans until 95 % of `duplicates` are merged.
 pub fn merge_most(ksmd: &mut Ksmd, duplicates: usize) -> Result<Merging> {
     let enough = duplicates as u64 * 95 / 100;
-    let begin = Instant::now();
-    let mut wall = None;
-    let mut cpu = Duration::ZERO;
+    let mut before = Duration::ZERO;
     for _ in 0..MOST_SCANS {
-        cpu += ksmd.scan_watched(|| {
-            if wall.is_none() && saved_pages()? >= enough {
-                wall = Some(begin.elapsed());
+        let begin = Instant::now();
+        let mut done = None;
+        let scan = ksmd.scan_watched(|| {
+            if done.is_none() && saved_pages()? >= enough {
+                done = Some(begin.elapsed());
             }
             Ok(())
         })?;
         let saved = saved_pages()?;
         if saved >= enough {
             return Ok(Merging {
-                cpu,
-                wall: wall.unwrap_or(begin.elapsed()),
+                cpu: before + scan,
+                // It is looked at now and then only, for the last time when the scan is over.
+                wall: before + done.map_or(scan, |done| done.min(scan)),
                 saved,
             });
         }
+        before += scan;
     }
     bail!(
         "{} of {duplicates} pages are merged after {MOST_SCANS} scans",

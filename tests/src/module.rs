@@ -26,18 +26,24 @@ pub fn file() -> Option<PathBuf> {
 
 /// True if the module is loaded.
 pub fn is_loaded() -> Result<bool> {
-    let modules = match fs::read_to_string("/proc/modules") {
-        // A kernel without modules has no such file.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        other => other.context("cannot read /proc/modules")?,
-    };
-    Ok(lists_module(&modules, NAME))
+    Ok(size()?.is_some())
 }
 
-fn lists_module(modules: &str, name: &str) -> bool {
-    modules
-        .lines()
-        .any(|line| line.split_whitespace().next() == Some(name))
+/// Bytes that the loaded module takes: code and data, not what it allocates.
+pub fn size() -> Result<Option<usize>> {
+    let modules = match fs::read_to_string("/proc/modules") {
+        // A kernel without modules has no such file.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.context("cannot read /proc/modules")?,
+    };
+    Ok(size_in(&modules, NAME))
+}
+
+fn size_in(modules: &str, name: &str) -> Option<usize> {
+    modules.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()? == name).then(|| words.next()?.parse().ok())?
+    })
 }
 
 /// Loads the module.
@@ -64,7 +70,7 @@ mod tests {
     #[test]
     fn modules_are_found_by_whole_name() {
         let modules = "ksm_rs_test 1 0 - Live 0x0\nksm_rs 4096 0 - Live 0x0\n";
-        assert!(lists_module(modules, "ksm_rs"));
-        assert!(!lists_module(modules, "ksm"));
+        assert_eq!(size_in(modules, "ksm_rs"), Some(4096));
+        assert_eq!(size_in(modules, "ksm"), None);
     }
 }

@@ -50,20 +50,19 @@ fn measure(
     let mut all = vec![merge_most(ksmd, duplicates)?];
     merge_all(ksmd, duplicates)?;
     let steady = ksmd.scans(plan.scans)?;
-    let bytes = footprint.bytes()?;
+    let mut measures = Measures::default();
+    footprint.add_to(&mut measures, plan.pages)?;
     while all.len() < plan.rounds {
         // All pages become private again, and hold what they held.
         ksmd.unmerge()?;
         all.push(merge_most(ksmd, duplicates)?);
     }
 
-    let mut measures = Measures::default();
     add_merging(&mut measures, plan, &mut all);
     measures.add(
         "steady_ns_per_page",
         nanoseconds_each(median(steady), plan.pages),
     );
-    measures.add("metadata_bytes_per_page", bytes / plan.pages as f64);
     measures.add_cross_check(ksmd, plan.pages)?;
     Ok(measures)
 }

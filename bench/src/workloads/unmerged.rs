@@ -49,8 +49,7 @@ pub fn scans_of(ksmd: &mut Ksmd, plan: &Plan, holders: &mut [&mut Holder]) -> Re
     );
 
     let mut measures = scan_measures(ksmd, plan, first, later)?;
-    let bytes = footprint.bytes()?;
-    measures.add("metadata_bytes_per_page", bytes / plan.pages as f64);
+    footprint.add_to(&mut measures, plan.pages)?;
     Ok(measures)
 }
 
