@@ -388,16 +388,16 @@ impl Scanner {
     fn prefetch_roots(&mut self, checksum: u32, page: &PinnedPage) {
         let partition = self.partition_of(page);
         let trees = self.partitions.get(partition);
-        trees.stable.prefetch_root(checksum);
-        trees.unstable.prefetch_root(checksum);
+        trees.stable.forest().prefetch_root(checksum);
+        trees.unstable.forest().prefetch_root(checksum);
     }
 
     fn prefetch_tops(&mut self, item: Handle<RmapItem>, page: &PinnedPage) {
         let checksum = self.items[item].checksum();
         let partition = self.partition_of(page);
         let trees = self.partitions.get(partition);
-        trees.stable.prefetch_top(&self.nodes, checksum);
-        trees.unstable.prefetch_top(&self.items, checksum);
+        trees.stable.forest().prefetch_top(&self.nodes, checksum);
+        trees.unstable.forest().prefetch_top(&self.items, checksum);
     }
 
     /// Merges `page` with an equal one, or leaves it where it can be found.

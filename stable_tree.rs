@@ -110,16 +110,10 @@ impl<T: StableEntry> StableTree<T> {
         self.forest.fit(pool)
     }
 
-    /// Asks the CPU to fetch what a search for `checksum` begins with.
+    /// The tree's parts, for who wants to fetch those that a search will begin with.
     #[inline]
-    pub(crate) fn prefetch_root(&self, checksum: u32) {
-        self.forest.prefetch_root(checksum);
-    }
-
-    /// Asks the CPU to fetch the first node that a search for `checksum` will meet.
-    #[inline]
-    pub(crate) fn prefetch_top(&self, pool: &Pool<T>, checksum: u32) {
-        self.forest.prefetch_top(pool, checksum);
+    pub(crate) fn forest(&self) -> &Forest<T> {
+        &self.forest
     }
 
     /// How many contents have more than one node, and how many nodes those have.
