@@ -9,26 +9,24 @@
 
 #![deny(unsafe_code)]
 
-use crate::mm::prefetch::prefetch_for_later;
-use core::sync::atomic::{
-    AtomicU64,
-    Ordering, //
+use crate::{
+    content::{
+        Content,
+        Line,
+        LINES,
+        ZEROS, //
+    },
+    mm::prefetch::prefetch_for_later, //
 };
-use kernel::page::PAGE_SIZE;
-
-/// Words in a page.
-pub(crate) const WORDS: usize = PAGE_SIZE / size_of::<u64>();
+use core::sync::atomic::Ordering;
 
 /// Multiplications that do not wait for each other: a CPU has several under way at a time.
 const LANES: usize = 8;
 
-const _: () = assert!(WORDS % (2 * LANES) == 0);
+/// Lines that all lanes take one step over, two words each.
+const LINES_IN_BLOCK: usize = 2 * LANES * size_of::<u64>() / size_of::<Line>();
 
-/// Words that the CPU fetches at once.
-const WORDS_IN_LINE: usize = 8;
-
-/// The content of a page.
-pub(crate) type Words = [AtomicU64; WORDS];
+const _: () = assert!(LINES % LINES_IN_BLOCK == 0);
 
 /// What makes checksums unpredictable.
 pub(crate) struct Keys {
@@ -52,7 +50,6 @@ impl Keys {
 
     /// The checksum of a page of zeros.
     pub(crate) fn checksum_of_zeros(&self) -> u32 {
-        static ZEROS: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
         self.checksum(&ZEROS, &ZEROS)
     }
 
@@ -60,13 +57,13 @@ impl Keys {
     ///
     /// Has the CPU fetch the page `later` meanwhile: its own prefetcher ends with each page.
     #[inline]
-    pub(crate) fn checksum(&self, page: &Words, later: &Words) -> u32 {
+    pub(crate) fn checksum(&self, page: &Content, later: &Content) -> u32 {
         let mut lanes = self.start;
         for (block, ahead) in blocks(page).zip(blocks(later)) {
-            for line in ahead.chunks_exact(WORDS_IN_LINE) {
-                prefetch_for_later(&line[0]);
+            for line in ahead {
+                prefetch_for_later(line);
             }
-            for (lane, pair) in block.chunks_exact(2).enumerate() {
+            for (lane, pair) in block.as_flattened().chunks_exact(2).enumerate() {
                 let first = pair[0].load(Ordering::Relaxed);
                 let second = pair[1].load(Ordering::Relaxed);
                 lanes[lane] = fold(first ^ self.key[lane], second ^ lanes[lane]);
@@ -84,8 +81,8 @@ impl Keys {
 
 /// The parts of a page that all lanes take one step over.
 #[inline]
-fn blocks(page: &Words) -> impl Iterator<Item = &[AtomicU64]> {
-    page.chunks_exact(2 * LANES)
+fn blocks(page: &Content) -> impl Iterator<Item = &[Line]> {
+    page.chunks_exact(LINES_IN_BLOCK)
 }
 
 /// Both halves of a product.
@@ -98,28 +95,36 @@ fn fold(a: u64, b: u64) -> u64 {
 #[kernel::macros::kunit_tests(ksm_rs_checksum)]
 mod tests {
     use super::*;
-    use kernel::prelude::*;
+    use core::sync::atomic::AtomicU64;
+    use kernel::{
+        page::PAGE_SIZE,
+        prelude::*, //
+    };
 
-    struct Page(KVec<AtomicU64>);
+    const WORDS: usize = PAGE_SIZE / size_of::<u64>();
+
+    struct Page(KVec<Line>);
 
     impl Page {
         fn new(word: impl Fn(usize) -> u64) -> Result<Self> {
-            let mut words = KVec::with_capacity(WORDS, GFP_KERNEL)?;
-            for index in 0..WORDS {
-                words.push(AtomicU64::new(word(index)), GFP_KERNEL)?;
+            let mut lines = KVec::with_capacity(LINES, GFP_KERNEL)?;
+            for line in 0..LINES {
+                let words = WORDS / LINES;
+                let line = core::array::from_fn(|place| AtomicU64::new(word(line * words + place)));
+                lines.push(line, GFP_KERNEL)?;
             }
-            Ok(Self(words))
+            Ok(Self(lines))
         }
 
         fn checksum(&self, keys: &Keys) -> u32 {
             self.0
                 .as_slice()
                 .try_into()
-                .map_or(0, |words| keys.checksum(words, words))
+                .map_or(0, |content| keys.checksum(content, content))
         }
 
         fn flip(&self, bit: usize) {
-            self.0[bit / 64].fetch_xor(1 << (bit % 64), Ordering::Relaxed);
+            self.0.as_flattened()[bit / 64].fetch_xor(1 << (bit % 64), Ordering::Relaxed);
         }
     }
 

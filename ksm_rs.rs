@@ -33,6 +33,7 @@ mod advisor;
 mod area;
 mod checksum;
 mod collect;
+mod content;
 mod control;
 #[cfg(CONFIG_KUNIT = "y")]
 mod fake_page;

@@ -376,8 +376,8 @@ impl Scanner {
             far.prefetch();
         }
         let later = page_of(rest.get(PAGES_AHEAD)).unwrap_or(page);
-        let checksum =
-            page.with_words(|words| later.with_words(|ahead| self.keys.checksum(words, ahead)));
+        let checksum = page
+            .with_content(|content| later.with_content(|ahead| self.keys.checksum(content, ahead)));
         let unchanged = self.items[item].note_checksum(checksum);
         if unchanged {
             self.prefetch_roots(checksum, page);

@@ -6,17 +6,16 @@
 //! [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
 
 use crate::{
-    checksum::Words,
+    content::{
+        self,
+        Content, //
+    },
     mm::prefetch::prefetch_for_later, //
 };
 use core::{
     cmp::Ordering,
     mem,
-    ptr::NonNull,
-    sync::atomic::{
-        AtomicU64,
-        Ordering::Relaxed, //
-    }, //
+    ptr::NonNull, //
 };
 use kernel::{
     bindings,
@@ -210,15 +209,15 @@ impl PinnedPage {
         unsafe { bindings::page_to_nid(self.as_raw()) }
     }
 
-    /// Calls `f` with the page's words, which others may be writing.
+    /// Calls `f` with the page's content, which others may be writing.
     #[inline]
-    pub(crate) fn with_words<R>(&self, f: impl FnOnce(&Words) -> R) -> R {
+    pub(crate) fn with_content<R>(&self, f: impl FnOnce(&Content) -> R) -> R {
         // SAFETY: By the type invariant the page is alive. The mapping is as long as a page and
         // aligned to one, and is undone before returning, by the same thread. Whoever else changes
         // the words is user space or the likes of DMA, of which atomic loads see something.
         unsafe {
             let content = bindings::kmap_local_page(self.as_raw());
-            let result = f(&*content.cast::<Words>());
+            let result = f(&*content.cast::<Content>());
             bindings::kunmap_local(content);
             result
         }
@@ -227,7 +226,7 @@ impl PinnedPage {
     /// Asks the CPU to fetch the beginning of the page, and with it where the page lies.
     #[inline]
     pub(crate) fn prefetch(&self) {
-        self.with_words(|words| prefetch_for_later(&words[0]));
+        self.with_content(|content| prefetch_for_later(&content[0]));
     }
 
     /// Compares the contents of two pages, in an order that means nothing to anybody else.
@@ -235,12 +234,12 @@ impl PinnedPage {
     /// If a page is written meanwhile the answer is about nothing that ever was: who merges pages
     /// must ask once more when neither can be written.
     pub(crate) fn compare(&self, other: &PinnedPage) -> Ordering {
-        self.with_words(|words| other.with_words(|others| compare(words, others)))
+        self.with_content(|one| other.with_content(|other| content::compare(one, other)))
     }
 
     /// Whether the page holds nothing but zeros.
     pub(crate) fn is_zero(&self) -> bool {
-        self.with_words(|words| lines(words).all(|line| difference(line, &ZERO_LINE) == 0))
+        self.with_content(content::is_zero)
     }
 
     /// Locks the page's folio after splitting it into single pages if it has more than one.
@@ -266,35 +265,6 @@ impl PinnedPage {
     }
 }
 
-/// Words that are compared at a time.
-const LINE: usize = 8;
-
-type Line = [AtomicU64; LINE];
-
-static ZERO_LINE: Line = [const { AtomicU64::new(0) }; LINE];
-
-fn lines(words: &Words) -> impl Iterator<Item = &Line> {
-    words.as_chunks().0.iter()
-}
-
-/// Zero if two lines are equal. It takes no decision in between, which makes it fast.
-#[inline]
-fn difference(one: &Line, other: &Line) -> u64 {
-    one.iter().zip(other).fold(0, |sum, (one, other)| {
-        sum | one.load(Relaxed) ^ other.load(Relaxed)
-    })
-}
-
-fn compare(one: &Words, other: &Words) -> Ordering {
-    lines(one)
-        .zip(lines(other))
-        .find(|(one, other)| difference(one, other) != 0)
-        .map_or(Ordering::Equal, |(one, other)| {
-            let one = one.iter().map(|word| word.load(Relaxed));
-            one.cmp(other.iter().map(|word| word.load(Relaxed)))
-        })
-}
-
 impl Drop for PinnedPage {
     fn drop(&mut self) {
         // SAFETY: By the type invariant this object owns a reference.
@@ -306,7 +276,7 @@ impl Drop for PinnedPage {
 #[cfg(CONFIG_KUNIT = "y")]
 pub(crate) mod fresh {
     use super::*;
-    use core::sync::atomic::Ordering;
+    use core::sync::atomic::Ordering::Relaxed;
     use kernel::prelude::*;
 
     /// A page of which each word is `word`.
@@ -315,9 +285,9 @@ pub(crate) mod fresh {
         let page = unsafe { bindings::alloc_pages(bindings::GFP_KERNEL, 0) };
         // SAFETY: The page is new, and its reference is passed on.
         let page = unsafe { PinnedPage::from_raw(NonNull::new(page).ok_or(ENOMEM)?) };
-        page.with_words(|words| {
-            for place in words {
-                place.store(word, Ordering::Relaxed);
+        page.with_content(|content| {
+            for place in content.as_flattened() {
+                place.store(word, Relaxed);
             }
         });
         Ok(page)
@@ -330,6 +300,7 @@ mod tests {
         fresh::page,
         *, //
     };
+    use core::sync::atomic::Ordering::Relaxed;
     use kernel::prelude::*;
 
     #[test]
@@ -342,7 +313,9 @@ mod tests {
         assert!(page(0)?.is_zero() && !one.is_zero());
         for place in [0, 1, 7, 8, 500, 511] {
             let (zeros, almost) = (page(0)?, page(0)?);
-            almost.with_words(|words| words[place].store(1 << 63, Relaxed));
+            almost.with_content(|content| {
+                content.as_flattened()[place].store(1 << 63, Relaxed);
+            });
             assert!(zeros.compare(&almost) == Ordering::Less);
             assert!(!almost.is_zero());
         }
