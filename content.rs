@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 use core::{
+    array::from_fn,
     cmp::Ordering,
     sync::atomic::{
         AtomicU64,
@@ -34,24 +35,34 @@ pub(crate) static ZEROS: Content = [const { ZERO_LINE }; LINES];
 
 /// Where `one` stands, seen from `other`, in an order that means nothing to anybody else.
 pub(crate) fn compare(one: &Content, other: &Content) -> Ordering {
-    one.iter()
-        .zip(other)
-        .find(|(one, other)| difference(one, other) != 0)
-        .map_or(Ordering::Equal, |(one, other)| {
-            let one = one.iter().map(|word| word.load(Relaxed));
-            one.cmp(other.iter().map(|word| word.load(Relaxed)))
-        })
+    if is_equal(one, other) {
+        return Ordering::Equal;
+    }
+    words(one).cmp(words(other))
 }
 
 /// Whether there is nothing but zeros.
 pub(crate) fn is_zero(content: &Content) -> bool {
-    content.iter().all(|line| difference(line, &ZEROS[0]) == 0)
+    is_equal(content, &ZEROS)
 }
 
-/// Zero if two lines are equal. It takes no decision in between, which makes it fast.
-#[inline]
-fn difference(one: &Line, other: &Line) -> u64 {
-    one.iter().zip(other).fold(0, |sum, (one, other)| {
-        sum | one.load(Relaxed) ^ other.load(Relaxed)
-    })
+/// Reads all of both: who asks has reason to expect the answer yes, as checksums are equal. It takes
+/// no decision on the way, and has a result for each word of a line, so that no load has to wait for
+/// another.
+fn is_equal(one: &Content, other: &Content) -> bool {
+    let differences = one
+        .iter()
+        .zip(other)
+        .fold([0; WORDS_IN_LINE], |sum, (one, other)| {
+            from_fn(|word| sum[word] | one[word].load(Relaxed) ^ other[word].load(Relaxed))
+        });
+    differences
+        .iter()
+        .fold(0, |sum, difference| sum | difference)
+        == 0
+}
+
+fn words(content: &Content) -> impl Iterator<Item = u64> + '_ {
+    let words = content.as_flattened().iter();
+    words.map(|word| word.load(Relaxed))
 }
