@@ -111,11 +111,8 @@ impl Scanner {
     pub(crate) fn leave_tree(&mut self, ksm: &Ksm, item: Handle<RmapItem>) {
         match self.items[item].place() {
             Place::Nowhere => {}
-            Place::Unstable(pass) => {
-                if pass == self.pass {
-                    self.partitions.remove_unstable(&mut self.items, item);
-                }
-                self.items[item].set_place(Place::Nowhere);
+            Place::Unstable | Place::Forgotten => {
+                self.partitions.leave_unstable(&mut self.items, item);
                 ksm.stats.pages_unshared.sub(1);
             }
             Place::Stable(node, index) => self.detach(ksm, node, index),

@@ -134,7 +134,7 @@ impl<T: Keyed> Forest<T> {
     }
 
     /// Whether the number of trees is right, or nearly so, for that many nodes.
-    fn suits(&self, nodes: usize) -> bool {
+    pub(crate) fn suits(&self, nodes: usize) -> bool {
         let trees = trees_for(nodes);
         (trees..=4 * trees).contains(&self.roots.len())
     }

@@ -8,8 +8,8 @@
 //! # The way of a page
 //!
 //! [`madvise_hook`] registers address spaces in [`slots`]. [`scan`] goes through them, gathers
-//! candidates by [`mm::walk`] and has a [`rmap_item`] for each. [`merge`] looks them up in the
-//! [`stable_tree`] and the [`unstable_tree`] and lets [`mm::share`] change page tables. [`collect`]
+//! candidates by [`mm::walk`]. [`batch`] has a [`rmap_item`] for each, and [`merge`] looks them up in
+//! the [`stable_tree`] and the [`unstable_tree`] and lets [`mm::share`] change page tables. [`collect`]
 //! and [`unmerge`] undo it. [`rmap_walk`] finds the mappings of a merged page for the rest of mm.
 //!
 //! # Lock order
@@ -31,6 +31,7 @@ use kernel::{
 
 mod advisor;
 mod area;
+mod batch;
 mod checksum;
 mod collect;
 mod content;

@@ -177,7 +177,7 @@ impl Scanner {
     /// time; returns whether there were any.
     fn prune_chain(&mut self, ksm: &Ksm, first: Handle<StableNode>) -> bool {
         let mut next = StableTree::next_in_chain(&self.nodes, first);
-        let now = self.now();
+        let now = self.now;
         let Some(anchor) = self.nodes[first].anchor.as_ref().filter(|_| next.is_some()) else {
             return false;
         };

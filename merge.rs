@@ -60,6 +60,17 @@ use kernel::{
     prelude::*, //
 };
 
+/// How an attempt to merge with a KSM page has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// There is no KSM page with which it could be made.
+    NotMade,
+    /// That KSM page has another content, or is gone.
+    Misled,
+    /// They are merged, or have to wait for the next scan.
+    Settled,
+}
+
 impl Scanner {
     /// Replaces a page of zeros by the zero page, if that is wanted; returns whether the page
     /// needs no further attention.
@@ -84,30 +95,25 @@ impl Scanner {
         result.is_ok()
     }
 
-    /// Merges `page` with a KSM page of the same content, if there is one that may have another
-    /// mapping; returns whether there was.
+    /// Merges `page` with a KSM page that is found `by` what is said, and that may have another
+    /// mapping.
     pub(crate) fn merge_with_stable(
         &mut self,
         ksm: &Ksm,
         mm: &MmWithUser,
         item: Handle<RmapItem>,
         page: &PinnedPage,
-    ) -> bool {
-        for by in [By::Checksum, By::Content] {
-            let Some(first) = self.find_stable(ksm, item, page, by) else {
-                return false;
-            };
-            let limit = ksm.tunables.max_page_sharing.get();
-            let node = StableTree::first_that(&self.nodes, first, |node| node.has_room(limit));
-            let result = node.map(|node| self.merge_into(ksm, mm, item, page, node));
-            // The checksum may have led to a node of another content, or one without a page.
-            let misled = !matches!(result, Some(Ok(()) | Err(EFAULT)));
-            if by == By::Content || !misled {
-                // If it was refused, the next scan will see.
-                return result.is_some();
-            }
+        by: By,
+    ) -> Attempt {
+        let limit = ksm.tunables.max_page_sharing.get();
+        let node = self.find_stable(ksm, item, page, by).and_then(|first| {
+            StableTree::first_that(&self.nodes, first, |node| node.has_room(limit))
+        });
+        match node.map(|node| self.merge_into(ksm, mm, item, page, node)) {
+            None => Attempt::NotMade,
+            Some(Ok(()) | Err(EFAULT)) => Attempt::Settled,
+            Some(Err(_)) => Attempt::Misled,
         }
-        false
     }
 
     /// Merges `page` with a page of the same content from the unstable tree, or leaves it there.
@@ -132,7 +138,7 @@ impl Scanner {
             meeting => meeting,
         };
         if matches!(meeting, Meeting::Waiting) {
-            self.items[item].set_place(Place::Unstable(self.pass));
+            self.items[item].set_place(Place::Unstable);
             ksm.stats.pages_unshared.add(1);
         }
     }

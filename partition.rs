@@ -11,7 +11,10 @@ use crate::{
         Handle,
         Pool, //
     },
-    rmap_item::RmapItem,
+    rmap_item::{
+        Place,
+        RmapItem, //
+    },
     stable_node::StableNode,
     stable_tree::StableTree,
     unstable_tree::UnstableTree, //
@@ -76,8 +79,15 @@ impl Partitions {
         &mut self.partitions[id.0 as usize]
     }
 
-    /// Takes `item` out of the unstable tree that it is in.
-    pub(crate) fn remove_unstable(&mut self, items: &mut Pool<RmapItem>, item: Handle<RmapItem>) {
+    /// Takes `item`, which counts as unshared, out of the unstable tree that it may be in.
+    pub(crate) fn leave_unstable(&mut self, items: &mut Pool<RmapItem>, item: Handle<RmapItem>) {
+        if items[item].place() == Place::Unstable {
+            self.remove_unstable(items, item);
+        }
+        items[item].set_place(Place::Nowhere);
+    }
+
+    fn remove_unstable(&mut self, items: &mut Pool<RmapItem>, item: Handle<RmapItem>) {
         // An item has no room for the name of its partition.
         let last = self.partitions.len() - 1;
         for (index, partition) in self.partitions.iter_mut().enumerate() {
@@ -88,12 +98,20 @@ impl Partitions {
         }
     }
 
-    /// Forgets all unstable trees; about `expected` items are to come.
-    pub(crate) fn forget_unstable(&mut self, expected: usize) {
+    /// Whether the unstable trees have the right size for so many items.
+    pub(crate) fn unstable_suits(&self, expected: usize) -> bool {
+        let each = expected.div_ceil(self.partitions.len());
+        let mut trees = self.partitions.iter().map(|both| &both.unstable);
+        trees.all(|tree| tree.forest().suits(each))
+    }
+
+    /// Forgets all unstable trees; about `expected` of the `items` are to come.
+    pub(crate) fn forget_unstable(&mut self, items: &mut Pool<RmapItem>, expected: usize) {
         let each = expected.div_ceil(self.partitions.len());
         for partition in &mut self.partitions {
             partition.unstable.forget(each);
         }
+        items.for_each_mut(RmapItem::note_forgotten_tree);
     }
 
     /// Makes all stable trees fit the number of their nodes, where there is memory for it.
@@ -112,5 +130,77 @@ impl Partitions {
                 let (more_chains, more_dups) = partition.stable.count_chains();
                 (chains + more_chains, dups + more_dups)
             })
+    }
+}
+
+#[kernel::macros::kunit_tests(ksm_rs_partition)]
+mod tests {
+    use super::*;
+    use crate::{
+        rbtree::Verdict,
+        unstable_tree::Outcome, //
+    };
+
+    struct Fixture {
+        items: Pool<RmapItem>,
+        partitions: Partitions,
+    }
+
+    impl Fixture {
+        fn new(partitions: usize) -> Result<Self> {
+            Ok(Self {
+                items: Pool::new(),
+                partitions: Partitions::new(partitions)?,
+            })
+        }
+
+        /// A new item of that checksum, which no other has.
+        fn wait_in(&mut self, partition: u32, checksum: u32) -> Result<Handle<RmapItem>> {
+            let item = self.items.insert(RmapItem::default(), GFP_KERNEL)?;
+            self.items[item].set_checksum(checksum);
+            let unstable = &mut self.partitions.get(PartitionId(partition)).unstable;
+            let outcome = unstable.search_or_insert(&mut self.items, item, |_, _| Verdict::Match);
+            assert!(matches!(outcome, Outcome::Inserted));
+            self.items[item].set_place(Place::Unstable);
+            Ok(item)
+        }
+    }
+
+    #[test]
+    fn an_item_leaves_the_tree_that_it_is_in() -> Result {
+        let mut fixture = Fixture::new(3)?;
+        let mut waiting = KVec::new();
+        for checksum in 0..60 {
+            waiting.push(fixture.wait_in(checksum % 3, checksum)?, GFP_KERNEL)?;
+        }
+        for item in waiting {
+            let Fixture { items, partitions } = &mut fixture;
+            partitions.leave_unstable(items, item);
+            assert!(items[item].place() == Place::Nowhere);
+        }
+        // There is room for all of them again.
+        for checksum in 0..60 {
+            fixture.wait_in(checksum % 3, checksum)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn who_was_forgotten_counts_until_it_leaves() -> Result {
+        let mut fixture = Fixture::new(2)?;
+        let old = fixture.wait_in(1, 7)?;
+        let Fixture { items, partitions } = &mut fixture;
+        partitions.forget_unstable(items, 1000);
+        assert!(partitions.unstable_suits(1000) && !partitions.unstable_suits(100_000));
+        assert!(items[old].place() == Place::Forgotten && items[old].is_unshared());
+        // Its old place is free.
+        let new = fixture.wait_in(1, 7)?;
+        let Fixture { items, partitions } = &mut fixture;
+        partitions.leave_unstable(items, old);
+        assert!(!items[old].is_unshared());
+        assert!(items[new].place() == Place::Unstable);
+        partitions.leave_unstable(items, new);
+        fixture.wait_in(1, 7)?;
+        Ok(())
     }
 }

@@ -88,14 +88,16 @@ impl SmartAge {
 pub(crate) enum Place {
     /// In no tree: new, or its page changes too often.
     Nowhere,
-    /// In the unstable tree of that scan, which may have been forgotten since.
-    Unstable(Pass),
+    /// In the unstable tree.
+    Unstable,
+    /// In the unstable tree before that was forgotten; it counts as if it still was.
+    Forgotten,
     /// Its page is merged: the mapping with this index of a stable node.
     Stable(Handle<StableNode>, u32),
 }
 
-/// A [`Place`] in one byte: the number of a scan that has met the item, and in the top bits what
-/// place it is.
+/// A [`Place`] in one byte: in the top bits what place it is, in the others the number of a scan that
+/// has met the item there.
 #[derive(Clone, Copy, Default)]
 struct Tag(u8);
 
@@ -103,6 +105,7 @@ impl Tag {
     const NOWHERE: u8 = 0;
     const UNSTABLE: u8 = 0x40;
     const STABLE: u8 = 0x80;
+    const FORGOTTEN: u8 = 0xc0;
 
     fn kind(self) -> u8 {
         self.0 & !Pass::MASK
@@ -155,7 +158,8 @@ impl RmapItem {
     /// Where the item stands.
     pub(crate) fn place(&self) -> Place {
         match (self.tag.kind(), Handle::from_raw(self.words[0])) {
-            (Tag::UNSTABLE, _) => Place::Unstable(self.tag.pass()),
+            (Tag::UNSTABLE, _) => Place::Unstable,
+            (Tag::FORGOTTEN, _) => Place::Forgotten,
             (Tag::STABLE, Some(node)) => Place::Stable(node, self.words[1]),
             _ => Place::Nowhere,
         }
@@ -163,16 +167,17 @@ impl RmapItem {
 
     /// Notes where the item stands; to put it there is the caller's part.
     pub(crate) fn set_place(&mut self, place: Place) {
-        match place {
-            Place::Nowhere => self.tag = Tag(Tag::NOWHERE),
-            Place::Unstable(pass) => self.tag = Tag(Tag::UNSTABLE | pass.0),
+        self.tag = Tag(match place {
+            Place::Nowhere => Tag::NOWHERE,
+            Place::Unstable => Tag::UNSTABLE,
+            Place::Forgotten => Tag::FORGOTTEN,
             Place::Stable(node, index) => {
-                self.tag = Tag(Tag::STABLE);
                 self.words = [node.raw(), index, 0];
                 // Once it is written to, it is a new page.
                 self.age = SmartAge::default();
+                Tag::STABLE
             }
-        }
+        });
     }
 
     /// Notes that the mapping of the item, which is in place [`Place::Stable`], has another index.
@@ -181,18 +186,23 @@ impl RmapItem {
     }
 
     /// Notes that the unstable tree, if the item was in it, was forgotten.
-    pub(crate) fn leave_forgotten_tree(&mut self) {
-        if self.tag.kind() == Tag::UNSTABLE {
-            self.set_place(Place::Nowhere);
+    pub(crate) fn note_forgotten_tree(&mut self) {
+        if self.place() == Place::Unstable {
+            self.set_place(Place::Forgotten);
         }
     }
 
-    /// Notes that a scan has met the page where the item stands, which is in no unstable tree.
+    /// Whether the item stands in the unstable tree, or counts as if it did.
+    pub(crate) fn is_unshared(&self) -> bool {
+        matches!(self.place(), Place::Unstable | Place::Forgotten)
+    }
+
+    /// Notes that a scan has met the page, which stays where it is.
     pub(crate) fn note_met(&mut self, pass: Pass) {
         self.tag = Tag(self.tag.kind() | pass.0);
     }
 
-    /// Whether a scan has met the page and passed over it, or put it into its unstable tree.
+    /// Whether a scan has met the page, and passed over it or let it stay where it is.
     pub(crate) fn was_met(&self, pass: Pass) -> bool {
         self.tag.pass() == pass
     }
@@ -202,9 +212,9 @@ impl RmapItem {
         self.tag.kind() != Tag::STABLE && self.age.advance()
     }
 
-    /// Notes the checksum of the page's content; returns whether it is the one noted before.
-    pub(crate) fn note_checksum(&mut self, checksum: u32) -> bool {
-        core::mem::replace(&mut self.checksum, checksum) == checksum
+    /// Notes the checksum of the page's content; the item is in no tree.
+    pub(crate) fn set_checksum(&mut self, checksum: u32) {
+        self.checksum = checksum;
     }
 }
 
@@ -374,8 +384,9 @@ mod tests {
             let mut item = RmapItem::new(mm, address);
             assert_eq!(item.place(), Place::Nowhere);
             for place in [
-                Place::Unstable(Pass::default().next()),
+                Place::Unstable,
                 Place::Stable(node, 255),
+                Place::Forgotten,
                 Place::Nowhere,
             ] {
                 item.set_place(place);
@@ -395,7 +406,12 @@ mod tests {
             let mut item = RmapItem::default();
             let before = pass;
             pass = pass.next();
-            for place in [Place::Nowhere, Place::Stable(node, 3)] {
+            for place in [
+                Place::Nowhere,
+                Place::Unstable,
+                Place::Forgotten,
+                Place::Stable(node, 3),
+            ] {
                 item.set_place(place);
                 assert!(!item.was_met(pass));
                 item.note_met(pass);
@@ -404,14 +420,6 @@ mod tests {
             }
             assert!(pass != Pass::default());
         }
-    }
-
-    #[test]
-    fn a_checksum_is_the_same_only_the_second_time() {
-        let mut item = RmapItem::default();
-        assert!(!item.note_checksum(5));
-        assert!(item.note_checksum(5));
-        assert!(!item.note_checksum(6));
     }
 
     #[test]

@@ -3,16 +3,16 @@
 //! The scan: a walk over the registered address spaces, their advised vmas, and nested in it their
 //! lists of items.
 //!
-//! The unit of work is a batch of candidates found under one mmap lock: `next batch -> checksum ->
-//! look up -> merge`. Each of these steps is done for the whole batch before the next begins, and
-//! has the CPU fetch what the next will look at. The cursor stays between calls, so that a scan is
-//! done in small steps.
+//! The unit of work is a batch of candidates found under one mmap lock, which [`crate::batch`] works
+//! off: `next batch -> checksum -> look up -> merge`. The cursor stays between calls, so that a scan
+//! is done in small steps.
 
 #![deny(unsafe_code)]
 
 use crate::{
     advisor,
     area::RecentAreas,
+    batch::Sought,
     checksum::Keys,
     control::Ksm,
     forest::Keyed,
@@ -72,12 +72,12 @@ const BATCH: usize = 64;
 /// Pages that a walk meets under one mmap lock, most of which it passes over.
 const PAGES_IN_WALK: usize = 1024;
 
-/// How many pages before its turn a page is fetched.
-const PAGES_AHEAD: usize = 2;
-
-/// How many pages before its turn the beginning of a page is fetched, and with it the translation
-/// of its address.
-const BEGINNINGS_AHEAD: usize = 6;
+/// Full scans that an unstable tree is good for.
+///
+/// A page that has not changed stays where it is, and costs no look-up. But two equal pages of which
+/// one was something else for a moment, when the other looked for it, stand there side by side, and
+/// meet when both look anew.
+const UNSTABLE_SCANS: u32 = 8;
 
 /// Where the scan is.
 enum Stage {
@@ -89,7 +89,7 @@ enum Stage {
 }
 
 /// The visit to one address space.
-struct Visit {
+pub(crate) struct Visit {
     slot: Arc<MmSlot>,
     /// The place in the list of items, if there is a list.
     cursor: Option<ListCursor>,
@@ -115,13 +115,6 @@ struct Found {
     merged: usize,
 }
 
-/// A candidate whose content has not changed for a full scan.
-struct Unchanged {
-    item: Handle<RmapItem>,
-    /// Its place in the batch.
-    index: usize,
-}
-
 /// All that only `ksmd`, or who stands in for it, may touch; it lies in the scan mutex.
 pub(crate) struct Scanner {
     pub(crate) items: Pool<RmapItem>,
@@ -130,15 +123,19 @@ pub(crate) struct Scanner {
     pub(crate) partitions: Partitions,
     pub(crate) areas: RecentAreas,
     pub(crate) pass: Pass,
-    keys: Keys,
+    /// Full scans since the unstable trees were forgotten.
+    unstable_age: u32,
+    pub(crate) keys: Keys,
     /// The checksum of a page of zeros.
     pub(crate) zero_checksum: u32,
     pub(crate) advice: advisor::History,
     /// When all this began.
     epoch: Instant<Monotonic>,
+    /// Milliseconds from then to the beginning of this batch, round and round.
+    pub(crate) now: u32,
     stage: Stage,
     batch: KVec<Candidate>,
-    unchanged: KVec<Unchanged>,
+    pub(crate) sought: KVec<Sought>,
     /// Whether the scan has met pages that may wait in a CPU's LRU batch: new ones, and those that
     /// would not merge. While they do, they have one reference too many to be merged.
     pub(crate) drain_wanted: bool,
@@ -157,13 +154,15 @@ impl Scanner {
             partitions: Partitions::new(1)?,
             areas: RecentAreas::new(),
             pass: Pass::default(),
+            unstable_age: 0,
             keys,
             zero_checksum,
             advice: advisor::History::default(),
             epoch: Instant::now(),
+            now: 0,
             stage: Stage::Idle,
             batch: KVec::with_capacity(BATCH, GFP_KERNEL)?,
-            unchanged: KVec::with_capacity(BATCH, GFP_KERNEL)?,
+            sought: KVec::with_capacity(BATCH, GFP_KERNEL)?,
             drain_wanted: false,
             probe: KVec::with_capacity(1, GFP_KERNEL)?,
         })
@@ -185,15 +184,7 @@ impl Scanner {
     pub(crate) fn rewind(&mut self, ksm: &Ksm) {
         self.stage = Stage::Idle;
         self.areas.clear();
-        self.partitions.forget_unstable(0);
-        // Without a full scan that meets them all, items do not find out by its number.
-        self.items.for_each_mut(RmapItem::leave_forgotten_tree);
-        ksm.stats.pages_unshared.set(0);
-    }
-
-    /// Milliseconds since the module was loaded, round and round.
-    pub(crate) fn now(&self) -> u32 {
-        self.epoch.elapsed().as_millis() as u32
+        self.partitions.forget_unstable(&mut self.items, 0);
     }
 
     /// The visit to go on with, or `None` at the end of a full scan.
@@ -227,11 +218,20 @@ impl Scanner {
         if core::mem::take(&mut self.drain_wanted) {
             lru::drain_all();
         }
-        let merged = ksm.stats.pages_shared.get() + ksm.stats.pages_sharing.get();
-        let waiting = self.items.len().saturating_sub(merged);
-        self.partitions.forget_unstable(waiting);
+        self.renew_unstable(ksm);
         self.partitions.fit_stable(&mut self.nodes);
         self.pass = self.pass.next();
+    }
+
+    /// Forgets the unstable trees if they have grown old, or do not suit the number of items.
+    fn renew_unstable(&mut self, ksm: &Ksm) {
+        let merged = ksm.stats.pages_shared.get() + ksm.stats.pages_sharing.get();
+        let waiting = self.items.len().saturating_sub(merged);
+        self.unstable_age += 1;
+        if self.unstable_age > UNSTABLE_SCANS || !self.partitions.unstable_suits(waiting) {
+            self.partitions.forget_unstable(&mut self.items, waiting);
+            self.unstable_age = 0;
+        }
     }
 
     fn end_full_scan(&mut self, ksm: &Ksm) {
@@ -247,6 +247,7 @@ impl Scanner {
             self.end_visit(ksm, visit);
             return 0;
         };
+        self.now = self.epoch.elapsed().as_millis() as u32;
         let mut batch = core::mem::take(&mut self.batch);
         let found = self.fill_batch(ksm, &mm, &mut visit, limit, &mut batch);
         let scanned = found.merged + batch.len();
@@ -270,7 +271,7 @@ impl Scanner {
         batch: &mut KVec<Candidate>,
     ) -> Found {
         let by_node = self.partitions.by_node();
-        let lists = (&self.mms, &mut self.items);
+        let lists = (&self.mms, &mut self.items, &mut self.partitions);
         let mut sieve = visit
             .cursor
             .map(|cursor| Sieve::new(ksm, lists, self.pass, by_node, cursor));
@@ -307,110 +308,8 @@ impl Scanner {
         self.stage = Stage::Between(visit.slot.key());
     }
 
-    /// Looks at all candidates of a batch, and empties it.
-    fn work_off(&mut self, ksm: &Ksm, mm: &UserMm, visit: &mut Visit, batch: &mut KVec<Candidate>) {
-        let mut unchanged = core::mem::take(&mut self.unchanged);
-        for (index, candidate) in batch.iter().enumerate() {
-            let Some(item) = self.item_at(ksm, visit, candidate.address) else {
-                continue;
-            };
-            match &candidate.page {
-                Met::Ksm(node) => self.consider_ksm(ksm, mm, item, *node),
-                Met::Anonymous(page) => {
-                    if self.is_unchanged(ksm, item, page, &batch[index..]) {
-                        // There is room for the whole batch.
-                        let _ = unchanged.push_within_capacity(Unchanged { item, index });
-                    }
-                }
-            }
-        }
-        kthread::cond_resched();
-        for Unchanged { item, index } in &unchanged {
-            if let Some(page) = page_of(batch.get(*index)) {
-                self.prefetch_tops(*item, page);
-            }
-        }
-        let mut waiting = unchanged.drain_all().peekable();
-        // Each reference goes with its candidate: a page that is looked up later may be its equal,
-        // and they merge only if nobody else holds either.
-        for (index, candidate) in batch.drain_all().enumerate() {
-            let next = waiting.next_if(|next| next.index == index);
-            if let (Some(Unchanged { item, .. }), Met::Anonymous(page)) = (next, candidate.page) {
-                self.seek_equal(ksm, mm, item, &page);
-                kthread::cond_resched();
-            }
-        }
-        drop(waiting);
-        self.unchanged = unchanged;
-    }
-
-    /// A KSM page: ours already, or inherited by a fork.
-    ///
-    /// The batch holds no reference to it, so `node` may be gone, or another, unless the item is
-    /// one of its mappings.
-    fn consider_ksm(
-        &mut self,
-        ksm: &Ksm,
-        mm: &MmWithUser,
-        item: Handle<RmapItem>,
-        node: Handle<StableNode>,
-    ) {
-        if matches!(self.items[item].place(), Place::Stable(known, _) if known == node) {
-            self.replace_in_partition(ksm, node);
-            return;
-        }
-        self.leave_tree(ksm, item);
-        self.adopt_fork(ksm, mm, item);
-    }
-
-    /// Whether the content of `page`, which is the first of `rest`, is that of the last scan.
-    fn is_unchanged(
-        &mut self,
-        ksm: &Ksm,
-        item: Handle<RmapItem>,
-        page: &PinnedPage,
-        rest: &[Candidate],
-    ) -> bool {
-        self.leave_tree(ksm, item);
-        if let Some(far) = page_of(rest.get(BEGINNINGS_AHEAD)) {
-            far.prefetch();
-        }
-        let later = page_of(rest.get(PAGES_AHEAD)).unwrap_or(page);
-        let checksum = page
-            .with_content(|content| later.with_content(|ahead| self.keys.checksum(content, ahead)));
-        let unchanged = self.items[item].note_checksum(checksum);
-        if unchanged {
-            self.prefetch_roots(checksum, page);
-        }
-        unchanged
-    }
-
-    fn prefetch_roots(&mut self, checksum: u32, page: &PinnedPage) {
-        let partition = self.partition_of(page);
-        let trees = self.partitions.get(partition);
-        trees.stable.forest().prefetch_root(checksum);
-        trees.unstable.forest().prefetch_root(checksum);
-    }
-
-    fn prefetch_tops(&mut self, item: Handle<RmapItem>, page: &PinnedPage) {
-        let checksum = self.items[item].checksum();
-        let partition = self.partition_of(page);
-        let trees = self.partitions.get(partition);
-        trees.stable.forest().prefetch_top(&self.nodes, checksum);
-        trees.unstable.forest().prefetch_top(&self.items, checksum);
-    }
-
-    /// Merges `page` with an equal one, or leaves it where it can be found.
-    fn seek_equal(&mut self, ksm: &Ksm, mm: &UserMm, item: Handle<RmapItem>, page: &PinnedPage) {
-        let merged = self.merge_with_zero_page(ksm, mm, item, page)
-            || self.merge_with_stable(ksm, mm, item, page);
-        if !merged {
-            self.meet_in_unstable(ksm, mm, item, page);
-        }
-    }
-
     /// The item for `address`; collects those that stand before it.
-    fn item_at(
+    pub(crate) fn item_at(
         &mut self,
         ksm: &Ksm,
         visit: &mut Visit,
@@ -451,13 +350,6 @@ impl Scanner {
         self.drain_wanted = true;
         self.count_item(ksm, cursor.mm(), 1);
         Some(item)
-    }
-}
-
-fn page_of(candidate: Option<&Candidate>) -> Option<&PinnedPage> {
-    match &candidate?.page {
-        Met::Anonymous(page) => Some(page),
-        Met::Ksm(_) => None,
     }
 }
 

@@ -11,6 +11,7 @@
 use crate::{
     control::Ksm,
     mm::walk::Seen,
+    partition::Partitions,
     pool::{
         Handle,
         Pool, //
@@ -30,6 +31,7 @@ pub(crate) struct Sieve<'a> {
     ksm: &'a Ksm,
     mms: &'a Pool<TrackedMm>,
     items: &'a mut Pool<RmapItem>,
+    partitions: &'a mut Partitions,
     pass: Pass,
     by_node: bool,
     /// The place in the list that the walk has reached.
@@ -46,7 +48,11 @@ impl<'a> Sieve<'a> {
     /// With `by_node` all KSM pages are kept: they may have moved to another NUMA node.
     pub(crate) fn new(
         ksm: &'a Ksm,
-        (mms, items): (&'a Pool<TrackedMm>, &'a mut Pool<RmapItem>),
+        (mms, items, partitions): (
+            &'a Pool<TrackedMm>,
+            &'a mut Pool<RmapItem>,
+            &'a mut Partitions,
+        ),
         pass: Pass,
         by_node: bool,
         cursor: ListCursor,
@@ -55,6 +61,7 @@ impl<'a> Sieve<'a> {
             ksm,
             mms,
             items,
+            partitions,
             pass,
             by_node,
             ahead: cursor,
@@ -113,12 +120,11 @@ impl<'a> Sieve<'a> {
 
     /// Whether the smart scan passes over the page of `item`, which then is in no tree.
     fn is_skipped(&mut self, item: Handle<RmapItem>) -> bool {
-        let item = &mut self.items[item];
-        if !self.ksm.tunables.smart_scan.is_set() || !item.is_to_be_skipped() {
+        if !self.ksm.tunables.smart_scan.is_set() || !self.items[item].is_to_be_skipped() {
             return false;
         }
-        if let Place::Unstable(_) = item.place() {
-            item.leave_forgotten_tree();
+        if self.items[item].is_unshared() {
+            self.partitions.leave_unstable(self.items, item);
             self.ksm.stats.pages_unshared.sub(1);
         }
         self.ksm.stats.pages_skipped.add(1);

@@ -105,6 +105,13 @@ impl<T: StableEntry> StableTree<T> {
         }
     }
 
+    /// Whether there is a node with this checksum.
+    #[inline]
+    pub(crate) fn has(&self, pool: &Pool<T>, checksum: u32) -> bool {
+        let descent = self.forest.descend(pool, checksum, |_, _| Verdict::Match);
+        matches!(descent, Descent::Found(_))
+    }
+
     /// Makes the tree fit the number of its nodes, if there is memory for it.
     pub(crate) fn fit(&mut self, pool: &mut Pool<T>) -> Result {
         self.forest.fit(pool)

@@ -4,8 +4,9 @@
 //!
 //! Its pages are not write-protected, so their contents may differ from the checksums that they
 //! stand under. That costs a missed merge, never the order of the tree: nodes are compared by the
-//! checksum that they were inserted with, and contents only where two checksums are equal. The
-//! tree is forgotten, not taken down node by node, when a full scan begins.
+//! checksum that they were inserted with, and contents only where two checksums are equal. So a node
+//! can stay from one full scan to the next. All of them can be forgotten at once, without taking the
+//! tree down node by node.
 
 #![deny(unsafe_code)]
 

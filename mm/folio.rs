@@ -229,6 +229,11 @@ impl PinnedPage {
         self.with_content(|content| prefetch_for_later(&content[0]));
     }
 
+    /// Asks the CPU to fetch the whole page.
+    pub(crate) fn prefetch_all(&self) {
+        self.with_content(|content| content.iter().for_each(prefetch_for_later));
+    }
+
     /// Compares the contents of two pages, in an order that means nothing to anybody else.
     ///
     /// If a page is written meanwhile the answer is about nothing that ever was: who merges pages

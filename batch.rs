@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What becomes of a batch of candidates: items, checksums, look-ups, merges.
+//!
+//! Each step is done for the whole batch before the next begins, and has the CPU fetch what the
+//! next will look at.
+
+#![deny(unsafe_code)]
+
+use crate::{
+    control::Ksm,
+    forest::Keyed,
+    kthread,
+    lookup::By,
+    merge::Attempt,
+    mm::{
+        address_space::UserMm,
+        folio::PinnedPage,
+        walk::{
+            Candidate,
+            Met, //
+        }, //
+    },
+    pool::Handle,
+    rmap_item::{
+        Place,
+        RmapItem, //
+    },
+    scan::{
+        Scanner,
+        Visit, //
+    },
+    stable_node::StableNode, //
+};
+use kernel::{
+    mm::MmWithUser,
+    prelude::*, //
+};
+
+/// How many pages before its turn a page is fetched.
+const PAGES_AHEAD: usize = 2;
+
+/// How many pages before its turn the beginning of a page is fetched, and with it the translation
+/// of its address.
+const BEGINNINGS_AHEAD: usize = 6;
+
+/// A candidate that is not merged.
+pub(crate) struct Sought {
+    item: Handle<RmapItem>,
+    page: PinnedPage,
+    clue: Clue,
+}
+
+/// What leads from a page to its equals.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Clue {
+    /// Nothing: the page has another checksum than in the last scan, or is where others find it.
+    Nothing,
+    /// Its checksum, which is that of the last scan.
+    Checksum,
+    /// The checksum of the last scan, which is that of a KSM page, or of zeros. Whether the content
+    /// is still the same will be seen when both are compared: there is no need to read it twice.
+    OldChecksum,
+}
+
+impl Scanner {
+    /// Looks at all candidates of a batch, and empties it.
+    pub(crate) fn work_off(
+        &mut self,
+        ksm: &Ksm,
+        mm: &UserMm,
+        visit: &mut Visit,
+        batch: &mut KVec<Candidate>,
+    ) {
+        let mut all = core::mem::take(&mut self.sought);
+        self.find_items(ksm, mm, visit, batch, &mut all);
+        kthread::cond_resched();
+        self.find_clues(ksm, &mut all);
+        kthread::cond_resched();
+        self.prefetch_tops(&all);
+        // Each reference goes with its page's turn: a page that is looked up later may be its
+        // equal, and they merge only if nobody else holds either.
+        all.reverse();
+        while let Some(sought) = all.pop() {
+            if let Some(next) = all.last().filter(|next| next.clue == Clue::OldChecksum) {
+                next.page.prefetch_all();
+            }
+            self.follow(ksm, mm, &sought);
+            kthread::cond_resched();
+        }
+        self.sought = all;
+    }
+
+    /// Finds the items of a batch, which is empty then, and deals with KSM pages at once.
+    fn find_items(
+        &mut self,
+        ksm: &Ksm,
+        mm: &UserMm,
+        visit: &mut Visit,
+        batch: &mut KVec<Candidate>,
+        all: &mut KVec<Sought>,
+    ) {
+        for Candidate { address, page } in batch.drain_all() {
+            let Some(item) = self.item_at(ksm, visit, address) else {
+                continue;
+            };
+            match page {
+                Met::Ksm(node) => self.consider_ksm(ksm, mm, item, node),
+                Met::Anonymous(page) => {
+                    self.leave_stale_place(ksm, item);
+                    self.prefetch_stable_root(item, &page);
+                    // There is room for the whole batch.
+                    let _ = all.push_within_capacity(Sought {
+                        item,
+                        page,
+                        clue: Clue::Nothing,
+                    });
+                }
+            }
+        }
+    }
+
+    /// A KSM page: ours already, or inherited by a fork.
+    ///
+    /// The batch holds no reference to it, so `node` may be gone, or another, unless the item is
+    /// one of its mappings.
+    fn consider_ksm(
+        &mut self,
+        ksm: &Ksm,
+        mm: &MmWithUser,
+        item: Handle<RmapItem>,
+        node: Handle<StableNode>,
+    ) {
+        if matches!(self.items[item].place(), Place::Stable(known, _) if known == node) {
+            self.replace_in_partition(ksm, node);
+            return;
+        }
+        self.leave_tree(ksm, item);
+        self.adopt_fork(ksm, mm, item);
+    }
+
+    /// Takes the item of a page that is not merged out of where it cannot stand any more.
+    fn leave_stale_place(&mut self, ksm: &Ksm, item: Handle<RmapItem>) {
+        // What has moved to another NUMA node belongs into another tree.
+        if self.partitions.by_node() || !self.items[item].is_unshared() {
+            self.leave_tree(ksm, item);
+        }
+    }
+
+    fn find_clues(&mut self, ksm: &Ksm, all: &mut [Sought]) {
+        for index in 0..all.len() {
+            let clue = self.clue(ksm, &all[index..]);
+            all[index].clue = clue;
+        }
+    }
+
+    /// What is known of the first page of `rest`.
+    fn clue(&mut self, ksm: &Ksm, rest: &[Sought]) -> Clue {
+        let Some(Sought { item, page, .. }) = rest.first() else {
+            return Clue::Nothing;
+        };
+        if self.was_that_of_ksm(ksm, *item, page) {
+            return Clue::OldChecksum;
+        }
+        if let Some(far) = rest.get(BEGINNINGS_AHEAD) {
+            far.page.prefetch();
+        }
+        let later = rest.get(PAGES_AHEAD).map_or(page, |later| &later.page);
+        if !self.is_unchanged(ksm, *item, page, later) || self.may_stay(*item) {
+            return Clue::Nothing;
+        }
+        self.leave_tree(ksm, *item);
+        self.prefetch_unstable_root(*item, page);
+        Clue::Checksum
+    }
+
+    /// Whether the item, whose page has not changed, stands in the unstable tree, where others find
+    /// it.
+    fn may_stay(&mut self, item: Handle<RmapItem>) -> bool {
+        let stays = self.items[item].place() == Place::Unstable;
+        if stays {
+            self.items[item].note_met(self.pass);
+        }
+        stays
+    }
+
+    /// Whether the page's checksum of the last scan is that of a KSM page, or of the zero page.
+    fn was_that_of_ksm(&mut self, ksm: &Ksm, item: Handle<RmapItem>, page: &PinnedPage) -> bool {
+        let checksum = self.items[item].checksum();
+        if checksum == self.zero_checksum && ksm.tunables.use_zero_pages.is_set() {
+            return true;
+        }
+        let partition = self.partition_of(page);
+        let trees = self.partitions.get(partition);
+        trees.stable.has(&self.nodes, checksum)
+    }
+
+    /// Whether the content of `page` is that of the last scan; has the CPU fetch `later` meanwhile.
+    fn is_unchanged(
+        &mut self,
+        ksm: &Ksm,
+        item: Handle<RmapItem>,
+        page: &PinnedPage,
+        later: &PinnedPage,
+    ) -> bool {
+        let checksum = page
+            .with_content(|content| later.with_content(|ahead| self.keys.checksum(content, ahead)));
+        let unchanged = self.items[item].checksum() == checksum;
+        if !unchanged {
+            // In a tree it stands under its checksum.
+            self.leave_tree(ksm, item);
+            self.items[item].set_checksum(checksum);
+        }
+        unchanged
+    }
+
+    /// Merges the page with an equal one, or leaves it where it can be found.
+    fn follow(&mut self, ksm: &Ksm, mm: &UserMm, sought: &Sought) {
+        let Sought { item, page, clue } = sought;
+        match clue {
+            Clue::Nothing => {}
+            Clue::Checksum => self.seek_equal(ksm, mm, *item, page),
+            Clue::OldChecksum => {
+                self.leave_tree(ksm, *item);
+                let settled = self.merge_with_zero_page(ksm, mm, *item, page)
+                    || self.merge_with_stable(ksm, mm, *item, page, By::Checksum)
+                        == Attempt::Settled;
+                if !settled && self.is_unchanged(ksm, *item, page, page) {
+                    self.seek_equal(ksm, mm, *item, page);
+                }
+            }
+        }
+    }
+
+    fn seek_equal(&mut self, ksm: &Ksm, mm: &UserMm, item: Handle<RmapItem>, page: &PinnedPage) {
+        if self.merge_with_zero_page(ksm, mm, item, page) {
+            return;
+        }
+        let mut attempt = self.merge_with_stable(ksm, mm, item, page, By::Checksum);
+        if attempt == Attempt::Misled {
+            attempt = self.merge_with_stable(ksm, mm, item, page, By::Content);
+        }
+        if attempt == Attempt::NotMade {
+            self.meet_in_unstable(ksm, mm, item, page);
+        }
+    }
+
+    fn prefetch_stable_root(&mut self, item: Handle<RmapItem>, page: &PinnedPage) {
+        let checksum = self.items[item].checksum();
+        let partition = self.partition_of(page);
+        let trees = self.partitions.get(partition);
+        trees.stable.forest().prefetch_root(checksum);
+    }
+
+    fn prefetch_unstable_root(&mut self, item: Handle<RmapItem>, page: &PinnedPage) {
+        let checksum = self.items[item].checksum();
+        let partition = self.partition_of(page);
+        let trees = self.partitions.get(partition);
+        trees.unstable.forest().prefetch_root(checksum);
+    }
+
+    /// Asks the CPU to fetch what the look-ups of all pages with a clue will meet first.
+    fn prefetch_tops(&mut self, all: &[Sought]) {
+        for Sought { item, page, .. } in all.iter().filter(|one| one.clue != Clue::Nothing) {
+            let checksum = self.items[*item].checksum();
+            let partition = self.partition_of(page);
+            let trees = self.partitions.get(partition);
+            trees.stable.forest().prefetch_top(&self.nodes, checksum);
+            trees.unstable.forest().prefetch_top(&self.items, checksum);
+        }
+    }
+}
