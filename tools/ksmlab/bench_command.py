@@ -99,6 +99,7 @@ def circumstances(built: kernel.Kernel) -> dict[str, str]:
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cpu": f"{len(models)} x {models[0]}",
+        "memory": "in huge pages" if bench_guest.huge_pages(built.lane) else "in small pages",
         "kernel": built.tree.name,
         "module": module_version(),
     }

@@ -2,6 +2,7 @@
 """One run of the benchmark's program in a VM of its own."""
 
 import json
+import os
 import tempfile
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ class Laboratory:
             mem=f"{job.memory_mib()}M",
             cpus=1,
             icount=self.lane == "x86",
+            huge_pages=huge_pages(self.lane),
             timeout=job.timeout(SLOWNESS[self.lane]),
         )
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -39,6 +41,11 @@ class Laboratory:
         if status:
             raise Failure(f"{job.name} under {ksm} ended with {status}:\n{''.join(texts)}")
         return json.loads(texts[0])["measures"]
+
+
+def huge_pages(lane: str) -> bool:
+    """Whether User Mode Linux can have its memory as a kernel does: that takes a mount."""
+    return lane == "um" and os.geteuid() == 0
 
 
 def command(job: Job, lane: str) -> list[str]:

@@ -21,6 +21,7 @@ class Request:
     cpus: int = 2
     numa: int = 1
     icount: bool = False
+    huge_pages: bool = False  # behind all memory of the um lane; as root only
     share: Path | None = None
     timeout: float = 300.0
     append: str = ""

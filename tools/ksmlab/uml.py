@@ -16,12 +16,23 @@ OUT_DEVICE = "/dev/ttyS0"
 ERR_DEVICE = "/dev/ttyS1"
 
 
+# The VM's memory is a file. On a CPU the kernel maps all memory by huge pages: here they must be
+# asked for, where nobody else sees it.
+IN_HUGE_PAGES = """\
+mount -t tmpfs -o huge=always,size="$2",mode=700 tmpfs "$1" || exit
+export TMPDIR="$1"
+shift 2
+exec "$@"
+"""
+
+
 def image(build: Path) -> Path:
     return build / "linux"
 
 
 def arguments(kernel: Path, request: Request, wiring: Wiring) -> list[str]:
     return [
+        *(in_huge_pages(request, wiring) if request.huge_pages else []),
         str(kernel),
         f"mem={request.mem}",
         f"uml_dir={wiring.directory}/uml",
@@ -34,6 +45,15 @@ def arguments(kernel: Path, request: Request, wiring: Wiring) -> list[str]:
         *lines(wiring),
         *boot_arguments(request, wiring),
     ]
+
+
+def in_huge_pages(request: Request, wiring: Wiring) -> list[str]:
+    """What to put before a command that has its temporary files in huge pages."""
+    place = wiring.directory / "memory"
+    place.mkdir()
+    # A huge page more, as the last one need not be used to its end.
+    size = str(bytes_of(request.mem) + (4 << 20))
+    return ["unshare", "--mount", "sh", "-c", IN_HUGE_PAGES, "sh", str(place), size]
 
 
 def lines(wiring: Wiring) -> list[str]:
