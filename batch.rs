@@ -82,10 +82,7 @@ impl Scanner {
         // equal, and they merge only if nobody else holds either.
         all.reverse();
         while let Some(sought) = all.pop() {
-            if let Some(next) = all.last().filter(|next| next.clue == Clue::OldChecksum) {
-                next.page.prefetch_all();
-            }
-            self.follow(ksm, mm, &sought);
+            self.follow(ksm, mm, &sought, all.last());
             kthread::cond_resched();
         }
         self.sought = all;
@@ -215,30 +212,39 @@ impl Scanner {
     }
 
     /// Merges the page with an equal one, or leaves it where it can be found.
-    fn follow(&mut self, ksm: &Ksm, mm: &UserMm, sought: &Sought) {
+    fn follow(&mut self, ksm: &Ksm, mm: &UserMm, sought: &Sought, next: Option<&Sought>) {
         let Sought { item, page, clue } = sought;
+        // Any other has been read a moment ago.
+        let next = next.filter(|next| next.clue == Clue::OldChecksum);
+        let pages = (page, next.map_or(page, |next| &next.page));
         match clue {
             Clue::Nothing => {}
-            Clue::Checksum => self.seek_equal(ksm, mm, *item, page),
+            Clue::Checksum => self.seek_equal(ksm, mm, *item, pages),
             Clue::OldChecksum => {
                 self.leave_tree(ksm, *item);
                 let settled = self.merge_with_zero_page(ksm, mm, *item, page)
-                    || self.merge_with_stable(ksm, mm, *item, page, By::Checksum)
+                    || self.merge_with_stable(ksm, mm, *item, pages, By::Checksum)
                         == Attempt::Settled;
                 if !settled && self.is_unchanged(ksm, *item, page, page) {
-                    self.seek_equal(ksm, mm, *item, page);
+                    self.seek_equal(ksm, mm, *item, pages);
                 }
             }
         }
     }
 
-    fn seek_equal(&mut self, ksm: &Ksm, mm: &UserMm, item: Handle<RmapItem>, page: &PinnedPage) {
+    fn seek_equal(
+        &mut self,
+        ksm: &Ksm,
+        mm: &UserMm,
+        item: Handle<RmapItem>,
+        (page, next): (&PinnedPage, &PinnedPage),
+    ) {
         if self.merge_with_zero_page(ksm, mm, item, page) {
             return;
         }
-        let mut attempt = self.merge_with_stable(ksm, mm, item, page, By::Checksum);
+        let mut attempt = self.merge_with_stable(ksm, mm, item, (page, next), By::Checksum);
         if attempt == Attempt::Misled {
-            attempt = self.merge_with_stable(ksm, mm, item, page, By::Content);
+            attempt = self.merge_with_stable(ksm, mm, item, (page, next), By::Content);
         }
         if attempt == Attempt::NotMade {
             self.meet_in_unstable(ksm, mm, item, page);

@@ -7,6 +7,7 @@
 
 #![deny(unsafe_code)]
 
+use crate::mm::prefetch::prefetch_for_later;
 use core::{
     array::from_fn,
     cmp::Ordering,
@@ -35,7 +36,7 @@ pub(crate) static ZEROS: Content = [const { ZERO_LINE }; LINES];
 
 /// Where `one` stands, seen from `other`, in an order that means nothing to anybody else.
 pub(crate) fn compare(one: &Content, other: &Content) -> Ordering {
-    if is_equal(one, other) {
+    if is_equal(one, other, one) {
         return Ordering::Equal;
     }
     words(one).cmp(words(other))
@@ -43,23 +44,22 @@ pub(crate) fn compare(one: &Content, other: &Content) -> Ordering {
 
 /// Whether there is nothing but zeros.
 pub(crate) fn is_zero(content: &Content) -> bool {
-    is_equal(content, &ZEROS)
+    is_equal(content, &ZEROS, content)
 }
 
+/// Whether two contents are equal; has the CPU fetch `later` meanwhile.
+///
 /// Reads all of both: who asks has reason to expect the answer yes, as checksums are equal. It takes
 /// no decision on the way, and has a result for each word of a line, so that no load has to wait for
 /// another.
-fn is_equal(one: &Content, other: &Content) -> bool {
-    let differences = one
-        .iter()
-        .zip(other)
-        .fold([0; WORDS_IN_LINE], |sum, (one, other)| {
-            from_fn(|word| sum[word] | one[word].load(Relaxed) ^ other[word].load(Relaxed))
-        });
-    differences
-        .iter()
-        .fold(0, |sum, difference| sum | difference)
-        == 0
+pub(crate) fn is_equal(one: &Content, other: &Content, later: &Content) -> bool {
+    let mut differences = [0; WORDS_IN_LINE];
+    for ((one, other), ahead) in one.iter().zip(other).zip(later) {
+        prefetch_for_later(ahead);
+        differences =
+            from_fn(|word| differences[word] | one[word].load(Relaxed) ^ other[word].load(Relaxed));
+    }
+    differences.iter().fold(0, |sum, word| sum | word) == 0
 }
 
 fn words(content: &Content) -> impl Iterator<Item = u64> + '_ {

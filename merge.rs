@@ -96,20 +96,20 @@ impl Scanner {
     }
 
     /// Merges `page` with a KSM page that is found `by` what is said, and that may have another
-    /// mapping.
+    /// mapping; has the CPU fetch `next` meanwhile.
     pub(crate) fn merge_with_stable(
         &mut self,
         ksm: &Ksm,
         mm: &MmWithUser,
         item: Handle<RmapItem>,
-        page: &PinnedPage,
+        (page, next): (&PinnedPage, &PinnedPage),
         by: By,
     ) -> Attempt {
         let limit = ksm.tunables.max_page_sharing.get();
         let node = self.find_stable(ksm, item, page, by).and_then(|first| {
             StableTree::first_that(&self.nodes, first, |node| node.has_room(limit))
         });
-        match node.map(|node| self.merge_into(ksm, mm, item, page, node)) {
+        match node.map(|node| self.merge_into(ksm, mm, item, (page, next), node)) {
             None => Attempt::NotMade,
             Some(Ok(()) | Err(EFAULT)) => Attempt::Settled,
             Some(Err(_)) => Attempt::Misled,
@@ -161,13 +161,13 @@ impl Scanner {
         }
     }
 
-    /// Lets `item` map the page of `node` instead of `page`.
+    /// Lets `item` map the page of `node` instead of `page`; has the CPU fetch `next` meanwhile.
     fn merge_into(
         &mut self,
         ksm: &Ksm,
         mm: &MmWithUser,
         item: Handle<RmapItem>,
-        page: &PinnedPage,
+        (page, next): (&PinnedPage, &PinnedPage),
         node: Handle<StableNode>,
     ) -> Result {
         let target = self.nodes[node].anchor.as_deref().map(KsmPage::of);
@@ -175,7 +175,7 @@ impl Scanner {
             self.remove_stale(ksm, node);
             return Err(ENOENT);
         };
-        let result = self.join(ksm, mm, item, page, (node, &target));
+        let result = self.join(ksm, mm, item, (page, next), (node, &target));
         trace::merge_with_ksm_page(Some(target.page()), page.pfn(), item, mm, &result);
         result
     }
@@ -185,7 +185,7 @@ impl Scanner {
         ksm: &Ksm,
         mm: &MmWithUser,
         item: Handle<RmapItem>,
-        page: &PinnedPage,
+        (page, next): (&PinnedPage, &PinnedPage),
         (node, target): (Handle<StableNode>, &KsmPage),
     ) -> Result {
         let address = self.items[item].address();
@@ -193,7 +193,8 @@ impl Scanner {
         let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
         let mapping = self.mapping(&vma, item)?;
         self.attach(ksm, node, mapping)?;
-        self.try_replace(&vma, address, page, Target::Ksm(target))
+        let target = Target::Ksm { page: target, next };
+        self.try_replace(&vma, address, page, target)
             .inspect_err(|_| self.leave_tree(ksm, item))
     }
 
@@ -217,7 +218,7 @@ impl Scanner {
         let node = promoted?;
         self.insert_node(ksm, node, page);
         self.leave_tree(ksm, other);
-        self.merge_into(ksm, &held.mm, other, &held.page, node)
+        self.merge_into(ksm, &held.mm, other, (&held.page, &held.page), node)
             .inspect_err(|_| self.demote(ksm, mm, item))
     }
 

@@ -229,17 +229,22 @@ impl PinnedPage {
         self.with_content(|content| prefetch_for_later(&content[0]));
     }
 
-    /// Asks the CPU to fetch the whole page.
-    pub(crate) fn prefetch_all(&self) {
-        self.with_content(|content| content.iter().for_each(prefetch_for_later));
-    }
-
     /// Compares the contents of two pages, in an order that means nothing to anybody else.
     ///
     /// If a page is written meanwhile the answer is about nothing that ever was: who merges pages
     /// must ask once more when neither can be written.
     pub(crate) fn compare(&self, other: &PinnedPage) -> Ordering {
         self.with_content(|one| other.with_content(|other| content::compare(one, other)))
+    }
+
+    /// Whether the contents of two pages are equal, as [`PinnedPage::compare`] would say; has the CPU
+    /// fetch `next` meanwhile.
+    pub(crate) fn equals(&self, other: &PinnedPage, next: &PinnedPage) -> bool {
+        self.with_content(|one| {
+            other.with_content(|other| {
+                next.with_content(|later| content::is_equal(one, other, later))
+            })
+        })
     }
 
     /// Whether the page holds nothing but zeros.

@@ -28,7 +28,6 @@ use crate::mm::{
     },
     vma::MergeableVma, //
 };
-use core::cmp::Ordering;
 use kernel::bindings;
 
 /// Why an entry was left as it was.
@@ -101,7 +100,11 @@ impl KsmPage {
 /// What a page is replaced by.
 #[derive(Clone, Copy)]
 pub(crate) enum Target<'a> {
-    Ksm(&'a KsmPage),
+    Ksm {
+        page: &'a KsmPage,
+        /// What the CPU is to fetch while the contents are compared.
+        next: &'a PinnedPage,
+    },
     /// The kernel's page of zeros, which has no reverse mappings.
     Zero,
 }
@@ -109,7 +112,7 @@ pub(crate) enum Target<'a> {
 impl Target<'_> {
     fn has_content_of(self, page: &PinnedPage) -> bool {
         match self {
-            Target::Ksm(target) => page.compare(&target.0) == Ordering::Equal,
+            Target::Ksm { page: ksm, next } => page.equals(&ksm.0, next),
             Target::Zero => page.is_zero(),
         }
     }
@@ -207,7 +210,7 @@ fn swap_pages(
     // that; the old page gives up the reference and reverse mapping that it had.
     unsafe {
         let now = match target {
-            Target::Ksm(target) => entry_for_ksm(vma, address, was, target),
+            Target::Ksm { page, .. } => entry_for_ksm(vma, address, was, page),
             Target::Zero => Pte(bindings::ksm_mk_zero_pte(vma.as_raw(), address, was.0)),
         };
         entry.set(now);
