@@ -10,6 +10,7 @@ mod footprint;
 mod holder;
 mod holds;
 mod ksmd;
+mod memory;
 mod merging;
 mod report;
 mod statistics;
@@ -48,8 +49,12 @@ enum Command {
         scans: u32,
 
         /// How often to repeat what happens once, such as merging.
-        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
+
+        /// Write to all memory first, so that nothing has to wait for a host to provide it.
+        #[arg(long)]
+        touch: bool,
     },
 }
 
@@ -60,7 +65,7 @@ fn list() {
 }
 
 fn main() -> Result<()> {
-    let (name, mib, scans, rounds) = match Arguments::parse().command {
+    let (name, mib, scans, rounds, touch) = match Arguments::parse().command {
         Command::List => {
             list();
             return Ok(());
@@ -70,7 +75,8 @@ fn main() -> Result<()> {
             mib,
             scans,
             rounds,
-        } => (workload, mib, scans, rounds),
+            touch,
+        } => (workload, mib, scans, rounds, touch),
     };
     let workload = workloads::ALL
         .iter()
@@ -81,6 +87,9 @@ fn main() -> Result<()> {
         scans: scans as usize,
         rounds: rounds as usize,
     };
+    if touch {
+        memory::touch_all()?;
+    }
     let measures = (workload.run)(&plan)?;
     Report::new(workload.name, mib, &plan, measures).print()
 }

@@ -47,6 +47,14 @@ impl Stopwatch {
         }
     }
 
+    /// How long each of the last of `count` scans has taken, which have ended; or their mean.
+    pub fn read_each(&self, count: u32) -> Result<Vec<Duration>> {
+        match self {
+            Self::Events(events) => between_all_events(events),
+            Self::CpuTime { thread, before } => Ok(vec![(thread.cpu_time()? - *before) / count]),
+        }
+    }
+
     /// How long the scan has taken, which has ended.
     pub fn read(&self) -> Result<Duration> {
         match self {
@@ -54,6 +62,15 @@ impl Stopwatch {
             Self::CpuTime { thread, before } => Ok(thread.cpu_time()? - *before),
         }
     }
+}
+
+/// How long each of the scans has taken that both events are there of.
+fn between_all_events(events: &Events) -> Result<Vec<Duration>> {
+    let seen = events.seen()?;
+    let pairs = seen
+        .windows(2)
+        .filter(|pair| pair[0].name == BEGIN && pair[1].name == END);
+    Ok(pairs.map(|pair| pair[1].time - pair[0].time).collect())
 }
 
 fn between_events(events: &Events) -> Result<Duration> {

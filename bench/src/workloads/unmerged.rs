@@ -38,7 +38,7 @@ pub fn scans_of(ksmd: &mut Ksmd, plan: &Plan, holders: &mut [&mut Holder]) -> Re
     for holder in holders {
         holder.obey(Order::Advise)?;
     }
-    let first = ksmd.scan()?;
+    let mut first = vec![ksmd.scan()?];
     // The first in which pages are looked up and find room for themselves.
     ksmd.scan()?;
     let later = ksmd.scans(plan.scans)?;
@@ -48,28 +48,33 @@ pub fn scans_of(ksmd: &mut Ksmd, plan: &Plan, holders: &mut [&mut Holder]) -> Re
         "not what was to be scanned: {counters}"
     );
 
-    let mut measures = scan_measures(ksmd, plan, first, later)?;
+    let mut measures = Measures::default();
     footprint.add_to(&mut measures, plan.pages)?;
+    while first.len() < plan.rounds {
+        // All pages are forgotten.
+        ksmd.unmerge()?;
+        first.push(ksmd.scan()?);
+    }
+    add_scans(&mut measures, ksmd, plan, first, later)?;
     Ok(measures)
 }
 
-fn scan_measures(
+fn add_scans(
+    measures: &mut Measures,
     ksmd: &Ksmd,
     plan: &Plan,
-    first: Duration,
+    first: Vec<Duration>,
     later: Vec<Duration>,
-) -> Result<Measures> {
-    let mut measures = Measures::default();
+) -> Result<()> {
     measures.add(
         "first_scan_ns_per_page",
-        nanoseconds_each(first, plan.pages),
+        nanoseconds_each(median(first), plan.pages),
     );
     measures.add(
         "scan_ns_per_page",
         nanoseconds_each(median(later), plan.pages),
     );
-    measures.add_cross_check(ksmd, plan.pages)?;
-    Ok(measures)
+    measures.add_cross_check(ksmd, plan.pages)
 }
 
 /// Half of the pages are never the same in two scans.
@@ -91,5 +96,7 @@ pub fn volatile(plan: &Plan) -> Result<Measures> {
         "not half of {} pages is volatile, but {unshared} are not",
         plan.pages
     );
-    scan_measures(&ksmd, plan, first, later)
+    let mut measures = Measures::default();
+    add_scans(&mut measures, &ksmd, plan, vec![first], later)?;
+    Ok(measures)
 }
