@@ -26,6 +26,8 @@ endif
 demo: programs
 	@tools/vm run --lane um --ksm rs --mem 768M --timeout 900 -- ksm-demo
 
+# DEBUG=1: on kernels that look for every mistake that they can see.
+test: export KSM_RS_FLAVOUR := $(or $(if $(DEBUG),debug),$(KSM_RS_FLAVOUR))
 test:
 	@tools/test $(TESTS)
 

@@ -23,6 +23,7 @@ from . import (
 from .bench_guest import Laboratory
 from .bench_plan import Job
 from .bench_results import Result
+from .flavour import ORDINARY
 from .machine import Images
 from .main import main
 from .paths import REPO, in_cache
@@ -172,7 +173,7 @@ def run() -> int:
     options = parse()
     todo = fitting(jobs(options))
     tools = setup.tools()
-    kernels = {ksm: kernel.of(options.lane, ksm, tools) for ksm in ("c", "rs")}
+    kernels = {ksm: kernel.of(options.lane, ksm, ORDINARY, tools) for ksm in ("c", "rs")}
     programs.build()
     target = directory(options)
     about = circumstances(kernels["rs"])

@@ -4,18 +4,21 @@
 import re
 from pathlib import Path
 
+from . import flavour as flavours
 from .paths import REPO
 from .say import Failure
 
 OPTION = re.compile(r"^(?:(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set)$", re.M)
 
 
-def fragments(lane: str, ksm: str) -> list[Path]:
-    return [REPO / "configs" / f"{name}.config" for name in (lane, f"ksm-{ksm}")]
+def fragments(lane: str, ksm: str, flavour: str) -> list[Path]:
+    names = (lane, f"ksm-{ksm}", *flavours.fragments(lane, flavour))
+    return [REPO / "configs" / f"{name}.config" for name in names]
 
 
-def merged(lane: str, ksm: str) -> str:
-    return "".join(path.read_text() for path in fragments(lane, ksm))
+def merged(lane: str, ksm: str, flavour: str = flavours.ORDINARY) -> str:
+    """All fragments; where two set an option, the later one counts."""
+    return "".join(path.read_text() for path in fragments(lane, ksm, flavour))
 
 
 def options(text: str) -> dict[str, str]:

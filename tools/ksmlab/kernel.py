@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import config, qemu, reuse, source, uml
+from .flavour import ORDINARY
 from .locks import locked
 from .paths import REPO, in_cache
 from .say import step
@@ -24,16 +25,22 @@ class Kernel:
 
     lane: str
     ksm: str
+    flavour: str
     tree: Path
     tools: Toolchain
     tools_identity: str
     options: str
 
     @property
+    def name(self) -> str:
+        parts = (self.lane, self.ksm, self.flavour)
+        return "-".join(part for part in parts if part != ORDINARY)
+
+    @property
     def build(self) -> Path:
         parts = (self.tree.name, self.options, self.tools_identity)
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
-        return in_cache("build", f"{self.lane}-{self.ksm}-{key}")
+        return in_cache("build", f"{self.name}-{key}")
 
     @property
     def image(self) -> Path:
@@ -50,9 +57,10 @@ class Kernel:
         return ["make", *common, *self.tools.make_arguments(), *map(str, words)]
 
 
-def of(lane: str, ksm: str, tools: Toolchain) -> Kernel:
-    tree = source.patched(source.find())
-    return Kernel(lane, ksm, tree, tools, tools.identity(), config.merged(lane, ksm))
+def of(lane: str, ksm: str, flavour: str, tools: Toolchain) -> Kernel:
+    options = config.merged(lane, ksm, flavour)
+    tree = source.patched(source.find(), flavour)
+    return Kernel(lane, ksm, flavour, tree, tools, tools.identity(), options)
 
 
 def ensure(kernel: Kernel) -> None:
@@ -73,17 +81,22 @@ def start_from_earlier(kernel: Kernel) -> None:
         list(kernel.build.parent.glob(f"{kernel.lane}-*")),
         kernel.tree,
         kernel.tools_identity,
-        prefer=f"-{kernel.ksm}-",
+        likeness=lambda build: likeness(kernel, build),
     )
     if earlier:
         reuse.start(kernel.build, earlier, kernel.tree)
 
 
+def likeness(kernel: Kernel, build: Path) -> tuple[bool, bool]:
+    """How much a build has in common with a kernel: the flavour touches every object."""
+    _, ksm, *flavour = build.name.split("-")[:-1]
+    return (flavour or [ORDINARY]) == [kernel.flavour], ksm == kernel.ksm
+
+
 def build(kernel: Kernel) -> None:
-    name = f"{kernel.lane}-{kernel.ksm}"
     kernel.build.mkdir(exist_ok=True)
     environment = kernel.tools.environment()
-    with step(f"building the kernel {name} (minutes)"):
+    with step(f"building the kernel {kernel.name} (minutes)"):
         configure(kernel, environment)
         command = kernel.make("-C", kernel.tree, f"O={kernel.build}", *TARGETS[kernel.lane])
         watched(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from . import flavour
 from .say import Failure
 
 
@@ -16,6 +17,7 @@ class Request:
     command: list[str]
     lane: str = "um"
     ksm: str = "rs"
+    flavour: str = flavour.ORDINARY
     insmod: bool = True
     mem: str = "512M"
     cpus: int = 2
@@ -63,6 +65,7 @@ def boot_arguments(request: Request, wiring: Wiring) -> list[str]:
         "ignore_loglevel",
         # Tests write to their own read-only memory through /proc/self/mem.
         "proc_mem.force_override=always",
+        *flavour.arguments(request.flavour),
         *request.append.split(),
     ]
 

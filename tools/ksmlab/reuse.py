@@ -12,6 +12,7 @@ import filecmp
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from .say import step
@@ -20,10 +21,12 @@ from .shell import logged
 TOUCHED = re.compile(r"^\+\+\+ b/(\S+)", re.M)
 
 
-def best(candidates: list[Path], tree: Path, tools: str, prefer: str) -> Path | None:
-    """The finished build to start from: rather one whose name has `prefer`."""
+def best(
+    candidates: list[Path], tree: Path, tools: str, likeness: Callable[[Path], tuple]
+) -> Path | None:
+    """The finished build to start from: the one most alike, and of those the newest."""
     usable = [build for build in candidates if is_usable(build, tree, tools)]
-    return max(usable, key=lambda build: (prefer in build.name, date(build)), default=None)
+    return max(usable, key=lambda build: (likeness(build), date(build)), default=None)
 
 
 def date(build: Path) -> float:

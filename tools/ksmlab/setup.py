@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from . import apt, kernel, source, toolchain
+from . import apt, flavour, kernel, source, toolchain
 from .locks import locked
 from .main import main
 from .paths import REPO, cache, in_cache
@@ -146,7 +146,7 @@ def run() -> int:
     if options.kernels:
         for lane in ("um", "x86"):
             for ksm in ("rs", "c"):
-                kernel.ensure(kernel.of(lane, ksm, found))
+                kernel.ensure(kernel.of(lane, ksm, flavour.usual(), found))
     say(f"all is in {cache()}")
     return 0
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import apt, reuse
+from .flavour import ORDINARY
 from .locks import locked
 from .paths import REPO, in_cache
 from .say import Failure, step
@@ -111,32 +112,34 @@ def unpack(tarball: Path, tree: Path) -> None:
         top[0].rename(tree)
 
 
-def series() -> list[Path]:
-    """The patches, in the order in which they apply."""
-    names = (PATCHES / "series").read_text().split()
+def series(flavour: str) -> list[Path]:
+    """The patches, in the order in which they apply; not all are for ordinary kernels."""
+    files = ["series"] if flavour == ORDINARY else ["series", "series-debug"]
+    names = [name for file in files for name in (PATCHES / file).read_text().split()]
     return [PATCHES / name for name in names]
 
 
-def patches_identity() -> str:
-    contents = b"".join(patch.read_bytes() for patch in series())
+def identity_of(patches: list[Path]) -> str:
+    contents = b"".join(patch.read_bytes() for patch in patches)
     return hashlib.sha256(contents).hexdigest()[:12]
 
 
-def patched(source: Source) -> Path:
-    """A copy of the source with the series applied."""
-    tree = in_cache("src", f"{source.identity}-{patches_identity()}")
+def patched(source: Source, flavour: str = ORDINARY) -> Path:
+    """A copy of the source with the flavour's series applied."""
+    patches = series(flavour)
+    tree = in_cache("src", f"{source.identity}-{identity_of(patches)}")
     with locked("src"):
         if not tree.exists():
-            patch_copy(source.tree, tree)
+            patch_copy(source.tree, tree, patches)
     return tree
 
 
-def patch_copy(pristine: Path, tree: Path) -> None:
+def patch_copy(pristine: Path, tree: Path, patches: list[Path]) -> None:
     partial = tree.with_name(f"{tree.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    with step(f"copying the kernel's source and applying {len(series())} patches"):
+    with step(f"copying the kernel's source and applying {len(patches)} patches"):
         logged("patch", "cp", "-a", pristine, partial)
-        for patch in series():
+        for patch in patches:
             logged("patch", "patch", "-p1", "--fuzz=0", "--force", "-d", partial, "-i", patch)
-        reuse.record_patched_files(partial, series())
+        reuse.record_patched_files(partial, patches)
         partial.rename(tree)

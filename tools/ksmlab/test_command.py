@@ -4,7 +4,7 @@
 import os
 import sys
 
-from . import kernel, programs, selftests, setup
+from . import flavour, kernel, programs, selftests, setup
 from .main import main
 from .paths import REPO
 
@@ -16,8 +16,8 @@ def run() -> int:
     tools = setup.tools()
     for lane in ("um", "x86"):
         for ksm in ("rs", "c"):
-            kernel.ensure(kernel.of(lane, ksm, tools))
-        kernel.module(kernel.of(lane, "rs", tools))
+            kernel.ensure(kernel.of(lane, ksm, flavour.usual(), tools))
+        kernel.module(kernel.of(lane, "rs", flavour.usual(), tools))
     programs.build()
     selftests.build()
     python = setup.python()

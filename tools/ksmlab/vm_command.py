@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import kernel, setup, vm
+from . import flavour, kernel, setup, vm
 from .machine import Images, Request
 from .main import main
 from .say import Failure
@@ -63,6 +63,19 @@ def add_machine_options(to: argparse.ArgumentParser) -> None:
         default="rs",
         help="the module ksm_rs, or the kernel's own KSM (default %(default)s)",
     )
+    add(
+        "--flavour",
+        choices=flavour.ALL,
+        default=flavour.usual(),
+        help="what the kernel looks for beside its work (default %(default)s)",
+    )
+    add(
+        "--debug",
+        dest="flavour",
+        action="store_const",
+        const=flavour.DEBUG,
+        help="the same as --flavour debug: KASAN, lockdep, kmemleak, fault injection and more",
+    )
     add("--no-module", dest="insmod", action="store_false", help="do not load ksm_rs")
     add("--mem", metavar="SIZE", help="memory (default 512M for um, 1G for x86)")
     add("--cpus", type=int, metavar="N", help="processors (x86 only, default 2)")
@@ -96,6 +109,7 @@ def request(options: argparse.Namespace, command: list[str]) -> Request:
         command=command,
         lane=options.lane,
         ksm=options.ksm,
+        flavour=options.flavour,
         insmod=options.insmod,
         mem=options.mem or MEMORY[options.lane],
         cpus=options.cpus or (1 if options.icount else max(2, options.numa)),
@@ -121,7 +135,7 @@ def command_of(action: str, given: list[str]) -> list[str]:
 
 def images(wanted: Request) -> Images:
     """Whatever the run needs is built first."""
-    built = kernel.of(wanted.lane, wanted.ksm, setup.tools())
+    built = kernel.of(wanted.lane, wanted.ksm, wanted.flavour, setup.tools())
     kernel.ensure(built)
     module = kernel.module(built) if wanted.ksm == "rs" else None
     return Images(built.image, module)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The flavours in which a kernel is built: each looks for other mistakes."""
+
+import os
+
+from .say import Failure
+
+ORDINARY = "ordinary"
+DEBUG = "debug"
+KCSAN = "kcsan"
+
+ALL = (ORDINARY, DEBUG, KCSAN)
+
+# Fragments of configs/ that a flavour adds, in this order.
+FRAGMENTS = {
+    ("um", DEBUG): ("debug", "debug-um"),
+    ("x86", DEBUG): ("debug", "debug-x86"),
+    ("x86", KCSAN): ("kcsan-x86",),
+}
+
+# Kernel arguments without which what was built in stays off.
+ARGUMENTS = {DEBUG: ("page_poison=1",)}
+
+
+def usual() -> str:
+    """What the environment asks for, as `make test DEBUG=1` does."""
+    given = os.environ.get("KSM_RS_FLAVOUR") or ORDINARY
+    if given not in ALL:
+        raise Failure(f"KSM_RS_FLAVOUR is {given!r}; it may be {', '.join(ALL)}")
+    return given
+
+
+def fragments(lane: str, flavour: str) -> tuple[str, ...]:
+    if flavour == ORDINARY:
+        return ()
+    found = FRAGMENTS.get((lane, flavour))
+    if not found:
+        raise Failure(f"the lane {lane} has no {flavour} kernel")
+    return found
+
+
+def arguments(flavour: str) -> tuple[str, ...]:
+    return ARGUMENTS.get(flavour, ())
