@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 """Parts of tools/ksmlab that decide whether a result can be trusted."""
 
+import itertools
 import os
+from pathlib import Path
 
 import pytest
 
-from ksmlab import config, console, machine, reuse
+from ksmlab import checks, config, console, flavour, kernel, machine, reuse
 from ksmlab.say import Failure
 
 
@@ -23,6 +25,25 @@ from ksmlab.say import Failure
         "[    1.0] UBSAN: array-index-out-of-bounds in mm/ksm.c:1:1",
         "[    1.0] BUG: sleeping function called from invalid context at mm/x.c:1",
         "[    1.0] Bad rss-counter state mm:0 type:MM_ANONPAGES val:1",
+        "[    1.0] BUG: scheduling while atomic: cat/12/0x00000002",
+        "[    1.0] BUG: KCSAN: data-race in f / g",
+        "[    1.0] BUG: MAX_LOCKDEP_CHAINS too low!",
+        "[    1.0] INFO: trying to register non-static key.",
+        "[    1.0] turning off the locking correctness validator.",
+        "[    1.0] DEBUG_LOCKS_WARN_ON(lock->magic != lock)",
+        "[    1.0] WARNING: lock held when returning to user space!",
+        "[    1.0] WARNING: bad unlock balance detected!",
+        "[    1.0] [ BUG: Invalid wait context ]",
+        "[    1.0] WARNING: suspicious RCU usage",
+        "[    1.0] pagealloc: memory corruption",
+        "[    1.0] pagealloc: single bit error",
+        "[    1.0] page dumped because: VM_BUG_ON_FOLIO(!folio_test_locked(folio))",
+        "[    1.0] list_del corruption. prev->next should be ff, but was fe. (prev=fd)",
+        "[    1.0] list_add double add: new=ff, prev=fe, next=fd.",
+        "[    1.0] kernel BUG at lib/list_debug.c:62!",
+        "[    1.0] BUG ksm (Not tainted): Objects remaining on __kmem_cache_shutdown()",
+        "[    1.0] kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+        "[    1.0] rust_kernel: panicked at rust/kernel/x.rs:1:1: attempt to add with overflow",
     ],
 )
 def test_trouble_is_seen(line):
@@ -30,7 +51,67 @@ def test_trouble_is_seen(line):
 
 
 def test_an_ordinary_boot_is_no_trouble():
-    assert console.trouble("[    0.0] Linux version 7.3\n[    0.1] Freeing unused memory") is None
+    log = """[    0.0] Linux version 7.3
+[    0.0] Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar
+[    0.1] Freeing unused memory
+[    0.1] kmemleak: Kernel memory leak detector initialized (mem pool available: 15500)
+[    0.2] UBSAN and KASAN are words
+"""
+    assert console.trouble(log) is None
+
+
+DEBUG_OPTIONS = [checks.KMEMLEAK, checks.LOCKDEP]
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [
+        ({"leaks": "", "lockdep": " debug_locks:   1"}, None),
+        ({"leaks": "", "lockdep": " debug_locks:   0"}, "lockdep has switched itself off"),
+        ({"leaks": ""}, "lockdep has switched itself off"),
+        ({"lockdep": " debug_locks:   1"}, "kmemleak has switched itself off"),
+    ],
+)
+def test_a_check_that_is_off_is_noticed(told, found):
+    assert checks.silent(told.get, DEBUG_OPTIONS) == found
+
+
+def test_an_ordinary_kernel_has_nothing_to_check():
+    assert checks.silent({}.get, []) is None
+
+
+def test_leaks_are_shown_with_places_in_the_module():
+    told = {
+        "leaks": "unreferenced object 0x6f000000\n  backtrace:\n    0x0000000062400010\n    f+0x1",
+        "module": "ksm_rs 4096 0 - Live 0x0000000062400000 (O)",
+    }
+    found = checks.leaks(told.get)
+    assert "kmemleak found 1 objects" in found
+    assert "ksm_rs+0x10\n" in found
+    assert "0x6f000000\n" in found
+    assert checks.leaks({"leaks": ""}.get) is None
+
+
+def test_only_known_flavours_are_taken_from_the_environment(monkeypatch):
+    monkeypatch.setenv("KSM_RS_FLAVOUR", "")
+    assert flavour.usual() == flavour.ORDINARY
+    monkeypatch.setenv("KSM_RS_FLAVOUR", "debug")
+    assert flavour.usual() == flavour.DEBUG
+    monkeypatch.setenv("KSM_RS_FLAVOUR", "fast")
+    with pytest.raises(Failure, match="KSM_RS_FLAVOUR is 'fast'"):
+        flavour.usual()
+
+
+def test_a_build_starts_rather_from_one_of_its_flavour():
+    builds = [Path(f"{name}-0123abcd") for name in ("um-rs", "um-c-debug", "um-c", "um-rs-debug")]
+    names = {}
+    for ksm, kind in itertools.product(("rs", "c"), (flavour.ORDINARY, flavour.DEBUG)):
+        wanted = kernel.Kernel("um", ksm, kind, Path(), None, "", "")
+        order = sorted(builds, key=lambda build: kernel.likeness(wanted, build), reverse=True)
+        names[wanted.name] = [build.name.rpartition("-")[0] for build in order]
+    assert names["um-rs-debug"][:2] == ["um-rs-debug", "um-c-debug"]
+    assert names["um-rs"][:2] == ["um-rs", "um-c"]
+    assert names["um-c"][:2] == ["um-c", "um-rs"]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,19 @@ import re
 
 # Each is something that must never appear while a test runs.
 TROUBLE = re.compile(
-    r"Kernel panic|Oops|BUG: |WARNING: |INFO: possible|INFO: rcu|INFO: task .* blocked"
-    r"|possible .* detected|inconsistent lock state|suspicious RCU usage"
-    r"|KASAN: |UBSAN: |KFENCE: |Unable to handle|general protection fault"
-    r"|Call Trace:|rcu_\w+ self-detected stall|soft lockup|Bad page state"
-    r"|Bad rss-counter|Out of memory: Killed"
+    # What ends a kernel, or might.
+    r"Kernel panic|Oops|BUG: |kernel BUG at|Unable to handle|general protection fault"
+    r"|rust_kernel: panicked|WARNING: |Call Trace:|Out of memory: Killed"
+    # Waiting for too long.
+    r"|INFO: rcu|rcu_\w+ self-detected stall|soft lockup|INFO: task .* blocked"
+    # Lockdep, and what makes it switch itself off.
+    r"|INFO: possible|possible .* detected|inconsistent lock state|suspicious RCU usage"
+    r"|DEBUG_LOCKS_WARN_ON|INFO: trying to register non-static key"
+    r"|turning off the locking correctness validator|INFO: lockdep is turned off"
+    # Memory.
+    r"|KASAN: |KCSAN: |UBSAN: |KFENCE: |Bad page state|Bad rss-counter|page dumped because"
+    r"|pagealloc: (?:memory corruption|single bit error)|list_(?:add|del) (?:corruption|double add)"
+    r"|BUG \S+ \(|kmemleak: \d+ new suspected|unreferenced object"
 )
 
 # Bits of /proc/sys/kernel/tainted that stand for damage; others say which

@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-from . import console, guest, qemu, uml
+from . import checks, config, console, guest, qemu, uml
 from .machine import Images, Request, Wiring
 from .relay import Follower, Terminal, raw_terminal
 from .say import say
@@ -125,7 +126,7 @@ def verdict(directory: Path, request: Request, in_time: bool) -> int:
         fail(f"timeout: the VM did not end within {request.timeout:g} s", log)
         return TIMED_OUT
     if problem is None:
-        problem = missing_result(directory)
+        problem = missing_result(directory) or silent_check(directory, request)
     if problem is not None:
         fail(problem, log)
         return VM_FAILED
@@ -139,7 +140,10 @@ def report(directory: Path, name: str) -> str | None:
 
 
 def kernel_problem(directory: Path, log: str) -> str | None:
-    """A fault of the kernel, found in its log or in its taint flags."""
+    """A fault of the kernel, found in its memory, its log or its taint flags."""
+    leaks = checks.leaks(partial(report, directory))
+    if leaks:
+        return leaks
     line = console.trouble(log)
     if line:
         return f"the kernel reported: {line}"
@@ -155,6 +159,12 @@ def missing_result(directory: Path) -> str | None:
     if report(directory, "status") is None:
         return "the VM ended before the command did"
     return None
+
+
+def silent_check(directory: Path, request: Request) -> str | None:
+    """A check that was built into the kernel and has not come to its end."""
+    options = config.merged(request.lane, request.ksm, request.flavour).splitlines()
+    return checks.silent(partial(report, directory), options)
 
 
 def fail(problem: str, log: str) -> None:
