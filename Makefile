@@ -7,7 +7,7 @@
 .DEFAULT_GOAL := $(if $(KDIR),modules,help)
 
 MODULE_TARGETS := modules modules_install clean rust-analyzer nsdeps
-PROJECT_TARGETS := demo test bench setup kernels programs shell check-patches help
+PROJECT_TARGETS := demo test bench soak setup kernels programs shell check-patches help
 
 .PHONY: $(MODULE_TARGETS) $(PROJECT_TARGETS)
 
@@ -26,13 +26,17 @@ endif
 demo: programs
 	@tools/vm run --lane um --ksm rs --mem 768M --timeout 900 -- ksm-demo
 
-# DEBUG=1: on kernels that look for every mistake that they can see.
-test: export KSM_RS_FLAVOUR := $(or $(if $(DEBUG),debug),$(KSM_RS_FLAVOUR))
+# DEBUG=1: kernels that look for every mistake that they can see.
+test kernels shell: export KSM_RS_FLAVOUR := $(or $(if $(DEBUG),debug),$(KSM_RS_FLAVOUR))
+
 test:
 	@tools/test $(TESTS)
 
 bench:
 	@tools/bench $(BENCH)
+
+soak:
+	@tools/soak $(SOAK)
 
 setup:
 	@tools/setup

@@ -6,7 +6,11 @@ import fcntl
 import pytest
 
 from harness import Vm
+from ksmlab import flavour
 from ksmlab.paths import in_cache
+
+# What only a debug kernel can show.
+collect_ignore = [] if flavour.usual() == flavour.DEBUG else ["test_debug.py"]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod control_file;
 pub mod corpus;
 pub mod ksm;
+pub mod memory_use;
 pub mod merge_any;
 pub mod module;
 pub mod numa;

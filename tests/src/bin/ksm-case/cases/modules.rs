@@ -2,11 +2,12 @@
 
 //! Loading and unloading the module beside processes that use KSM.
 
-use std::{convert::Infallible, fs, thread};
+use std::{convert::Infallible, thread};
 
 use anyhow::{bail, ensure, Context, Result};
 use ksm_tests::{
     ksm::{self, Counters, Run, Scanner},
+    memory_use::MemoryUse,
     merge_any, module, pattern,
     peer::{Link, Peer},
     procfs,
@@ -224,6 +225,13 @@ fn expect_busy() -> Result<()> {
     }
 }
 
+/// Noise of other caches, in KiB. The records of the pages alone would be 2,880 in 45 rounds.
+const TOLERANCE: MemoryUse = MemoryUse {
+    total: 1536,
+    slab: 512,
+    vmalloc: 256,
+};
+
 const WARM_UP_ROUNDS: usize = 5;
 const ROUNDS: usize = 50;
 
@@ -239,7 +247,7 @@ fn reload_50(_: &Options) -> Result<()> {
 
     step(format!("before: {before:?}"));
     step(format!("after:  {after:?}"));
-    before.ensure_no_growth(&after)?;
+    before.ensure_no_growth(&after, &TOLERANCE)?;
     let left_over: Vec<_> = procfs::slab_caches()?
         .into_iter()
         .filter(|name| name.contains("ksm") && !caches_before.contains(name))
@@ -262,39 +270,4 @@ fn use_module() -> Result<()> {
     right.verify(&content)?;
     drop(scanner);
     unload()
-}
-
-/// What the kernel uses for itself, in KiB.
-#[derive(Debug)]
-struct MemoryUse {
-    total: i64,
-    slab: i64,
-    vmalloc: i64,
-}
-
-/// Noise of other caches. The records of the pages alone would be 2,880 KiB in 45 rounds.
-const TOTAL_TOLERANCE: i64 = 1536;
-const SLAB_TOLERANCE: i64 = 512;
-const VMALLOC_TOLERANCE: i64 = 256;
-
-impl MemoryUse {
-    fn now() -> Result<Self> {
-        fs::write("/proc/sys/vm/drop_caches", "3\n").context("drop_caches")?;
-        Ok(Self {
-            total: procfs::meminfo_kib("MemTotal")? - procfs::meminfo_kib("MemFree")?,
-            slab: procfs::meminfo_kib("SUnreclaim")?,
-            vmalloc: procfs::meminfo_kib("VmallocUsed")?,
-        })
-    }
-
-    fn ensure_no_growth(&self, after: &Self) -> Result<()> {
-        for (what, growth, tolerance) in [
-            ("memory in use", after.total - self.total, TOTAL_TOLERANCE),
-            ("slab", after.slab - self.slab, SLAB_TOLERANCE),
-            ("vmalloc", after.vmalloc - self.vmalloc, VMALLOC_TOLERANCE),
-        ] {
-            ensure!(growth <= tolerance, "{what} grew by {growth} KiB");
-        }
-        Ok(())
-    }
 }

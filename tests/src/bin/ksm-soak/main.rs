@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All that may happen to memory, for as long as one likes, in rounds: the case `soak-full`,
+//! random sequences of `ksm-property`, then the module is unloaded and must have left nothing.
+
+mod program;
+mod round;
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{ensure, Context, Result};
+use clap::Parser;
+use ksm_tests::{memory_use::MemoryUse, module, procfs};
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use round::{Done, Round};
+
+#[derive(Parser)]
+#[command(about = "A long run of everything, as root inside a VM with the module loaded")]
+struct Options {
+    /// Begins no round after so many seconds.
+    #[arg(long, default_value_t = 3600)]
+    seconds: u64,
+
+    /// Seconds that each of the two programs takes in a round.
+    #[arg(long, default_value_t = 60)]
+    turn: u64,
+
+    /// Where random numbers begin.
+    #[arg(long)]
+    seed: u64,
+
+    /// Directory of sequences that have failed: tried first, and added to.
+    #[arg(long)]
+    regressions: Option<PathBuf>,
+}
+
+/// Growth that is laid to other parts of the kernel, in KiB.
+const TOLERANCE: MemoryUse = MemoryUse {
+    total: 8192,
+    slab: 2048,
+    vmalloc: 256,
+};
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("FAILED: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let file = module::file().context("$KSM_RS_KO is not set")?;
+    let mut random = ChaCha8Rng::seed_from_u64(options.seed);
+    let begin = Instant::now();
+    let end = begin + Duration::from_secs(options.seconds);
+    let mut done = Done::default();
+    let mut memory = Vec::new();
+    while memory.is_empty() || Instant::now() < end {
+        let round = Round {
+            seed: random.next_u64(),
+            seconds: options.turn,
+            regressions: options.regressions.as_deref(),
+        };
+        done += round.run(&file).with_context(|| {
+            format!("round {}, seed {}", memory.len() + 1, round.seed)
+        })?;
+        memory.push(MemoryUse::now()?);
+        println!("  {:5} s: {done}", begin.elapsed().as_secs());
+    }
+    ensure_nothing_left(&memory)?;
+    println!("{done}, bytes lost: 0");
+    Ok(())
+}
+
+/// Compares the last round with the first, which has filled the kernel's own caches.
+fn ensure_nothing_left(memory: &[MemoryUse]) -> Result<()> {
+    let (first, last) = (&memory[0], &memory[memory.len() - 1]);
+    println!("in use after the first rmmod: {first:?}");
+    println!("in use after the last one:    {last:?}");
+    first.ensure_no_growth(last, &TOLERANCE)?;
+    let caches = procfs::slab_caches()?;
+    let left: Vec<_> = caches.iter().filter(|name| name.starts_with("ksm_rs")).collect();
+    ensure!(left.is_empty(), "slab caches are left: {left:?}");
+    Ok(())
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory that the kernel uses for itself, to find what grows.
+
+use std::fs;
+
+use anyhow::{ensure, Context, Result};
+
+use crate::procfs;
+
+/// What the kernel uses for itself, in KiB.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryUse {
+    /// All that is not free.
+    pub total: i64,
+    /// Objects that cannot be reclaimed.
+    pub slab: i64,
+    /// Modules, among others.
+    pub vmalloc: i64,
+}
+
+impl MemoryUse {
+    /// Now, after everything was dropped that can be read or computed again.
+    pub fn now() -> Result<Self> {
+        fs::write("/proc/sys/vm/drop_caches", "3\n").context("drop_caches")?;
+        shrink_slabs()?;
+        Ok(Self {
+            total: procfs::meminfo_kib("MemTotal")? - procfs::meminfo_kib("MemFree")?,
+            slab: procfs::meminfo_kib("SUnreclaim")?,
+            vmalloc: procfs::meminfo_kib("VmallocUsed")?,
+        })
+    }
+
+    /// Fails if more is in use `after` than now, beyond a `tolerance` for what others do.
+    pub fn ensure_no_growth(&self, after: &Self, tolerance: &Self) -> Result<()> {
+        for (what, growth, tolerance) in [
+            ("memory in use", after.total - self.total, tolerance.total),
+            ("slab", after.slab - self.slab, tolerance.slab),
+            ("vmalloc", after.vmalloc - self.vmalloc, tolerance.vmalloc),
+        ] {
+            ensure!(growth <= tolerance, "{what} grew by {growth} KiB");
+        }
+        Ok(())
+    }
+}
+
+/// Gives back empty slabs, and freed objects that KASAN keeps to see whether they are used.
+fn shrink_slabs() -> Result<()> {
+    let caches = match fs::read_dir("/sys/kernel/slab") {
+        // A small kernel does without these files.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        caches => caches.context("cannot list slab caches")?,
+    };
+    for cache in caches {
+        let file = cache?.path().join("shrink");
+        fs::write(&file, "1").with_context(|| format!("cannot write to {}", file.display()))?;
+    }
+    Ok(())
+}
