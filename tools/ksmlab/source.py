@@ -114,9 +114,12 @@ def unpack(tarball: Path, tree: Path) -> None:
 
 def series(flavour: str) -> list[Path]:
     """The patches, in the order in which they apply; not all are for ordinary kernels."""
-    files = ["series"] if flavour == ORDINARY else ["series", "series-debug"]
-    names = [name for file in files for name in (PATCHES / file).read_text().split()]
-    return [PATCHES / name for name in names]
+    directories = [PATCHES] if flavour == ORDINARY else [PATCHES, PATCHES / "debug"]
+    return [
+        directory / name
+        for directory in directories
+        for name in (directory / "series").read_text().split()
+    ]
 
 
 def identity_of(patches: list[Path]) -> str:

@@ -70,9 +70,9 @@ fn run(options: &Options) -> Result<()> {
             seconds: options.turn,
             regressions: options.regressions.as_deref(),
         };
-        done += round.run(&file).with_context(|| {
-            format!("round {}, seed {}", memory.len() + 1, round.seed)
-        })?;
+        done += round
+            .run(&file)
+            .with_context(|| format!("round {}, seed {}", memory.len() + 1, round.seed))?;
         memory.push(MemoryUse::now()?);
         println!("  {:5} s: {done}", begin.elapsed().as_secs());
     }
@@ -88,7 +88,10 @@ fn ensure_nothing_left(memory: &[MemoryUse]) -> Result<()> {
     println!("in use after the last one:    {last:?}");
     first.ensure_no_growth(last, &TOLERANCE)?;
     let caches = procfs::slab_caches()?;
-    let left: Vec<_> = caches.iter().filter(|name| name.starts_with("ksm_rs")).collect();
+    let left: Vec<_> = caches
+        .iter()
+        .filter(|name| name.starts_with("ksm_rs"))
+        .collect();
     ensure!(left.is_empty(), "slab caches are left: {left:?}");
     Ok(())
 }

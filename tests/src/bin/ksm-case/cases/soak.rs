@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
-    cgroup::Cgroup,
+    cgroup::{self, Cgroup},
     control_file,
     ksm::{self, Counters, Run, Scanner},
     numa, pattern,
@@ -79,6 +79,8 @@ fn soak_full(options: &Options) -> Result<()> {
     }
     ensure!(procfs::vmstat("pswpout")? > 0, "nothing was swapped out");
     swap.off()?;
+    // So that the group can be removed, and the case run again.
+    cgroup::leave(Pid::this())?;
     // Not ksm_zero_pages: a fork beside the scanner miscounts what its child inherits, with any KSM.
     for file in ["stable_node_chains", "stable_node_dups"] {
         let left: i64 = ksm::read(file)?;
