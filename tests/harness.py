@@ -5,6 +5,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from ksmlab import flavour, machine
 from ksmlab.paths import REPO
 
 LANES = ("um", "x86")
@@ -12,6 +13,10 @@ LANES = ("um", "x86")
 # Seconds after which a test's VM is stopped.  Emulation is slow, and two
 # tests share the machine.
 TIMEOUT = {"um": 240, "x86": 900}
+
+# A debug kernel takes so many times as long, and so many MiB more for itself.
+SLOWNESS = {flavour.ORDINARY: 1, flavour.DEBUG: 4, flavour.KCSAN: 4}
+MORE_MIB = {flavour.ORDINARY: 0, flavour.DEBUG: 256, flavour.KCSAN: 128}
 
 
 @dataclass(repr=False)
@@ -35,6 +40,15 @@ class Result:
         return f"exit status {self.status}\n{self.text}\n{self.stderr}"
 
 
+def needs(lane: str, timeout: float | None = None, mem: str | None = None, **_) -> dict:
+    """What a test asks for, or usually has, in the kernel that the tests run on."""
+    kind = flavour.usual()
+    scaled: dict = {"timeout": (timeout or TIMEOUT[lane]) * SLOWNESS[kind]}
+    if mem:
+        scaled["mem"] = f"{(machine.bytes_of(mem) >> 20) + MORE_MIB[kind]}M"
+    return scaled
+
+
 @dataclass
 class Vm:
     """Runs commands in VMs; the files of a run are kept in `directory`."""
@@ -44,7 +58,7 @@ class Vm:
     def run(self, *command: str, lane: str = "um", ksm: str = "rs", **options) -> Result:
         """One boot.  An option is named as tools/vm has it; True stands alone."""
         console = self.directory / "console"
-        options = {"timeout": TIMEOUT[lane], "console": console, **options}
+        options = {"console": console, **options, **needs(lane, **options)}
         words = [REPO / "tools/vm", "run", "--lane", lane, "--ksm", ksm]
         for name, value in options.items():
             option = f"--{name.replace('_', '-')}"
