@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import harness
 from ksmlab import checks, config, console, flavour, kernel, machine, reuse
 from ksmlab.say import Failure
 
@@ -100,6 +101,17 @@ def test_only_known_flavours_are_taken_from_the_environment(monkeypatch):
     monkeypatch.setenv("KSM_RS_FLAVOUR", "fast")
     with pytest.raises(Failure, match="KSM_RS_FLAVOUR is 'fast'"):
         flavour.usual()
+
+
+def test_a_test_is_given_more_in_a_debug_kernel(monkeypatch):
+    monkeypatch.setenv("KSM_RS_FLAVOUR", "ordinary")
+    assert harness.needs("um", mem="1G") == {"timeout": harness.TIMEOUT["um"], "mem": "1024M"}
+    monkeypatch.setenv("KSM_RS_FLAVOUR", "debug")
+    assert harness.needs("um", timeout=10, mem="1G", numa="2") == {
+        "timeout": 10 * harness.SLOWNESS["debug"],
+        "mem": f"{1024 + harness.MORE_MIB['debug']}M",
+    }
+    assert "mem" not in harness.needs("um")
 
 
 def test_a_build_starts_rather_from_one_of_its_flavour():

@@ -18,8 +18,8 @@ FRAGMENTS = {
     ("x86", KCSAN): ("kcsan-x86",),
 }
 
-# Kernel arguments without which what was built in stays off.
-ARGUMENTS = {DEBUG: ("page_poison=1",)}
+# Kernel arguments: what is built in but off, and reports after the first one.
+ARGUMENTS = {DEBUG: ("page_poison=1", "kasan_multi_shot")}
 
 
 def usual() -> str:
