@@ -9,7 +9,6 @@ import os
 import shutil
 from pathlib import Path
 
-from .flavour import DEBUG
 from .machine import Request, Wiring, boot_arguments, bytes_of
 from .say import Failure
 
@@ -37,7 +36,7 @@ def arguments(kernel: Path, request: Request, wiring: Wiring) -> list[str]:
         str(kernel),
         f"mem={request.mem}",
         f"uml_dir={wiring.directory}/uml",
-        f"seccomp={seccomp(request)}",
+        "seccomp=on",
         "root=/dev/root",
         "rootfstype=hostfs",
         "rootflags=/",
@@ -55,14 +54,6 @@ def in_huge_pages(request: Request, wiring: Wiring) -> list[str]:
     # A huge page more, as the last one need not be used to its end.
     size = str(bytes_of(request.mem) + (4 << 20))
     return ["unshare", "--mount", "sh", "-c", IN_HUGE_PAGES, "sh", str(place), size]
-
-
-def seccomp(request: Request) -> str:
-    """How processes are stopped: the other way is ptrace, which takes longer.
-
-    In a debug kernel, processes that seccomp stops have no registers.
-    """
-    return "off" if request.flavour == DEBUG else "on"
 
 
 def lines(wiring: Wiring) -> list[str]:
