@@ -257,4 +257,41 @@ mod tests {
         }
         Ok(())
     }
+
+    #[test]
+    fn random_changes_agree_with_a_model() -> Result {
+        let mut fixture = Fixture::new()?;
+        let mut members = KVec::<Handle<FakePage>>::new();
+        for _ in 0..400 {
+            match fixture.random.below(20) {
+                0 => {
+                    fixture.forest.forget(fixture.random.below(3000));
+                    members.clear();
+                }
+                1..4 => fixture.forest.fit(&mut fixture.pool)?,
+                4..12 => {
+                    let count = fixture.random.below(200);
+                    for node in fixture.plant(count)? {
+                        members.push(node, GFP_KERNEL)?;
+                    }
+                }
+                _ => {
+                    for _ in 0..fixture.random.below(100).min(members.len()) {
+                        let index = fixture.random.below(members.len());
+                        let last = members.len() - 1;
+                        members.swap(index, last);
+                        if let Some(node) = members.pop() {
+                            fixture.forest.remove(&mut fixture.pool, node);
+                            fixture.pool.remove(node);
+                        }
+                    }
+                }
+            }
+            assert_eq!(fixture.count(), Some(members.len()));
+            assert_eq!(fixture.forest.len, members.len());
+            let is_member = |node: &Handle<FakePage>| fixture.forest.contains(&fixture.pool, *node);
+            assert!(members.iter().all(is_member));
+        }
+        Ok(())
+    }
 }

@@ -117,6 +117,7 @@ impl<T> Mappings<T> {
 #[kernel::macros::kunit_tests(ksm_rs_mappings)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     fn numbers(count: u32) -> Result<Mappings<u32>> {
         let mut mappings = Mappings::default();
@@ -164,6 +165,28 @@ mod tests {
         assert!(mappings.take(0).is_none());
         mappings.push(7)?;
         assert!(mappings.iter().eq([&7]));
+        Ok(())
+    }
+
+    #[test]
+    fn random_changes_agree_with_a_model() -> Result {
+        let mut random = Random::new(22);
+        let mut mappings = Mappings::default();
+        let mut model = KVec::new();
+        for number in 0..3000 {
+            let growth = if number / 300 % 2 == 0 { 65 } else { 35 };
+            if model.is_empty() || random.below(100) < growth {
+                mappings.push(number)?;
+                model.push(number, GFP_KERNEL)?;
+            } else {
+                let (index, last) = (random.below(model.len()), model.len() - 1);
+                model.swap(index, last);
+                let taken = model.pop().ok_or(EINVAL)?;
+                assert!(mappings.take(index) == Some((taken, model.get(index))));
+            }
+            assert_eq!(mappings.len(), model.len());
+            assert!(mappings.iter().eq(&model));
+        }
         Ok(())
     }
 }

@@ -298,6 +298,7 @@ fn no_such_chunk() -> ! {
 #[kernel::macros::kunit_tests(ksm_rs_pool)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     #[test]
     fn values_keep_their_handles() -> Result {
@@ -354,6 +355,49 @@ mod tests {
         }
         assert_eq!(pool.chunks.capacity(), 0);
         assert!(pool.any().is_none());
+        Ok(())
+    }
+
+    /// Whether the chunks know rightly which of their cells are in use, and where there is room.
+    fn is_sound<T>(pool: &Pool<T>) -> bool {
+        let live = pool.usage.iter().flat_map(|usage| usage.used);
+        let has_memory = |(cells, usage): (&Cells<T>, &Usage)| usage.is_vacant() || cells.is_some();
+        let mut open = core::iter::successors(pool.open, |at| pool.usage[*at as usize].next_open);
+        let with_room = pool.usage.iter().filter(|usage| !usage.is_full()).count();
+        live.map(|word| word.count_ones() as usize).sum::<usize>() == pool.live
+            && pool.chunks.len() == pool.usage.len()
+            && pool.chunks.iter().zip(&pool.usage).all(has_memory)
+            && open
+                .by_ref()
+                .take(with_room)
+                .all(|at| !pool.usage[at as usize].is_full())
+            && open.next().is_none()
+    }
+
+    #[test]
+    fn random_changes_agree_with_a_model() -> Result {
+        let mut random = Random::new(21);
+        let mut pool = Pool::new();
+        let mut model = KVec::<(Handle<usize>, usize)>::new();
+        for value in 0..6000 {
+            // By turns it grows and shrinks, so that chunks come and go.
+            let growth = if value / 1000 % 2 == 0 { 70 } else { 20 };
+            if model.is_empty() || random.below(100) < growth {
+                let handle = pool.insert(value, GFP_KERNEL)?;
+                assert!(model.iter().all(|(other, _)| *other != handle));
+                model.push((handle, value), GFP_KERNEL)?;
+            } else {
+                let (index, last) = (random.below(model.len()), model.len() - 1);
+                model.swap(index, last);
+                let gone = model.pop().ok_or(EINVAL)?;
+                assert_eq!(pool.remove(gone.0), gone.1);
+            }
+            assert!(is_sound(&pool));
+            assert_eq!(pool.len(), model.len());
+            assert!(model.iter().all(|(handle, value)| pool[*handle] == *value));
+            let known = |handle| model.iter().any(|(other, _)| *other == handle);
+            assert!(pool.handles().count() == model.len() && pool.handles().all(known));
+        }
         Ok(())
     }
 }

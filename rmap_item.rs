@@ -333,6 +333,7 @@ impl ListCursor {
 #[kernel::macros::kunit_tests(ksm_rs_rmap_item)]
 mod tests {
     use super::*;
+    use crate::random::Random;
     use kernel::{
         page::PAGE_SIZE,
         prelude::*, //
@@ -482,6 +483,41 @@ mod tests {
             fixture.addresses()?.as_slice(),
             [2, 5].map(|page| page * PAGE_SIZE)
         );
+        Ok(())
+    }
+
+    #[test]
+    fn random_changes_agree_with_a_model() -> Result {
+        let mut random = Random::new(23);
+        let mut fixture = Fixture::new()?;
+        let mut model = KVec::<usize>::new();
+        for _ in 0..2000 {
+            let address = random.below(64) * PAGE_SIZE;
+            let mut cursor = ListCursor::front(fixture.mm);
+            let mut index = 0;
+            // As the scan goes: past what lies before the address, to it or its place.
+            while let Some(item) = cursor.next(&fixture.mms, &fixture.items) {
+                if fixture.items[item].address() >= address {
+                    break;
+                }
+                cursor.step_over(item);
+                index += 1;
+            }
+            if model.get(index) == Some(&address) {
+                let item = cursor.next(&fixture.mms, &fixture.items).ok_or(EINVAL)?;
+                cursor.unlink(&mut fixture.mms, &mut fixture.items, item);
+                fixture.items.remove(item);
+                model.remove(index).map_err(|_| EINVAL)?;
+            } else {
+                fixture.append(&mut cursor, address)?;
+                model.reserve(1, GFP_KERNEL)?;
+                let inserted = model.insert_within_capacity(index, address);
+                assert!(inserted.is_ok());
+            }
+            assert_eq!(fixture.addresses()?.as_slice(), model.as_slice());
+            assert_eq!(fixture.items.len(), model.len());
+            assert_eq!(fixture.mms[fixture.mm].is_empty(), model.is_empty());
+        }
         Ok(())
     }
 }

@@ -356,4 +356,63 @@ mod tests {
         }
         Ok(())
     }
+
+    const CONTENTS: usize = 12;
+
+    /// How many nodes of each content there are.
+    fn census(pool: &Pool<FakePage>, nodes: &[FakeHandle]) -> [usize; CONTENTS] {
+        let mut copies = [0; CONTENTS];
+        for node in nodes {
+            copies[pool[*node].content] += 1;
+        }
+        copies
+    }
+
+    fn ensure_agreement(fixture: &Fixture, nodes: &[FakeHandle]) {
+        let copies = census(&fixture.pool, nodes);
+        let distinct = copies.iter().filter(|count| **count > 0);
+        assert_eq!(fixture.count(), Some(distinct.count()));
+        let chains = copies.iter().filter(|count| **count > 1);
+        let expected = chains.fold((0, 0), |(n, dups), count| (n + 1, dups + count));
+        assert_eq!(fixture.tree.count_chains(), expected);
+        for (content, count) in copies.into_iter().enumerate() {
+            match fixture.find((content % 5) as u32, content) {
+                Lookup::Match(first) => assert_eq!(fixture.chain_length(first), count),
+                Lookup::Missing => assert_eq!(count, 0),
+                // Its content cannot be told from those that share its checksum.
+                Lookup::Stale(node) => assert!(fixture.pool[node].gone),
+            }
+        }
+    }
+
+    #[test]
+    fn random_changes_agree_with_a_model() -> Result {
+        let mut random = Random::new(24);
+        let mut fixture = Fixture::new()?;
+        let mut nodes = KVec::<FakeHandle>::new();
+        for _ in 0..4000 {
+            let content = random.below(CONTENTS);
+            match random.below(10) {
+                0..5 if nodes.len() < 60 => match fixture.add((content % 5) as u32, content) {
+                    Ok(node) => nodes.push(node, GFP_KERNEL)?,
+                    // One that is gone stands in the way.
+                    Err(_) => assert!(nodes.iter().any(|node| fixture.pool[*node].gone)),
+                },
+                5 if !nodes.is_empty() => {
+                    let node = nodes[random.below(nodes.len())];
+                    fixture.pool[node].gone = true;
+                }
+                _ if !nodes.is_empty() => {
+                    let (index, last) = (random.below(nodes.len()), nodes.len() - 1);
+                    nodes.swap(index, last);
+                    if let Some(node) = nodes.pop() {
+                        fixture.remove(node);
+                    }
+                }
+                _ => {}
+            }
+            ensure_agreement(&fixture, &nodes);
+        }
+        Ok(())
+    }
 }

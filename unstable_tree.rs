@@ -213,4 +213,49 @@ mod tests {
         assert!(matches!(outcome, Outcome::Inserted));
         Ok(())
     }
+
+    #[test]
+    fn random_changes_agree_with_a_model() -> Result {
+        let mut random = Random::new(25);
+        let mut fixture = Fixture::new()?;
+        // All that were offered and not taken out again, with the checksum that they came with.
+        let mut waiting = KVec::<(Handle<FakePage>, u32)>::new();
+        for _ in 0..4000 {
+            match random.below(200) {
+                0 => {
+                    fixture.tree.forget(random.below(1000));
+                    waiting.clear();
+                }
+                1..60 if !waiting.is_empty() => {
+                    let (index, last) = (random.below(waiting.len()), waiting.len() - 1);
+                    waiting.swap(index, last);
+                    if let Some((node, _)) = waiting.pop() {
+                        fixture.tree.remove(&mut fixture.pool, node);
+                        fixture.pool.remove(node);
+                    }
+                }
+                60..80 if !waiting.is_empty() => {
+                    // Its page is written to.
+                    let (node, _) = waiting[random.below(waiting.len())];
+                    fixture.pool[node].content = random.below(16);
+                }
+                _ => {
+                    let (checksum, content) = (random.below(6) as u32, random.below(16));
+                    let (node, outcome) = fixture.offer(FakePage::new(checksum, content))?;
+                    match outcome {
+                        Outcome::Inserted => waiting.push((node, checksum), GFP_KERNEL)?,
+                        Outcome::Match(other) => {
+                            assert!(waiting.iter().any(|known| *known == (other, checksum)));
+                            assert_eq!(fixture.pool[other].content, content);
+                            fixture.pool.remove(node);
+                        }
+                        Outcome::Blocked => return Err(EBUSY),
+                    }
+                }
+            }
+            let count = fixture.tree.forest.count_nodes(&fixture.pool, |_, _| true);
+            assert_eq!(count, Some(waiting.len()));
+        }
+        Ok(())
+    }
 }
