@@ -30,7 +30,11 @@ use crate::{
         Scanner,
         Visit, //
     },
-    stable_node::StableNode, //
+    stable_node::StableNode,
+    window::{
+        self,
+        Window, //
+    }, //
 };
 use kernel::{
     mm::MmWithUser,
@@ -82,6 +86,7 @@ impl Scanner {
         // equal, and they merge only if nobody else holds either.
         all.reverse();
         while let Some(sought) = all.pop() {
+            window::pause(Window::Hashed);
             self.follow(ksm, mm, &sought, all.last());
             kthread::cond_resched();
         }

@@ -36,6 +36,8 @@ mod checksum;
 mod collect;
 mod content;
 mod control;
+#[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
+mod delays;
 #[cfg(CONFIG_KUNIT = "y")]
 mod fake_page;
 mod forest;
@@ -66,6 +68,7 @@ mod sysfs;
 mod trace;
 mod unmerge;
 mod unstable_tree;
+mod window;
 
 use control::Ksm;
 use kobject::Directory;
@@ -87,6 +90,8 @@ module! {
 
 /// The parts of the module, in the order in which they are stopped.
 struct KsmModule {
+    #[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
+    _delays: delays::Directory,
     #[cfg(CONFIG_MEMORY_HOTREMOVE)]
     _memory: Pin<KBox<MemoryNotifier<Ksm>>>,
     _directory: Directory<Ksm>,
@@ -113,6 +118,8 @@ impl kernel::Module for KsmModule {
         let hooks = Registration::new(ksm.clone())?;
         let thread = KThread::start(c"ksmd", 5, ksm.clone())?;
         Ok(Self {
+            #[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
+            _delays: delays::directory()?,
             #[cfg(CONFIG_MEMORY_HOTREMOVE)]
             _memory: MemoryNotifier::new(ksm.clone())?,
             _directory: sysfs::register(ksm)?,

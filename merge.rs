@@ -52,7 +52,11 @@ use crate::{
     },
     stable_tree::StableTree,
     trace,
-    unmerge::unmerge_range, //
+    unmerge::unmerge_range,
+    window::{
+        self,
+        Window, //
+    }, //
 };
 use kernel::{
     mm::MmWithUser,
@@ -175,6 +179,7 @@ impl Scanner {
             self.remove_stale(ksm, node);
             return Err(ENOENT);
         };
+        window::pause(Window::Found);
         let result = self.join(ksm, mm, item, (page, next), (node, &target));
         trace::merge_with_ksm_page(Some(target.page()), page.pfn(), item, mm, &result);
         result
@@ -193,6 +198,7 @@ impl Scanner {
         let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
         let mapping = self.mapping(&vma, item)?;
         self.attach(ksm, node, mapping)?;
+        window::pause(Window::Listed);
         let target = Target::Ksm { page: target, next };
         self.try_replace(&vma, address, page, target)
             .inspect_err(|_| self.leave_tree(ksm, item))
@@ -216,10 +222,14 @@ impl Scanner {
         let result = promoted.as_ref().map(|_| ()).map_err(|error| *error);
         trace::merge_with_ksm_page(None, page.pfn(), item, mm, &result);
         let node = promoted?;
+        window::pause(Window::Promoted);
         self.insert_node(ksm, node, page);
         self.leave_tree(ksm, other);
         self.merge_into(ksm, &held.mm, other, (&held.page, &held.page), node)
-            .inspect_err(|_| self.demote(ksm, mm, item))
+            .inspect_err(|_| {
+                window::pause(Window::Refused);
+                self.demote(ksm, mm, item);
+            })
     }
 
     /// Makes `page` the KSM page of a new node, which is not in the tree yet.

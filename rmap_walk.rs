@@ -13,6 +13,10 @@ use crate::{
             RmapWalkControl,
             Walk, //
         }, //
+    },
+    window::{
+        self,
+        Window, //
     }, //
 };
 
@@ -30,6 +34,7 @@ pub(crate) fn rmap_walk(folio: &KsmFolio<'_>, control: &mut RmapWalkControl<'_>)
     for round in [Round::Merged, Round::Forks] {
         for mapping in folio.mappings().iter() {
             kthread::cond_resched();
+            window::pause(Window::Walking);
             if walk_mapping(folio, mapping, round, control) == Walk::Done {
                 return;
             }

@@ -52,7 +52,11 @@ use crate::{
         Which, //
     },
     stable_node::StableNode,
-    trace, //
+    trace,
+    window::{
+        self,
+        Window, //
+    }, //
 };
 use core::ops::Range;
 use kernel::{
@@ -251,6 +255,7 @@ impl Scanner {
         let mut batch = core::mem::take(&mut self.batch);
         let found = self.fill_batch(ksm, &mm, &mut visit, limit, &mut batch);
         let scanned = found.merged + batch.len();
+        window::pause(Window::Gathered);
         self.work_off(ksm, &mm, &mut visit, &mut batch);
         self.batch = batch;
         ksm.stats.pages_scanned.add(scanned);
@@ -382,6 +387,7 @@ fn gather(
         // The whole address space was seen under this one lock, which whoever gives advice
         // holds for writing: it will be registered anew.
         ksm.slots.remove(&visit.slot);
+        window::pause(Window::Unregistered);
         locked.clear_mergeable_flag();
         return Left::NoAdvice;
     }

@@ -7,7 +7,13 @@
 
 #![deny(unsafe_code)]
 
-use crate::mm::address_space::user_of;
+use crate::{
+    mm::address_space::user_of,
+    window::{
+        self,
+        Window, //
+    }, //
+};
 use kernel::{
     mm::Mm,
     new_spinlock,
@@ -114,6 +120,7 @@ impl Slots {
         };
         let slot = Arc::new(slot, GFP_KERNEL)?;
         let node = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        window::pause(Window::Entered);
         let mut map = self.map.lock();
         if map.entries.get(&slot.key()).is_some() {
             drop(map);
@@ -144,6 +151,7 @@ impl Slots {
         if let Some(entry) = self.map.lock().entries.get_mut(&slot.key()) {
             entry.tracked = false;
         }
+        window::pause(Window::Released);
         // An mm that ends after this is forgotten by `exit`.
         if user_of(slot.mm()).is_none() {
             self.remove(slot);

@@ -23,7 +23,11 @@ use crate::{
     },
     rmap_item::ListCursor,
     scan::Scanner,
-    slots::Which, //
+    slots::Which,
+    window::{
+        self,
+        Window, //
+    }, //
 };
 use core::ops::Range;
 use kernel::{
@@ -58,6 +62,7 @@ pub(crate) fn unmerge_range(vma: &VmaRef, range: Range<usize>, lock: MmapLock) -
         };
         // Faults may have backed out, so the next walk begins where these were found.
         start = *first;
+        window::pause(Window::Unmerging);
         for address in found.as_slice() {
             match unshare(vma, *address) {
                 Fault::Handled => {}

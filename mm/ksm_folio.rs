@@ -23,6 +23,10 @@ use crate::{
     stable_node::{
         Notes,
         StableNode, //
+    },
+    window::{
+        self,
+        Window, //
     }, //
 };
 use core::{
@@ -115,6 +119,7 @@ impl Anchor {
     pub(crate) fn with_folio<R>(&self, f: impl FnOnce(KsmFolio<'_>) -> R) -> Result<R, Stale> {
         loop {
             let page = self.page()?;
+            window::pause(Window::Referenced);
             let locked = page.folio().lock();
             if self.is_target_of(page.folio()) {
                 // INVARIANT: The lock is held for as long as `f` runs, and the folio points here.
@@ -133,6 +138,7 @@ impl Anchor {
         if !self.is_target_of(folio) {
             return None;
         }
+        window::spin(Window::Peeped);
         // SAFETY: As above.
         while !unsafe { bindings::folio_try_get(folio.as_raw()) } {
             // No references: the folio is being freed, and the node stale; but in the swap cache,
@@ -280,6 +286,7 @@ impl<'a> KsmFolio<'a> {
     /// `new` must be a copy of this folio that is locked and has the same `mapping`.
     pub(crate) unsafe fn migrate(self, new: &Folio) {
         self.anchor.pfn.store(new.pfn(), Relaxed);
+        window::spin(Window::Migrating);
         // Pairs with the barrier in `Anchor::page`.
         smp_mb(Write);
         // SAFETY: The old folio is alive and locked.

@@ -12,21 +12,27 @@
 //! anybody has a reference to it, and none is lost to reclaim. A page is replaced only by one that was found equal
 //! while neither could be written.
 
-use crate::mm::{
-    folio::{
-        LockedFolio,
-        PinnedPage, //
+use crate::{
+    mm::{
+        folio::{
+            LockedFolio,
+            PinnedPage, //
+        },
+        ksm_folio::{
+            self,
+            Anchor, //
+        },
+        notifier::with_page_invalidated,
+        pte::{
+            Pte,
+            PteGuard, //
+        },
+        vma::MergeableVma, //
     },
-    ksm_folio::{
+    window::{
         self,
-        Anchor, //
-    },
-    notifier::with_page_invalidated,
-    pte::{
-        Pte,
-        PteGuard, //
-    },
-    vma::MergeableVma, //
+        Window, //
+    }, //
 };
 use kernel::bindings;
 
@@ -51,6 +57,7 @@ pub(crate) fn make_ksm(
     anchor: &Anchor,
 ) -> Result<(), Refusal> {
     with_page_invalidated(vma, address, || write_protect(vma, address, locked))?;
+    window::pause(Window::Protected);
     // SAFETY: The entry was just write-protected. If there are others, they are so since the fork
     // that made them.
     unsafe { ksm_folio::bind(locked, anchor) };
@@ -68,12 +75,16 @@ pub(crate) fn replace(
     with_page_invalidated(vma, address, || {
         let mut entry = entry_of(vma, address, old)?;
         let was = entry.clear_flush();
+        window::spin(Window::Emptied);
         let allowed = check_users(vma, was, old)
             .and_then(|()| match target.has_content_of(page) {
                 true => Ok(()),
                 false => Err(Refusal::Different),
             })
-            .and_then(|()| give_up_exclusivity(old));
+            .and_then(|()| {
+                window::spin(Window::Compared);
+                give_up_exclusivity(old)
+            });
         match allowed {
             Ok(()) => swap_pages(vma, address, &mut entry, was, old, target),
             // SAFETY: The entry still has its reference and reverse mapping.
