@@ -9,8 +9,10 @@
 pub mod cgroup;
 pub mod control_file;
 pub mod corpus;
+pub mod delays;
 pub mod ksm;
 pub mod memory_use;
+pub mod memory_block;
 pub mod merge_any;
 pub mod module;
 pub mod numa;

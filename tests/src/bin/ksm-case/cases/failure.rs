@@ -2,12 +2,10 @@
 
 //! Memory that breaks, or is taken away, below merged pages.
 
-use std::{fs, path::PathBuf};
-
 use anyhow::{bail, ensure, Context, Result};
 use ksm_tests::{
-    control_file,
     ksm::{self, Counters, Run, Scanner},
+    memory_block::Block,
     pagemap, pattern,
     peer::{Link, Peer},
     region::Region,
@@ -196,43 +194,6 @@ fn hard_failure(_: &Options) -> Result<()> {
     left.verify(&content)
 }
 
-/// A directory of `/sys/devices/system/memory`.
-struct Block {
-    directory: PathBuf,
-    frames: std::ops::Range<u64>,
-}
-
-impl Block {
-    /// The block that `frame` lies in.
-    fn of(frame: u64) -> Result<Self> {
-        const ALL: &str = "/sys/devices/system/memory";
-        let size = control_file::read_text(format!("{ALL}/block_size_bytes"))?;
-        let size = u64::from_str_radix(size.trim(), 16)? / PAGE_SIZE as u64;
-        let number = frame / size;
-        Ok(Self {
-            directory: format!("{ALL}/memory{number}").into(),
-            frames: number * size..(number + 1) * size,
-        })
-    }
-
-    fn is_movable(&self) -> Result<bool> {
-        let zones = control_file::read_text(self.directory.join("valid_zones"))?;
-        Ok(zones.contains("Movable"))
-    }
-
-    fn set_state(&self, state: &str) -> Result<()> {
-        // What is in use for a moment makes the kernel give up; it says so and can be asked again.
-        let mut result = Ok(());
-        for _ in 0..5 {
-            result = control_file::write(self.directory.join("state"), state);
-            if result.is_ok() {
-                break;
-            }
-        }
-        result
-    }
-}
-
 fn block_offline(_: &Options) -> Result<()> {
     let scanner = Scanner::start()?;
     let content = pattern::pages(4, 1024);
@@ -241,23 +202,23 @@ fn block_offline(_: &Options) -> Result<()> {
     let right = Region::mergeable(&content)?;
     scanner.expect(Counters::stable(1024, 3 * 1024, 0))?;
     let block = Block::of(pagemap::frames(&left)?[512])?;
-    if fs::metadata(&block.directory).is_err() || !block.is_movable()? {
+    if !block.is_movable()? {
         return Err(Skip("the pages lie in no movable block of memory".into()).into());
     }
     let inside = |region: &Region| -> Result<usize> {
         let frames = pagemap::frames(region)?;
         Ok(frames
             .iter()
-            .filter(|frame| block.frames.contains(frame))
+            .filter(|frame| block.frames().contains(frame))
             .count())
     };
     step(format!(
         "{} KSM pages lie in {}",
         inside(&left)?,
-        block.directory.display()
+        block.directory().display()
     ));
     for round in 0..2 {
-        block.set_state("offline")?;
+        block.take_offline()?;
         step(format!("round {round}: it is offline"));
         ensure!(inside(&left)? == 0, "pages are in offline memory");
         ensure_shared(&left, &right)?;
@@ -265,7 +226,7 @@ fn block_offline(_: &Options) -> Result<()> {
         right.verify(&content)?;
         verify_all(&mut peers)?;
         scanner.expect(Counters::stable(1024, 3 * 1024, 0))?;
-        block.set_state("online_movable")?;
+        block.bring_online()?;
         step("and online again; everything is unmerged and merged anew");
         ksm::set_run(Run::Unmerge)?;
         left.verify(&content)?;

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What devices and the rest of the kernel do to memory.
+
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+};
+
+use anyhow::{ensure, Context, Result};
+use ksm_tests::{
+    cgroup::Cgroup,
+    control_file,
+    memory_block::Block,
+    numa,
+    swap::{self, Swap, Zram},
+    MIB, PAGE_SIZE,
+};
+use nix::unistd::Pid;
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
+
+use crate::{
+    actor::{rest, Actor},
+    mirror::{draw_pages, Mirror},
+};
+
+const PAGES: usize = 48;
+
+/// Pages on the device.
+const DEVICE_PAGES: usize = 512;
+
+/// Reads from a device straight into mergeable memory, and writes from there to it.
+pub fn reading_direct(random: &mut ChaCha8Rng) -> Result<Box<dyn Actor>> {
+    let zram = Zram::new(DEVICE_PAGES * PAGE_SIZE)?;
+    let device = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(swap::DEVICE)
+        .context("cannot open the device")?;
+    let source = Mirror::new(random, DEVICE_PAGES)?;
+    device
+        .write_all_at(source.region.bytes(), 0)
+        .context("write")?;
+    Ok(Box::new(ReadingDirect {
+        on_device: source.expected,
+        memory: Mirror::new(random, PAGES)?,
+        device,
+        _zram: zram,
+    }))
+}
+
+struct ReadingDirect {
+    on_device: Vec<u8>,
+    memory: Mirror,
+    device: File,
+    _zram: Zram,
+}
+
+impl Actor for ReadingDirect {
+    fn round(&mut self, random: &mut ChaCha8Rng) -> Result<()> {
+        let count = random.random_range(1..=PAGES);
+        let at = random.random_range(0..=DEVICE_PAGES - count) * PAGE_SIZE;
+        let to = random.random_range(0..=PAGES - count) * PAGE_SIZE;
+        let length = count * PAGE_SIZE;
+        let memory = &mut self.memory;
+        if random.random_ratio(3, 4) {
+            self.device
+                .read_exact_at(&mut memory.region.bytes_mut()[to..][..length], at as u64)
+                .context("read")?;
+            memory.expected[to..][..length].copy_from_slice(&self.on_device[at..][..length]);
+        } else {
+            self.device
+                .write_all_at(&memory.region.bytes()[to..][..length], at as u64)
+                .context("write")?;
+            self.on_device[at..][..length].copy_from_slice(&memory.expected[to..][..length]);
+        }
+        memory.verify()?;
+        rest(random, 5_000);
+        memory.verify()
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.memory.verify()
+    }
+}
+
+/// Has its memory swapped out, and touches it again.
+pub fn reclaiming(random: &mut ChaCha8Rng) -> Result<Box<dyn Actor>> {
+    let swap = Swap::on(32 * MIB)?;
+    let group = Cgroup::new(&format!("reclaimed-{}", Pid::this()))?;
+    group.add(Pid::this())?;
+    Ok(Box::new(Reclaiming {
+        memory: Mirror::new(random, 4 * PAGES)?,
+        group,
+        _swap: swap,
+    }))
+}
+
+struct Reclaiming {
+    memory: Mirror,
+    group: Cgroup,
+    _swap: Swap,
+}
+
+impl Actor for Reclaiming {
+    fn round(&mut self, random: &mut ChaCha8Rng) -> Result<()> {
+        self.group
+            .reclaim_anonymous(random.random_range(1..=4 * PAGES) * PAGE_SIZE);
+        if random.random() {
+            self.memory.write_somewhere(random);
+        }
+        self.memory.verify()?;
+        rest(random, 10_000);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.memory.verify()
+    }
+}
+
+/// Moves its pages, and those that it shares, to another NUMA node, or has memory compacted.
+pub fn migrating(random: &mut ChaCha8Rng) -> Result<Box<dyn Actor>> {
+    Ok(Box::new(Migrating(Mirror::new(random, PAGES)?)))
+}
+
+struct Migrating(Mirror);
+
+impl Actor for Migrating {
+    fn round(&mut self, random: &mut ChaCha8Rng) -> Result<()> {
+        if numa::has_node(1) {
+            numa::move_to(&self.0.region, random.random_range(0..2))?;
+        } else {
+            // Holes are what compaction fills.
+            let pieces = draw_pages(random, PAGES);
+            let mirror = Mirror {
+                region: ksm_tests::region::Region::mergeable(&pieces)?,
+                expected: pieces,
+            };
+            control_file::write("/proc/sys/vm/compact_memory", 1)?;
+            mirror.verify()?;
+        }
+        self.0.write_somewhere(random);
+        self.0.verify()?;
+        rest(random, 5_000);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.0.verify()
+    }
+}
+
+/// Takes blocks of memory offline, and brings them back.
+pub fn offlining(random: &mut ChaCha8Rng) -> Result<Box<dyn Actor>> {
+    Ok(Box::new(Offlining {
+        blocks: Block::all_movable()?,
+        memory: Mirror::new(random, 4 * PAGES)?,
+        gone: 0,
+    }))
+}
+
+struct Offlining {
+    blocks: Vec<Block>,
+    memory: Mirror,
+    gone: usize,
+}
+
+impl Actor for Offlining {
+    fn round(&mut self, random: &mut ChaCha8Rng) -> Result<()> {
+        let block = &self.blocks[random.random_range(0..self.blocks.len())];
+        // It may be refused, since pages are in use.
+        if block.take_offline().is_ok() {
+            self.gone += 1;
+            self.memory.verify()?;
+            block.bring_online()?;
+        }
+        self.memory.write_somewhere(random);
+        self.memory.verify()
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        ensure!(self.gone > 0, "no block of memory ever went offline");
+        self.memory.verify()
+    }
+}

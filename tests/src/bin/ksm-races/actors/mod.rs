@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Everything that shares state with the scanner.
+
+mod administrator;
+mod kernel;
+mod process;
+
+pub use administrator::{reloading, tuning, unmerging};
+pub use kernel::{migrating, offlining, reading_direct, reclaiming};
+pub use process::{advising_all, exiting, unadvising, unmapping, writing};
