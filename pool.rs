@@ -362,16 +362,14 @@ mod tests {
     fn is_sound<T>(pool: &Pool<T>) -> bool {
         let live = pool.usage.iter().flat_map(|usage| usage.used);
         let has_memory = |(cells, usage): (&Cells<T>, &Usage)| usage.is_vacant() || cells.is_some();
-        let mut open = core::iter::successors(pool.open, |at| pool.usage[*at as usize].next_open);
+        let open = core::iter::successors(pool.open, |at| pool.usage[*at as usize].next_open);
+        let has_room = |at: &u32| !pool.usage[*at as usize].is_full();
         let with_room = pool.usage.iter().filter(|usage| !usage.is_full()).count();
         live.map(|word| word.count_ones() as usize).sum::<usize>() == pool.live
             && pool.chunks.len() == pool.usage.len()
             && pool.chunks.iter().zip(&pool.usage).all(has_memory)
-            && open
-                .by_ref()
-                .take(with_room)
-                .all(|at| !pool.usage[at as usize].is_full())
-            && open.next().is_none()
+            // Each once, and no others.
+            && open.take(with_room + 1).filter(has_room).count() == with_room
     }
 
     #[test]
