@@ -57,6 +57,8 @@ def test_an_ordinary_boot_is_no_trouble():
 [    0.1] Freeing unused memory
 [    0.1] kmemleak: Kernel memory leak detector initialized (mem pool available: 15500)
 [    0.2] UBSAN and KASAN are words
+[    9.0] page dumped because: unmovable page
+[    9.1] page dumped because: migration failure
 """
     assert console.trouble(log) is None
 

@@ -12,7 +12,7 @@ use ksm_tests::{
     peer::{Link, Peer},
     procfs,
     region::Region,
-    wait,
+    wait, PAGE_SIZE,
 };
 use nix::errno::Errno;
 
@@ -58,6 +58,12 @@ pub const CASES: &[Case] = &[
         "reload-50",
         "fifty times loaded, used and unloaded, the module gives all memory back",
         reload_50,
+    )
+    .unloaded(),
+    Case::new(
+        "given-back",
+        "run=2 gives back every page and all records of them, and rmmod the rest",
+        given_back,
     )
     .unloaded(),
 ];
@@ -270,4 +276,63 @@ fn use_module() -> Result<()> {
     right.verify(&content)?;
     drop(scanner);
     unload()
+}
+
+/// Twins in [`given_back`]: their records take more than a MiB.
+const MANY_TWINS: usize = 8192;
+
+/// What they take at least, in KiB: an item of 32 bytes for each page; a node of 32 bytes, and an
+/// anchor of 64, for each two.
+const RECORDS_KIB: i64 = 1280;
+
+/// What others may have taken meanwhile, in KiB.
+const NOISE: MemoryUse = MemoryUse {
+    total: 1536,
+    slab: 192,
+    vmalloc: 128,
+};
+
+fn given_back(_: &Options) -> Result<()> {
+    // What is allocated once and kept is so from now on.
+    use_module()?;
+    let content = pattern::pages(6, MANY_TWINS);
+    let left = Region::mergeable(&content)?;
+    let right = Region::mergeable(&content)?;
+    let unloaded = MemoryUse::now()?;
+    load()?;
+    let scanner = Scanner::prepare()?;
+    let loaded = MemoryUse::now()?;
+    ksm::set_run(Run::Merge)?;
+    let twins = MANY_TWINS as u64;
+    scanner.expect(Counters::stable(twins, twins, 0))?;
+    ksm::set_run(Run::Stop)?;
+    let merged = MemoryUse::now()?;
+    ksm::set_run(Run::Unmerge)?;
+    let unmerged = MemoryUse::now()?;
+    left.verify(&content)?;
+    right.verify(&content)?;
+    drop(scanner);
+    unload()?;
+    let again = MemoryUse::now()?;
+    for (when, then) in [
+        ("unloaded", unloaded),
+        ("loaded", loaded),
+        ("merged", merged),
+        ("unmerged", unmerged),
+        ("unloaded", again),
+    ] {
+        step(format!("{when}: {then:?}"));
+    }
+    let saved = loaded.total - merged.total;
+    let pages_kib = (MANY_TWINS * PAGE_SIZE / 1024) as i64;
+    ensure!(
+        saved > pages_kib * 9 / 10,
+        "merging has saved {saved} KiB only"
+    );
+    let taken = merged.slab + merged.vmalloc - loaded.slab - loaded.vmalloc;
+    ensure!(taken >= RECORDS_KIB, "the records take {taken} KiB only");
+    loaded
+        .ensure_no_growth(&unmerged, &NOISE)
+        .context("run=2")?;
+    unloaded.ensure_no_growth(&again, &NOISE).context("rmmod")
 }

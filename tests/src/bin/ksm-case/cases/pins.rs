@@ -10,11 +10,14 @@ use std::{
 
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
+    cgroup::Cgroup,
     ksm::{self, Counters, Run, Scanner},
-    pagemap, pattern,
+    numa, pagemap, pattern,
     peer::{Link, Peer},
+    procfs::{self, Ksmd},
     region::Region,
-    wait,
+    swap::{self, Swap},
+    wait, MIB,
 };
 use nix::{
     fcntl::{vmsplice, SpliceFFlags},
@@ -22,7 +25,7 @@ use nix::{
 };
 
 use crate::{
-    case::{Case, Options},
+    case::{Case, Options, Skip},
     helpers::{expect_sharing, step},
 };
 
@@ -42,6 +45,13 @@ pub const CASES: &[Case] = &[
         "another process reads memory through /proc/PID/mem while it merges and parts",
         foreign_reader,
     ),
+    Case::new(
+        "pins-between-steps",
+        "while the scanner pauses it holds no page: each can be migrated, or swapped out",
+        between_steps,
+    )
+    .on("um,x86:numa=2:cpus=2")
+    .memory("512M"),
 ];
 
 /// Half of what a pipe takes.
@@ -163,4 +173,153 @@ fn read_for_ever(
         rounds += 1;
     }
     Ok(rounds)
+}
+
+/// Pages of each region in [`between_steps`].
+const MANY_PAGES: usize = 96;
+
+/// Steps that end in the middle of a region, at an end of one, or beyond all.
+const STEPS: [usize; 8] = [1, 7, 64, 65, 96, 1, 100, 1000];
+
+/// A pause that does not end by itself.
+const FOR_EVER: u32 = 3_600_000;
+
+/// Twins, and pages that have no equal.
+struct Residents {
+    left: Region,
+    right: Region,
+    alone: Region,
+    content: Vec<u8>,
+    alone_content: Vec<u8>,
+}
+
+impl Residents {
+    fn new() -> Result<Self> {
+        let (content, alone_content) =
+            (pattern::pages(5, MANY_PAGES), pattern::pages(6, MANY_PAGES));
+        Ok(Self {
+            left: Region::mergeable(&content)?,
+            right: Region::mergeable(&content)?,
+            alone: Region::mergeable(&alone_content)?,
+            content,
+            alone_content,
+        })
+    }
+
+    fn all(&self) -> [(&Region, &[u8]); 3] {
+        [
+            (&self.left, &self.content),
+            (&self.right, &self.content),
+            (&self.alone, &self.alone_content),
+        ]
+    }
+
+    fn verify(&self) -> Result<()> {
+        let mut all = self.all().into_iter();
+        all.try_for_each(|(region, content)| region.verify(content))
+    }
+}
+
+/// How to find out that nobody holds a page: with a reference too many, it stays where it is.
+trait Evictor {
+    fn evict(&mut self, residents: &Residents) -> Result<()>;
+}
+
+/// Moves all pages from one NUMA node to the other.
+struct Mover {
+    node: u32,
+}
+
+impl Evictor for Mover {
+    fn evict(&mut self, residents: &Residents) -> Result<()> {
+        self.node = 1 - self.node;
+        for (region, _) in residents.all() {
+            numa::move_to(region, self.node)?;
+            numa::ensure_on(region, self.node)?;
+        }
+        Ok(())
+    }
+}
+
+/// Swaps all pages out.
+struct Swapper {
+    group: Cgroup,
+    _swap: Swap,
+}
+
+impl Swapper {
+    fn new() -> Result<Self> {
+        let swap = Swap::on(64 * MIB)?;
+        let group = Cgroup::new("evicted")?;
+        group.add(Pid::this())?;
+        Ok(Self { group, _swap: swap })
+    }
+}
+
+impl Evictor for Swapper {
+    fn evict(&mut self, residents: &Residents) -> Result<()> {
+        let all = residents
+            .all()
+            .iter()
+            .map(|(region, _)| region.pages())
+            .sum();
+        wait::until("everything to be swapped out", || {
+            self.group.reclaim_anonymous(16 * MIB);
+            // A page that somebody holds is unmapped, but not freed.
+            let held = procfs::meminfo_kib("SwapCached")?;
+            Ok((procfs::swapped_pages("self")? >= all && held == 0).then_some(()))
+        })
+    }
+}
+
+fn evictor() -> Result<Box<dyn Evictor>> {
+    if numa::has_node(1) {
+        return Ok(Box::new(Mover { node: 0 }));
+    }
+    if !swap::is_available() {
+        return Err(Skip("there is neither a second NUMA node nor swap here".into()).into());
+    }
+    Ok(Box::new(Swapper::new()?))
+}
+
+fn between_steps(_: &Options) -> Result<()> {
+    let mut evictor = evictor()?;
+    let _scanner = Scanner::prepare()?;
+    let residents = Residents::new()?;
+    ksm::write("sleep_millisecs", FOR_EVER)?;
+    ksm::write("pages_to_scan", 1)?;
+    ksm::set_run(Run::Merge)?;
+    let mut most_sharing = 0;
+    for round in 0..6 {
+        for pages in STEPS {
+            take_step(pages)?;
+            most_sharing = most_sharing.max(ksm::counters()?.sharing);
+            evictor
+                .evict(&residents)
+                .with_context(|| format!("round {round}, after {pages} pages"))?;
+            residents.verify()?;
+        }
+    }
+    step(format!(
+        "{} steps, at most {most_sharing} pages were sharing",
+        6 * STEPS.len()
+    ));
+    ensure!(most_sharing > 0, "nothing was merged");
+    Ok(())
+}
+
+/// Lets the scanner take one step, and waits until it pauses again.
+fn take_step(pages: usize) -> Result<()> {
+    let ksmd = Ksmd::find()?;
+    wait::until("a pause", || Ok(ksmd.is_asleep()?.then_some(())))?;
+    let scanned: u64 = ksm::read("pages_scanned")?;
+    let scans = ksm::full_scans()?;
+    ksm::write("pages_to_scan", pages)?;
+    // A change of the pause ends it.
+    let pause: u32 = ksm::read("sleep_millisecs")?;
+    ksm::write("sleep_millisecs", pause + 1)?;
+    wait::until("a step", || {
+        let moved = ksm::read::<u64>("pages_scanned")? > scanned || ksm::full_scans()? > scans;
+        Ok((moved && ksmd.is_asleep()?).then_some(()))
+    })
 }
