@@ -31,26 +31,49 @@ pub fn is_loaded() -> Result<bool> {
 
 /// Bytes that the loaded module takes: code and data, not what it allocates.
 pub fn size() -> Result<Option<usize>> {
-    let modules = match fs::read_to_string("/proc/modules") {
+    Ok(size_in(&all()?, NAME))
+}
+
+/// Where the loaded module lies; for root only.
+pub fn address() -> Result<Option<u64>> {
+    Ok(address_in(&all()?, NAME))
+}
+
+/// What the kernel says of all modules.
+fn all() -> Result<String> {
+    match fs::read_to_string("/proc/modules") {
         // A kernel without modules has no such file.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other.context("cannot read /proc/modules")?,
-    };
-    Ok(size_in(&modules, NAME))
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        other => other.context("cannot read /proc/modules"),
+    }
+}
+
+/// The words about a module, after its name.
+fn words_about<'a>(modules: &'a str, name: &str) -> Option<impl Iterator<Item = &'a str>> {
+    modules.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()? == name).then_some(words)
+    })
 }
 
 fn size_in(modules: &str, name: &str) -> Option<usize> {
-    modules.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        (words.next()? == name).then(|| words.next()?.parse().ok())?
-    })
+    words_about(modules, name)?.next()?.parse().ok()
+}
+
+fn address_in(modules: &str, name: &str) -> Option<u64> {
+    let word = words_about(modules, name)?.nth(4)?;
+    u64::from_str_radix(word.strip_prefix("0x")?, 16).ok()
 }
 
 /// Loads the module.
 pub fn load(path: &Path) -> Result<()> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    finit_module(&file, c"", ModuleInitFlags::empty())
-        .with_context(|| format!("cannot load {}", path.display()))
+    try_load(&file).with_context(|| format!("cannot load {}", path.display()))
+}
+
+/// Loads the module, or says at once why not.
+pub fn try_load(file: &File) -> Result<(), Errno> {
+    finit_module(file, c"", ModuleInitFlags::empty())
 }
 
 /// Unloads the module, or says at once why not.
@@ -69,8 +92,9 @@ mod tests {
 
     #[test]
     fn modules_are_found_by_whole_name() {
-        let modules = "ksm_rs_test 1 0 - Live 0x0\nksm_rs 4096 0 - Live 0x0\n";
+        let modules = "ksm_rs_test 1 0 - Live 0x0\nksm_rs 4096 0 - Live 0x70899000 (O)\n";
         assert_eq!(size_in(modules, "ksm_rs"), Some(4096));
         assert_eq!(size_in(modules, "ksm"), None);
+        assert_eq!(address_in(modules, "ksm_rs"), Some(0x7089_9000));
     }
 }

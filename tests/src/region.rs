@@ -119,8 +119,13 @@ impl Region {
 
     /// `madvise(MADV_MERGEABLE)`.
     pub fn advise_mergeable(&self) -> Result<()> {
-        self.advise(MmapAdvise::MADV_MERGEABLE)
+        self.try_advise_mergeable()
             .context("madvise(MADV_MERGEABLE)")
+    }
+
+    /// As [`Region::advise_mergeable`], for those who have no memory for an error's text.
+    pub fn try_advise_mergeable(&self) -> nix::Result<()> {
+        self.advise(MmapAdvise::MADV_MERGEABLE)
     }
 
     /// `madvise(MADV_UNMERGEABLE)`.

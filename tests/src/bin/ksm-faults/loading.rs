@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Loading the module, and unloading it.
+
+use std::fs::File;
+
+use anyhow::{ensure, Context, Result};
+use ksm_tests::{
+    faults::Fuse,
+    ksm::{self, Run},
+    module, procfs,
+};
+use nix::errno::Errno;
+
+use crate::{
+    attempt::{in_child, Attempt},
+    entry::Entry,
+};
+
+/// The process id of the thread that starts all other threads of the kernel.
+const KTHREADD: u32 = 2;
+
+pub fn entries() -> Vec<Entry> {
+    vec![
+        Entry::new("insmod", |nth| load(nth, Fuse::of_this_thread)).unloaded(),
+        Entry::new("insmod, in kthreadd", |nth| {
+            load(nth, || Fuse::of(KTHREADD))
+        })
+        .unloaded(),
+        Entry::new("rmmod", unload).unloaded(),
+    ]
+}
+
+fn file() -> Result<File> {
+    let path = module::file().context("$KSM_RS_KO is not set")?;
+    File::open(&path).with_context(|| format!("cannot open {}", path.display()))
+}
+
+fn load(nth: u32, fuse: fn() -> Result<Fuse>) -> Result<Attempt> {
+    in_child(|_| {
+        let (file, fuse) = (file()?, fuse()?);
+        let (result, went_off) = fuse.during(nth, || module::try_load(&file))?;
+        match result {
+            Ok(()) => use_and_unload()?,
+            // The next attempt is the one without this fault.
+            Err(_) => ensure_absent()?,
+        }
+        // EAGAIN: fork's error, of which kthreadd makes one.
+        Attempt::new(&result, went_off, &[Errno::ENOMEM, Errno::EAGAIN])
+    })
+}
+
+fn use_and_unload() -> Result<()> {
+    ksm::counters()?;
+    ksm::set_run(Run::Merge)?;
+    ksm::set_run(Run::Unmerge)?;
+    module::unload()?;
+    ensure_absent()
+}
+
+fn ensure_absent() -> Result<()> {
+    ensure!(!module::is_loaded()?, "it is in /proc/modules");
+    ensure!(!ksm::is_present(), "{} is there", ksm::DIRECTORY);
+    ensure!(procfs::find_process("ksmd")?.is_none(), "ksmd is there");
+    Ok(())
+}
+
+fn unload(nth: u32) -> Result<Attempt> {
+    in_child(|_| {
+        module::load(&module::file().context("$KSM_RS_KO is not set")?)?;
+        let fuse = Fuse::of_this_thread()?;
+        let (result, went_off) = fuse.during(nth, module::try_unload)?;
+        if result.is_err() {
+            module::unload()?;
+        }
+        ensure_absent()?;
+        Attempt::new(&result, went_off, &[Errno::ENOMEM])
+    })
+}

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Everything that shares state with the scanner, let loose on it and on each other."""
+
+import pytest
+
+from harness import LANES
+
+SECONDS = {"um": 3, "x86": 8}
+OPTIONS = {
+    "um": {"mem": "256M"},
+    # With two nodes pages migrate, and with movable memory blocks go offline.
+    "x86": {"mem": "1G", "numa": 2, "cpus": 2, "append": "movablecore=512M"},
+}
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_races(vm, lane, record_property):
+    command = ["ksm-races", "--seconds", str(SECONDS[lane])]
+    result = vm.run(*command, lane=lane, **OPTIONS[lane])
+    assert result.status == 0, result.explain()
+    record_property(f"races in the lane {lane}", result.text.splitlines()[-1])
