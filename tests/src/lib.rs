@@ -12,6 +12,7 @@ pub mod corpus;
 pub mod delays;
 pub mod faults;
 pub mod ksm;
+pub mod kvm;
 pub mod memory_block;
 pub mod memory_use;
 pub mod merge_any;

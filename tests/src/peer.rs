@@ -8,6 +8,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
+    time::Duration,
 };
 
 use anyhow::{anyhow, bail, Context, Result};
@@ -100,12 +101,21 @@ impl Link {
 
     /// True if a message, or the end of the other side, can be received without waiting.
     pub fn has_message(&self) -> Result<bool> {
+        self.has_message_within(Duration::ZERO)
+    }
+
+    /// As [`Link::has_message`], but waits so long for one.
+    pub fn has_message_within(&self, time: Duration) -> Result<bool> {
+        if !self.stream.buffer().is_empty() {
+            return Ok(true);
+        }
+        let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
         let mut waiting = [PollFd::new(
             self.stream.get_ref().as_fd(),
             PollFlags::POLLIN,
         )];
-        let ready = poll(&mut waiting, PollTimeout::ZERO).context("poll")?;
-        Ok(ready > 0 || !self.stream.buffer().is_empty())
+        let ready = poll(&mut waiting, time).context("poll")?;
+        Ok(ready > 0)
     }
 
     /// Waits until the other side has gone.

@@ -24,6 +24,8 @@ pub struct Region {
 
 // SAFETY: A region is plain memory that it alone owns; no thread is special to it.
 unsafe impl Send for Region {}
+// SAFETY: As above; who has it by `&` gives advice at most, which the kernel takes from anyone.
+unsafe impl Sync for Region {}
 
 impl Region {
     /// Maps `pages` pages that read as zero.

@@ -2,12 +2,15 @@
 
 //! userfaultfd: memory whose pages a program itself provides and protects.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-use anyhow::{Context, Result};
-use nix::errno::Errno;
+use anyhow::{ensure, Context, Result};
+use nix::{
+    errno::Errno,
+    poll::{poll, PollFd, PollFlags, PollTimeout},
+};
 
-use crate::region::Region;
+use crate::{region::Region, PAGE_SIZE};
 
 /// The structures of `linux/userfaultfd.h`, under its names.
 mod abi {
@@ -46,6 +49,16 @@ mod abi {
         pub mode: u64,
     }
 
+    /// `struct uffd_msg`, as it is for a fault.
+    #[repr(C)]
+    #[derive(Default)]
+    pub struct Message {
+        pub event: u64,
+        pub flags: u64,
+        pub address: u64,
+        pub feature: u64,
+    }
+
     nix::ioctl_readwrite!(api, 0xaa, 0x3f, Api);
     nix::ioctl_readwrite!(register, 0xaa, 0x00, Register);
     nix::ioctl_readwrite!(copy, 0xaa, 0x03, Copy);
@@ -53,10 +66,28 @@ mod abi {
 }
 
 const API: u64 = 0xaa;
+
+/// Milliseconds to wait for a fault, before it is time to look whether there will be any.
+const FAULT_WAIT: u8 = 50;
 const WRITE_PROTECT: u64 = 1;
 
+/// The event that is a fault; the byte alone is defined.
+const PAGE_FAULT: u8 = 0x12;
+
+/// In the flags of a fault: somebody writes to what is protected.
+const FAULT_WRITE_PROTECT: u64 = 1 << 1;
+
+/// A fault that somebody waits to have resolved.
+#[derive(Debug)]
+pub struct Fault {
+    /// The page's address.
+    pub page: usize,
+    /// What it is about.
+    pub mode: Mode,
+}
+
 /// What faults are about.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Pages that are not there.
     Missing = 1,
@@ -70,8 +101,10 @@ pub struct UserFault(OwnedFd);
 impl UserFault {
     /// A new one, or nothing if the kernel has none.
     pub fn new() -> Result<Option<Self>> {
+        // Only such a descriptor can be polled.
+        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
         // SAFETY: The call takes flags only.
-        let fd = Errno::result(unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) });
+        let fd = Errno::result(unsafe { libc::syscall(libc::SYS_userfaultfd, flags) });
         let fd = match fd {
             Err(Errno::ENOSYS) => return Ok(None),
             other => other.context("userfaultfd")?,
@@ -105,14 +138,69 @@ impl UserFault {
     /// Provides all pages of a region that has none.
     pub fn fill(&self, region: &mut Region, content: &[u8]) -> Result<()> {
         assert_eq!(region.len(), content.len());
+        self.copy(region.address(), content)
+    }
+
+    /// Waits a moment for a fault.
+    pub fn fault(&self) -> Result<Option<Fault>> {
+        let mut waiting = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut waiting, PollTimeout::from(FAULT_WAIT)).context("poll of userfaultfd")? == 0 {
+            return Ok(None);
+        }
+        let mut message = abi::Message::default();
+        let size = size_of::<abi::Message>();
+        // SAFETY: There is room for the one message asked for, and any bits are a message.
+        let length = unsafe { libc::read(self.0.as_raw_fd(), (&raw mut message).cast(), size) };
+        let length = match Errno::result(length) {
+            // Who waited does not wait any more.
+            Err(Errno::EAGAIN) => return Ok(None),
+            other => other.context("read of userfaultfd")?,
+        };
+        ensure!(length as usize == size, "half a message of userfaultfd");
+        let [event, ..] = message.event.to_ne_bytes();
+        ensure!(event == PAGE_FAULT, "an event {event:#x} of userfaultfd");
+        let is_protected = message.flags & FAULT_WRITE_PROTECT != 0;
+        Ok(Some(Fault {
+            page: message.address as usize / PAGE_SIZE * PAGE_SIZE,
+            mode: if is_protected {
+                Mode::WriteProtect
+            } else {
+                Mode::Missing
+            },
+        }))
+    }
+
+    /// Provides a page that is missing, and lets those go on who wait for it.
+    pub fn provide(&self, page: usize, content: &[u8]) -> Result<()> {
+        assert_eq!(content.len(), PAGE_SIZE);
+        self.copy(page, content)
+    }
+
+    /// Lets everybody write to a page again, and those go on who wait for that.
+    pub fn allow_writes(&self, page: usize) -> Result<()> {
+        let mut protect = abi::WriteProtect {
+            range: abi::Range {
+                start: page as u64,
+                len: PAGE_SIZE as u64,
+            },
+            mode: 0,
+        };
+        // SAFETY: The structure is what this call takes; it changes no content.
+        unsafe { abi::write_protect(self.0.as_raw_fd(), &mut protect) }
+            .map(drop)
+            .context("UFFDIO_WRITEPROTECT")
+    }
+
+    fn copy(&self, address: usize, content: &[u8]) -> Result<()> {
         let mut copy = abi::Copy {
-            dst: region.address() as u64,
+            dst: address as u64,
             src: content.as_ptr() as u64,
             len: content.len() as u64,
             mode: 0,
             copy: 0,
         };
-        // SAFETY: Both ranges have this length, and nothing borrows from the region.
+        // SAFETY: The kernel accepts only pages that are registered and not there yet, so that
+        // nobody can have read what they hold.
         unsafe { abi::copy(self.0.as_raw_fd(), &mut copy) }
             .map(drop)
             .context("UFFDIO_COPY")
