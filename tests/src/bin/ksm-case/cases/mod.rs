@@ -8,6 +8,7 @@ mod contents;
 mod cow;
 mod failure;
 mod huge;
+mod kvm;
 mod mainline_sysfs;
 mod mappings;
 mod memory;
@@ -53,6 +54,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         migration::CASES,
         failure::CASES,
         huge::CASES,
+        kvm::CASES,
         memory::CASES,
         watch::CASES,
         pressure::CASES,
