@@ -7,7 +7,8 @@
 .DEFAULT_GOAL := $(if $(KDIR),modules,help)
 
 MODULE_TARGETS := modules modules_install clean rust-analyzer nsdeps
-PROJECT_TARGETS := demo test bench soak setup kernels programs shell check-patches help
+PROJECT_TARGETS := demo test test-kvm-full bench bench-kvm soak setup kernels programs shell
+PROJECT_TARGETS += check-patches help
 
 .PHONY: $(MODULE_TARGETS) $(PROJECT_TARGETS)
 
@@ -32,8 +33,15 @@ test kernels shell: export KSM_RS_FLAVOUR := $(or $(if $(DEBUG),debug),$(KSM_RS_
 test:
 	@tools/test $(TESTS)
 
+# What `make test` leaves out, because it takes many minutes.
+test-kvm-full:
+	@tools/test -m kvm_full test_kvm.py $(TESTS)
+
 bench:
 	@tools/bench $(BENCH)
+
+bench-kvm:
+	@tools/bench-kvm $(BENCH)
 
 soak:
 	@tools/soak $(SOAK)

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Guests of our own making, from their start to their end.
+
+use std::path::PathBuf;
+
+use anyhow::{ensure, Result};
+use clap::Args;
+use ksm_tests::{
+    ksm::{self, Counters, Run, Scanner},
+    MIB, PAGE_SIZE,
+};
+
+use crate::{fleet::Fleet, image, record::Watch};
+
+/// At this part of the duplicates the time is taken.
+const NEARLY_ALL: f64 = 0.95;
+
+/// When a guest is killed.
+const MID_MERGE: f64 = 0.25;
+
+/// How often all guests write to what they have in common.
+const WRITE_ROUNDS: u64 = 3;
+
+#[derive(Args)]
+pub struct Options {
+    /// Number of guests that live to the end.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..))]
+    guests: u32,
+
+    /// Number of guests that are killed while their memory is being merged.
+    #[arg(long, default_value_t = 1)]
+    victims: u32,
+
+    /// MiB that all guests have in common.
+    #[arg(long, default_value_t = 5)]
+    mib: usize,
+
+    /// MiB that each guest has for itself.
+    #[arg(long, default_value_t = 1)]
+    own_mib: usize,
+
+    /// A kernel, of which half of what is common is taken; otherwise all is from files.
+    #[arg(long)]
+    kernel: Option<PathBuf>,
+
+    /// Print how the merging went, in JSON, as the last line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs all of it.
+pub fn run(options: &Options) -> Result<()> {
+    let pages = |mib: usize| mib * MIB / PAGE_SIZE;
+    let image = image::of_pages(pages(options.mib), options.kernel.as_deref())?;
+    let scanner = Scanner::prepare()?;
+    let guests = options.guests + options.victims;
+    let mut fleet = Fleet::start(guests.into(), &image, pages(options.own_mib))?;
+    say(format_args!(
+        "{guests} guests run, with {} pages, {} of them duplicates",
+        fleet.pages(),
+        fleet.duplicates()
+    ));
+
+    let watch = Watch::start()?;
+    for _ in 0..options.victims {
+        watch.until_saved(fleet.duplicates(), MID_MERGE)?;
+        fleet.kill_one()?;
+        let now = ksm::counters()?;
+        say(format_args!("one is killed; {now}"));
+    }
+    let record = watch.record(&scanner, fleet.duplicates(), NEARLY_ALL)?;
+    say(format_args!(
+        "{} guests: {} of {} duplicates merged ({:.1} %)",
+        fleet.len(),
+        record.pages_sharing,
+        record.duplicates,
+        record.percent
+    ));
+
+    let mut wrong_bytes = write_and_verify(&mut fleet)?;
+    ksm::set_run(Run::Unmerge)?;
+    let left = ksm::counters()?;
+    ensure!(left == Counters::ZERO, "run=2 left pages merged: {left}");
+    ksm::set_run(Run::Merge)?;
+    let report = fleet.report()?;
+    say(format_args!(
+        "unmerged; the guests have verified all of their pages {} times",
+        report.rounds
+    ));
+    wrong_bytes += report.wrong_bytes + fleet.end()?.wrong_bytes;
+    ensure!(wrong_bytes == 0, "{wrong_bytes} BYTES WRONG");
+    println!(
+        "{} guests, {:.1} % of {} duplicate pages merged, bytes wrong: {wrong_bytes}",
+        options.guests, record.percent, record.duplicates
+    );
+    if options.json {
+        println!("{}", serde_json::to_string(&record)?);
+    }
+    Ok(())
+}
+
+/// Lets guests write to what they have in common; gives how many bytes are wrong then.
+fn write_and_verify(fleet: &mut Fleet) -> Result<u64> {
+    let before = ksm::counters()?;
+    fleet.write_from_first()?;
+    let mut wrong_bytes = fleet.report()?.wrong_bytes;
+    say(format_args!(
+        "the first writes to common pages: {before} becomes {}",
+        ksm::counters()?
+    ));
+    for _ in 0..WRITE_ROUNDS {
+        fleet.write_from_all()?;
+        wrong_bytes += fleet.report()?.wrong_bytes;
+    }
+    say(format_args!(
+        "all write to common pages: {}",
+        ksm::counters()?
+    ));
+    Ok(wrong_bytes)
+}
+
+fn say(what: std::fmt::Arguments) {
+    println!("  - {what}");
+}

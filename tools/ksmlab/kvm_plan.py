@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What a VM runs that is a host itself, and what it needs for that."""
+
+from . import kernel, setup
+
+# The lane whose kernel has KVM.
+LANE = "x86"
+
+# With less than 512 MiB the kernel turns huge pages off.
+MACHINE = {"mem": "1G", "cpus": 2}
+
+
+def build() -> kernel.Kernel:
+    """Whose kernel guests hold or boot: the same one, whichever KSM the host has."""
+    return kernel.of(LANE, "c", setup.tools())
+
+
+def guests(*options: str) -> list[str]:
+    """Guests of our own making, which hold half of a kernel and half of files."""
+    return ["ksm-kvm", "guests", "--kernel", str(build().build / "vmlinux"), *options]
+
+
+def qemu(*options: str) -> list[str]:
+    """Guests that run Linux in QEMU."""
+    return ["ksm-kvm", "qemu", "--kernel", str(build().image), *options]
