@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from . import bench_guest, bench_table, kernel, kvm_plan, programs, setup, vm
 from .bench_guest import whole
+from .flavour import ORDINARY
 from .machine import Images, Request
 from .main import main
 from .say import Failure, say
@@ -106,7 +107,7 @@ def in_turns(rounds: int, run: Callable[[str], Record]) -> dict[str, list[Record
 def run() -> int:
     options = parse()
     tools = setup.tools()
-    kernels = {ksm: kernel.of(kvm_plan.LANE, ksm, tools) for ksm in SIDES}
+    kernels = {ksm: kernel.of(kvm_plan.LANE, ksm, ORDINARY, tools) for ksm in SIDES}
     programs.build()
     images = bench_guest.images(kvm_plan.LANE, kernels)
     print(table(in_turns(options.rounds, lambda ksm: run_once(options, ksm, images[ksm]))))

@@ -2,6 +2,7 @@
 """What a VM runs that is a host itself, and what it needs for that."""
 
 from . import kernel, setup
+from .flavour import ORDINARY
 
 # The lane whose kernel has KVM.
 LANE = "x86"
@@ -12,7 +13,7 @@ MACHINE = {"mem": "1G", "cpus": 2}
 
 def build() -> kernel.Kernel:
     """Whose kernel guests hold or boot: the same one, whichever KSM the host has."""
-    return kernel.of(LANE, "c", setup.tools())
+    return kernel.of(LANE, "c", ORDINARY, setup.tools())
 
 
 def guests(*options: str) -> list[str]:

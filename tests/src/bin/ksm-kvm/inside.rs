@@ -48,6 +48,7 @@ pub fn run(options: &Options) -> Result<()> {
     let none = None::<&str>;
     mount(none, "/dev", Some("devtmpfs"), MsFlags::empty(), none).context("mount of /dev")?;
     let mut line = OpenOptions::new().write(true).open(SERIAL_LINE)?;
+    writeln!(line, "ksm-kvm: begins")?;
     let is_over = await_line(File::open(SERIAL_LINE)?);
     if let Err(error) = work(options, &mut line, &is_over) {
         writeln!(line, "ksm-kvm: error {error:#}")?;
