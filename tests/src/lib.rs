@@ -22,6 +22,7 @@ pub mod pagemap;
 pub mod pattern;
 pub mod peer;
 pub mod procfs;
+pub mod quiet_console;
 pub mod region;
 pub mod swap;
 pub mod tracing;

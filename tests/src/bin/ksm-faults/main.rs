@@ -23,7 +23,9 @@ use clap::{Parser, ValueEnum};
 use ksm_tests::{
     faults::{self, Scope},
     ksm::{self, Counters, Run},
-    module, wait,
+    module,
+    quiet_console::QuietConsole,
+    wait,
 };
 
 use entry::{Entry, Tally};
@@ -83,6 +85,10 @@ fn status(result: Result<()>) -> ExitCode {
 }
 
 fn walk_all(options: &Options) -> Result<()> {
+    // The module asks quietly; the rest of the kernel reports what it cannot get.
+    let _quiet = (options.scope == Scope::All)
+        .then(QuietConsole::new)
+        .transpose()?;
     let (mut walked, mut faults) = (0, 0);
     for (index, entry) in all_entries().iter().enumerate() {
         if is_chosen(entry, options) {

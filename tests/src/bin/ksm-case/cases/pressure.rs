@@ -2,10 +2,7 @@
 
 //! Memory that runs out while pages are merged.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 use ksm_tests::{
@@ -15,6 +12,7 @@ use ksm_tests::{
     merge_any, pattern,
     peer::Peer,
     procfs,
+    quiet_console::QuietConsole,
     region::Region,
     MIB,
 };
@@ -53,31 +51,6 @@ pub const CASES: &[Case] = &[
         run_2_without_room,
     ),
 ];
-
-/// Keeps the kernel's reports of a lack of memory, which hold call traces, off the console.
-struct QuietConsole {
-    level: String,
-}
-
-impl QuietConsole {
-    const LEVEL: &str = "/proc/sys/kernel/printk";
-    const SHOW_ALL: &str = "/sys/module/printk/parameters/ignore_loglevel";
-
-    fn new() -> Result<Self> {
-        let level = control_file::read_text(Self::LEVEL)?;
-        control_file::write(Self::LEVEL, 1)?;
-        control_file::write(Self::SHOW_ALL, "N")?;
-        Ok(Self { level })
-    }
-}
-
-impl Drop for QuietConsole {
-    fn drop(&mut self) {
-        // If it stays quiet, the kernel's taint still tells of its warnings.
-        let _ = fs::write(Self::LEVEL, &self.level);
-        let _ = control_file::write(Self::SHOW_ALL, "Y");
-    }
-}
 
 const FILE_SCORE: &str = "/proc/self/oom_score_adj";
 
