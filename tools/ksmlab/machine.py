@@ -65,7 +65,7 @@ def boot_arguments(request: Request, wiring: Wiring) -> list[str]:
         "ignore_loglevel",
         # Tests write to their own read-only memory through /proc/self/mem.
         "proc_mem.force_override=always",
-        *flavour.arguments(request.flavour),
+        *flavour.arguments(request.lane, request.flavour),
         *request.append.split(),
     ]
 
