@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{ensure, Context, Result};
 
-use crate::procfs;
+use crate::{procfs, PAGE_SIZE};
 
 /// What the kernel uses for itself, in KiB.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +25,7 @@ impl MemoryUse {
         fs::write("/proc/sys/vm/drop_caches", "3\n").context("drop_caches")?;
         shrink_slabs()?;
         Ok(Self {
-            total: procfs::meminfo_kib("MemTotal")? - procfs::meminfo_kib("MemFree")?,
+            total: procfs::meminfo_kib("MemTotal")? - free_kib()?,
             slab: procfs::meminfo_kib("SUnreclaim")?,
             vmalloc: procfs::meminfo_kib("VmallocUsed")?,
         })
@@ -42,6 +42,11 @@ impl MemoryUse {
         }
         Ok(())
     }
+}
+
+/// Free memory, with what each CPU keeps in lists of its own, which may be a sixteenth of all.
+fn free_kib() -> Result<i64> {
+    Ok(procfs::free_pages()? as i64 * (PAGE_SIZE / 1024) as i64)
 }
 
 /// Gives back empty slabs, and freed objects that KASAN keeps to see whether they are used.
