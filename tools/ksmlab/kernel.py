@@ -118,7 +118,7 @@ def module(kernel: Kernel) -> Path:
     tree = hashlib.sha256(str(REPO).encode()).hexdigest()[:8]
     objects = kernel.build / f"ksm_rs-{tree}"
     objects.mkdir(exist_ok=True)
-    command = kernel.make("-C", kernel.build, f"M={REPO}", f"MO={objects}", "modules")
+    command = kernel.make("-C", kernel.build, f"M={REPO}", f"MO={objects}", "W=e", "modules")
     with locked(f"module-{kernel.build.name}-{tree}"):
         logged(f"module-{kernel.lane}", *command, env=kernel.tools.environment())
     return objects / "ksm_rs.ko"
