@@ -188,7 +188,7 @@ impl Ksm {
         if self.stats.pages_shared.get() > 0 || !scanner.remove_unmapped_nodes(self) {
             return Err(EBUSY);
         }
-        scanner.rewind(self);
+        scanner.rewind();
         scanner.partitions = Partitions::new(if across { 1 } else { node_ids() })?;
         self.tunables.merge_across_nodes.set(usize::from(across));
         Ok(())
@@ -243,7 +243,7 @@ impl Ksm {
     /// Forgets all address spaces. The hooks and the thread are gone, and there are no KSM pages.
     pub(crate) fn retire(&self) {
         let mut scanner = self.lock_scanner();
-        scanner.rewind(self);
+        scanner.rewind();
         while let Some(slot) = self.slots.next_tracked(None, Which::All) {
             if let Some(mm) = scanner.tracked(&slot) {
                 scanner.collect_rest(self, &mut ListCursor::front(mm));

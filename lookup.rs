@@ -177,8 +177,11 @@ impl Scanner {
     /// time; returns whether there were any.
     fn prune_chain(&mut self, ksm: &Ksm, first: Handle<StableNode>) -> bool {
         let mut next = StableTree::next_in_chain(&self.nodes, first);
-        let now = self.now;
-        let Some(anchor) = self.nodes[first].anchor.as_ref().filter(|_| next.is_some()) else {
+        if next.is_none() {
+            return false;
+        }
+        let now = self.now();
+        let Some(anchor) = &self.nodes[first].anchor else {
             return false;
         };
         let age = now.wrapping_sub(anchor.notes.pruned.load(Relaxed)) as usize;

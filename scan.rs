@@ -15,22 +15,18 @@ use crate::{
     batch::Sought,
     checksum::Keys,
     control::Ksm,
-    forest::Keyed,
     kthread,
     mm::{
         address_space::{
             user_of,
-            ReadLockedMm,
-            UserMm, //
+            ReadLockedMm, //
         },
-        folio::PinnedPage,
         lru,
         vma::MergeableVma,
         walk::{
             collect_candidates,
             Candidate,
             Limits,
-            Met,
             Walked, //
         }, //
     },
@@ -42,7 +38,6 @@ use crate::{
     rmap_item::{
         ListCursor,
         Pass,
-        Place,
         RmapItem,
         TrackedMm, //
     },
@@ -135,8 +130,8 @@ pub(crate) struct Scanner {
     pub(crate) advice: advisor::History,
     /// When all this began.
     epoch: Instant<Monotonic>,
-    /// Milliseconds from then to the beginning of this batch, round and round.
-    pub(crate) now: u32,
+    /// Milliseconds from then to when this batch asked for it first, round and round.
+    now: Option<u32>,
     stage: Stage,
     batch: KVec<Candidate>,
     pub(crate) sought: KVec<Sought>,
@@ -163,7 +158,7 @@ impl Scanner {
             zero_checksum,
             advice: advisor::History::default(),
             epoch: Instant::now(),
-            now: 0,
+            now: None,
             stage: Stage::Idle,
             batch: KVec::with_capacity(BATCH, GFP_KERNEL)?,
             sought: KVec::with_capacity(BATCH, GFP_KERNEL)?,
@@ -185,10 +180,18 @@ impl Scanner {
     }
 
     /// Goes back to before the first slot, as if nothing had been scanned.
-    pub(crate) fn rewind(&mut self, ksm: &Ksm) {
+    pub(crate) fn rewind(&mut self) {
         self.stage = Stage::Idle;
         self.areas.clear();
         self.partitions.forget_unstable(&mut self.items, 0);
+    }
+
+    /// The time in milliseconds, round and round; the clock is read once a batch at most.
+    pub(crate) fn now(&mut self) -> u32 {
+        let epoch = self.epoch;
+        *self
+            .now
+            .get_or_insert_with(|| epoch.elapsed().as_millis() as u32)
     }
 
     /// The visit to go on with, or `None` at the end of a full scan.
@@ -251,7 +254,7 @@ impl Scanner {
             self.end_visit(ksm, visit);
             return 0;
         };
-        self.now = self.epoch.elapsed().as_millis() as u32;
+        self.now = None;
         let mut batch = core::mem::take(&mut self.batch);
         let found = self.fill_batch(ksm, &mm, &mut visit, limit, &mut batch);
         let scanned = found.merged + batch.len();
@@ -369,7 +372,7 @@ fn gather(
     let from_start = visit.address == 0;
     let mut any_advised = false;
     let locked = ReadLockedMm::new(mm);
-    while let Some(vma) = locked.next_advised(visit.address) {
+    for vma in locked.advised_from(visit.address) {
         any_advised = true;
         let range = vma.range();
         let Some(vma) = vma.populated() else {

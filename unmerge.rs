@@ -86,7 +86,7 @@ impl Scanner {
     ///
     /// As [`unmerge_range`].
     pub(crate) fn unmerge_all(&mut self, ksm: &Ksm) -> Result {
-        self.rewind(ksm);
+        self.rewind();
         for round in 0..ROUNDS {
             self.unmerge_all_slots(ksm)?;
             if self.remove_unmapped_nodes(ksm) {
@@ -137,9 +137,7 @@ impl Scanner {
 
 fn unmerge_mm(mm: &MmWithUser) -> Result {
     let locked = ReadLockedMm::new(mm);
-    let mut address = 0;
-    while let Some(vma) = locked.next_advised(address) {
-        address = vma.range().end;
+    for vma in locked.advised_from(0) {
         if let Some(vma) = vma.populated() {
             unmerge_range(vma.vma(), vma.range(), MmapLock::Read)?;
         }

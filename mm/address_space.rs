@@ -9,9 +9,12 @@ use crate::mm::vma::{
     AdvisedVma,
     MergeableVma, //
 };
-use core::sync::atomic::{
-    AtomicUsize,
-    Ordering, //
+use core::{
+    marker::PhantomData,
+    sync::atomic::{
+        AtomicUsize,
+        Ordering, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -50,15 +53,16 @@ impl<'a> ReadLockedMm<'a> {
         }
     }
 
-    /// The first advised vma that ends above `address`.
-    pub(crate) fn next_advised(&self, address: usize) -> Option<AdvisedVma<'_>> {
-        // SAFETY: The mmap lock is held; any address will do.
-        let vma = unsafe { bindings::ksm_next_advised_vma(self.mm.as_raw(), address) };
-        // SAFETY: The vma is valid for as long as the mmap lock is held, which is at least as long
-        // as `self` is borrowed.
-        (!vma.is_null())
-            .then(|| unsafe { VmaRef::from_raw(vma) })
-            .and_then(AdvisedVma::new)
+    /// The advised vmas that end above `address`, in their order.
+    pub(crate) fn advised_from(&self, address: usize) -> AdvisedVmas<'_> {
+        let mut vmas = bindings::vma_iterator::default();
+        // SAFETY: The mm is alive; any address will do.
+        unsafe { bindings::vma_iter_init(&mut vmas, self.mm.as_raw(), address) };
+        // INVARIANT: The iterator was just initialised, and the mmap lock is held.
+        AdvisedVmas {
+            vmas,
+            _locked: PhantomData,
+        }
     }
 
     /// The vma that contains `address`, if pages of it may be merged.
@@ -74,6 +78,30 @@ impl<'a> ReadLockedMm<'a> {
         unsafe {
             bindings::ksm_mm_flags_clear(bindings::MMF_VM_MERGEABLE as i32, self.mm.as_raw())
         };
+    }
+}
+
+/// Iterator over the advised vmas of an address space.
+///
+/// # Invariants
+///
+/// `vmas` is one over the vmas of an mm whose mmap lock is held for the duration of 'a.
+pub(crate) struct AdvisedVmas<'a> {
+    vmas: bindings::vma_iterator,
+    _locked: PhantomData<&'a ReadLockedMm<'a>>,
+}
+
+impl<'a> Iterator for AdvisedVmas<'a> {
+    type Item = AdvisedVma<'a>;
+
+    fn next(&mut self) -> Option<AdvisedVma<'a>> {
+        // SAFETY: By the type invariant the vmas do not change.
+        let vma = unsafe { bindings::ksm_next_advised_vma(&mut self.vmas) };
+        if vma.is_null() {
+            return None;
+        }
+        // SAFETY: The vma is valid for as long as the mmap lock is held.
+        AdvisedVma::new(unsafe { VmaRef::from_raw(vma) })
     }
 }
 
