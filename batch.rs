@@ -21,6 +21,7 @@ use crate::{
             Met, //
         }, //
     },
+    partition::Partition,
     pool::Handle,
     rmap_item::{
         Place,
@@ -88,9 +89,19 @@ impl Scanner {
         while let Some(sought) = all.pop() {
             window::pause(Window::Hashed);
             self.follow(ksm, mm, &sought, all.last());
+            self.give_up(sought.page);
             kthread::cond_resched();
         }
+        self.outgoing.put_all();
         self.sought = all;
+    }
+
+    /// Gives up the reference to `page`; together with others if the page was replaced, so that
+    /// it goes with its last reference.
+    pub(crate) fn give_up(&mut self, page: PinnedPage) {
+        if !page.folio().is_mapped() {
+            self.outgoing.push(page);
+        }
     }
 
     /// Finds the items of a batch, which is empty then, and deals with KSM pages at once.
@@ -187,13 +198,12 @@ impl Scanner {
     }
 
     /// Whether the page's checksum of the last scan is that of a KSM page, or of the zero page.
-    fn was_that_of_ksm(&mut self, ksm: &Ksm, item: Handle<RmapItem>, page: &PinnedPage) -> bool {
+    fn was_that_of_ksm(&self, ksm: &Ksm, item: Handle<RmapItem>, page: &PinnedPage) -> bool {
         let checksum = self.items[item].checksum();
         if checksum == self.zero_checksum && ksm.tunables.use_zero_pages.is_set() {
             return true;
         }
-        let partition = self.partition_of(page);
-        let trees = self.partitions.get(partition);
+        let trees = self.trees_of(page);
         trees.stable.has(&self.nodes, checksum)
     }
 
@@ -256,26 +266,27 @@ impl Scanner {
         }
     }
 
-    fn prefetch_stable_root(&mut self, item: Handle<RmapItem>, page: &PinnedPage) {
-        let checksum = self.items[item].checksum();
-        let partition = self.partition_of(page);
-        let trees = self.partitions.get(partition);
-        trees.stable.forest().prefetch_root(checksum);
+    /// The trees in which the equals of `page` are.
+    fn trees_of(&self, page: &PinnedPage) -> &Partition {
+        self.partitions.trees(self.partition_of(page))
     }
 
-    fn prefetch_unstable_root(&mut self, item: Handle<RmapItem>, page: &PinnedPage) {
+    fn prefetch_stable_root(&self, item: Handle<RmapItem>, page: &PinnedPage) {
         let checksum = self.items[item].checksum();
-        let partition = self.partition_of(page);
-        let trees = self.partitions.get(partition);
+        self.trees_of(page).stable.forest().prefetch_root(checksum);
+    }
+
+    fn prefetch_unstable_root(&self, item: Handle<RmapItem>, page: &PinnedPage) {
+        let checksum = self.items[item].checksum();
+        let trees = self.trees_of(page);
         trees.unstable.forest().prefetch_root(checksum);
     }
 
     /// Asks the CPU to fetch what the look-ups of all pages with a clue will meet first.
-    fn prefetch_tops(&mut self, all: &[Sought]) {
+    fn prefetch_tops(&self, all: &[Sought]) {
         for Sought { item, page, .. } in all.iter().filter(|one| one.clue != Clue::Nothing) {
             let checksum = self.items[*item].checksum();
-            let partition = self.partition_of(page);
-            let trees = self.partitions.get(partition);
+            let trees = self.trees_of(page);
             trees.stable.forest().prefetch_top(&self.nodes, checksum);
             trees.unstable.forest().prefetch_top(&self.items, checksum);
         }

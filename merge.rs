@@ -225,11 +225,13 @@ impl Scanner {
         window::pause(Window::Promoted);
         self.insert_node(ksm, node, page);
         self.leave_tree(ksm, other);
-        self.merge_into(ksm, &held.mm, other, (&held.page, &held.page), node)
-            .inspect_err(|_| {
-                window::pause(Window::Refused);
-                self.demote(ksm, mm, item);
-            })
+        let Held { mm: other_mm, page } = held;
+        let result = self.merge_into(ksm, &other_mm, other, (&page, &page), node);
+        self.give_up(page);
+        result.inspect_err(|_| {
+            window::pause(Window::Refused);
+            self.demote(ksm, mm, item);
+        })
     }
 
     /// Makes `page` the KSM page of a new node, which is not in the tree yet.

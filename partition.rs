@@ -75,6 +75,12 @@ impl Partitions {
         }
     }
 
+    /// The trees of a partition.
+    pub(crate) fn trees(&self, id: PartitionId) -> &Partition {
+        &self.partitions[id.0 as usize]
+    }
+
+    /// As [`Partitions::trees`], to be changed.
     pub(crate) fn get(&mut self, id: PartitionId) -> &mut Partition {
         &mut self.partitions[id.0 as usize]
     }

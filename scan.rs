@@ -21,6 +21,7 @@ use crate::{
             user_of,
             ReadLockedMm, //
         },
+        folio_batch::FolioBatch,
         lru,
         vma::MergeableVma,
         walk::{
@@ -138,6 +139,8 @@ pub(crate) struct Scanner {
     /// Whether the scan has met pages that may wait in a CPU's LRU batch: new ones, and those that
     /// would not merge. While they do, they have one reference too many to be merged.
     pub(crate) drain_wanted: bool,
+    /// Pages that were replaced, and that nothing but a reference keeps from being freed.
+    pub(crate) outgoing: FolioBatch,
     /// Has room for the one page that another is compared with.
     pub(crate) probe: KVec<Candidate>,
 }
@@ -163,6 +166,7 @@ impl Scanner {
             batch: KVec::with_capacity(BATCH, GFP_KERNEL)?,
             sought: KVec::with_capacity(BATCH, GFP_KERNEL)?,
             drain_wanted: false,
+            outgoing: FolioBatch::new(),
             probe: KVec::with_capacity(1, GFP_KERNEL)?,
         })
     }

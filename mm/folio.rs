@@ -190,6 +190,11 @@ impl PinnedPage {
         self
     }
 
+    /// The folio, with the reference to it.
+    pub(crate) fn into_folio(self) -> *mut bindings::folio {
+        mem::ManuallyDrop::new(self).folio().as_raw()
+    }
+
     /// The folio that the page is part of.
     pub(crate) fn folio(&self) -> &Folio {
         // SAFETY: By the type invariant the page has a folio, to which a reference is held for as
@@ -289,6 +294,17 @@ pub(crate) mod fresh {
     use core::sync::atomic::Ordering::Relaxed;
     use kernel::prelude::*;
 
+    impl PinnedPage {
+        /// A second reference to the same page.
+        pub(crate) fn share(&self) -> Self {
+            // SAFETY: By the type invariant the page is alive; the reference is passed on.
+            unsafe {
+                bindings::folio_get(self.folio().as_raw());
+                Self::from_raw(self.page)
+            }
+        }
+    }
+
     /// A page of which each word is `word`.
     pub(crate) fn page(word: u64) -> Result<PinnedPage> {
         // SAFETY: The function may be called by who may sleep.
@@ -350,11 +366,7 @@ mod tests {
         let page = page(0)?;
         let locked = page.folio().lock();
         assert!(page.folio().has_no_other_user(&locked));
-        // SAFETY: The page is alive; the reference is passed on.
-        let second = unsafe {
-            bindings::folio_get(page.folio().as_raw());
-            PinnedPage::from_raw(page.page)
-        };
+        let second = page.share();
         assert!(!page.folio().has_no_other_user(&locked));
         drop(second);
         assert!(page.folio().has_no_other_user(&locked));
