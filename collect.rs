@@ -7,9 +7,12 @@
 use crate::{
     control::Ksm,
     mappings::Mapping,
-    mm::address_space::{
-        count,
-        Counter, //
+    mm::{
+        address_space::{
+            count,
+            Counter, //
+        },
+        folio::PinnedPage, //
     },
     partition::PartitionId,
     pool::Handle,
@@ -208,9 +211,16 @@ impl Scanner {
 
     /// Removes a node whose page is gone, and with it its mappings.
     pub(crate) fn remove_stale(&mut self, ksm: &Ksm, node: Handle<StableNode>) {
-        let Some(anchor) = self.nodes[node].anchor.take() else {
-            return;
-        };
+        if let Some(partition) = self.strip(ksm, node) {
+            self.remove_from_tree(ksm, node, partition);
+            self.forget_node(ksm, node);
+        }
+    }
+
+    /// Takes its anchor and its mappings from a node whose page is gone; returns the partition that
+    /// it belongs to.
+    pub(crate) fn strip(&mut self, ksm: &Ksm, node: Handle<StableNode>) -> Option<PartitionId> {
+        let anchor = self.nodes[node].anchor.take()?;
         let (pfn, partition) = (anchor.pfn(), anchor.notes.partition());
         match anchor.into_mappings() {
             Ok(mappings) => {
@@ -220,10 +230,12 @@ impl Scanner {
                     self.note_detached(ksm, mapping.item, left);
                 }
                 trace::remove_ksm_page(pfn);
-                self.remove_from_tree(ksm, node, partition);
-                self.forget_node(ksm, node);
+                Some(partition)
             }
-            Err(anchor) => self.nodes[node].anchor = Some(anchor),
+            Err(anchor) => {
+                self.nodes[node].anchor = Some(anchor);
+                None
+            }
         }
     }
 
@@ -254,18 +266,19 @@ impl Scanner {
         }
     }
 
-    /// Removes `node` unless its page is still mapped; returns whether it did.
-    pub(crate) fn remove_if_unmapped(&mut self, ksm: &Ksm, node: Handle<StableNode>) -> bool {
-        let Some(anchor) = &self.nodes[node].anchor else {
-            return false;
-        };
-        let mapped = matches!(
-            anchor.with_folio(|folio| folio.release().is_err()),
-            Ok(true)
-        );
-        if !mapped {
+    /// Removes `node` unless its page is still mapped.
+    pub(crate) fn remove_if_unmapped(&mut self, ksm: &Ksm, node: Handle<StableNode>) {
+        if self.page_if_mapped(node).is_none() {
             self.remove_stale(ksm, node);
         }
-        !mapped
+    }
+
+    /// The page of `node`, from which it is parted if nothing maps it.
+    pub(crate) fn page_if_mapped(&self, node: Handle<StableNode>) -> Option<PinnedPage> {
+        let anchor = self.nodes[node].anchor.as_ref()?;
+        match anchor.with_folio(|folio| folio.release().is_ok()) {
+            Ok(false) => anchor.page().ok(),
+            Ok(true) | Err(_) => None,
+        }
     }
 }

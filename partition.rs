@@ -16,7 +16,11 @@ use crate::{
         RmapItem, //
     },
     stable_node::StableNode,
-    stable_tree::StableTree,
+    stable_tree::{
+        Siblings,
+        StableEntry,
+        StableTree, //
+    },
     unstable_tree::UnstableTree, //
 };
 use kernel::prelude::*;
@@ -118,6 +122,14 @@ impl Partitions {
             partition.unstable.forget(each);
         }
         items.for_each_mut(RmapItem::note_forgotten_tree);
+    }
+
+    /// Forgets all stable trees; the `nodes` wait to be inserted anew.
+    pub(crate) fn forget_stable(&mut self, nodes: &mut Pool<StableNode>) {
+        for partition in &mut self.partitions {
+            partition.stable.forget();
+        }
+        nodes.for_each_mut(|node| node.set_siblings(Siblings::default()));
     }
 
     /// Makes all stable trees fit the number of their nodes, where there is memory for it.

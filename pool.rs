@@ -15,6 +15,7 @@
 use crate::mm::prefetch::prefetch;
 use core::{
     fmt,
+    iter::successors,
     marker::PhantomData,
     num::NonZeroU32,
     ops::{
@@ -71,6 +72,12 @@ impl<T> Handle<T> {
     #[inline]
     fn position(self) -> (usize, usize) {
         let number = self.raw.get() as usize - 1;
+        (number / CELLS, number % CELLS)
+    }
+
+    /// Where the next value would be.
+    fn position_behind(self) -> (usize, usize) {
+        let number = self.raw.get() as usize;
         (number / CELLS, number % CELLS)
     }
 }
@@ -134,6 +141,11 @@ impl Usage {
             [u64::MAX, high] => Some(64 + high.trailing_ones() as usize),
             [low, _] => Some(low.trailing_ones() as usize),
         }
+    }
+
+    /// The first cell in use that is not before `from`.
+    fn first_used(&self, from: usize) -> Option<usize> {
+        (from..CELLS).find(|cell| self.contains(*cell))
     }
 
     fn mark(&mut self, cell: usize) {
@@ -206,17 +218,20 @@ impl<T: Default> Pool<T> {
         value
     }
 
-    /// The handle of some value, for emptying the arena.
-    pub(crate) fn any(&self) -> Option<Handle<T>> {
-        self.handles().next()
+    /// The handle of the value behind that of `handle`, or of the first, in the order of
+    /// [`Pool::handles`]; `handle` may be that of a value that was just removed.
+    pub(crate) fn next_after(&self, handle: Option<Handle<T>>) -> Option<Handle<T>> {
+        let (first, cell) = handle.map_or((0, 0), Handle::position_behind);
+        (first..self.usage.len()).find_map(|at| {
+            let from = if at == first { cell } else { 0 };
+            Handle::at(at, self.usage[at].first_used(from)?)
+        })
     }
 
     /// The handles of all values, in no order that means anything.
     pub(crate) fn handles(&self) -> impl Iterator<Item = Handle<T>> + '_ {
-        self.usage.iter().enumerate().flat_map(|(at, usage)| {
-            (0..CELLS)
-                .filter(|cell| usage.contains(*cell))
-                .filter_map(move |cell| Handle::at(at, cell))
+        successors(self.next_after(None), |handle| {
+            self.next_after(Some(*handle))
         })
     }
 
@@ -354,7 +369,31 @@ mod tests {
             pool.remove(*handle);
         }
         assert_eq!(pool.chunks.capacity(), 0);
-        assert!(pool.any().is_none());
+        assert!(pool.handles().next().is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn values_are_found_one_after_another_while_they_go() -> Result {
+        let mut pool = Pool::new();
+        for n in 0..2 * CELLS + 5 {
+            pool.insert(n, GFP_KERNEL)?;
+        }
+        let (mut last, mut found) = (None, 0);
+        while let Some(handle) = pool.next_after(last) {
+            assert_eq!(pool[handle], found);
+            found += 1;
+            // Whole chunks go, others lose every second value.
+            if found < CELLS + 3 || found % 2 == 0 {
+                pool.remove(handle);
+            }
+            last = Some(handle);
+        }
+        assert_eq!(found, 2 * CELLS + 5);
+        assert!(pool
+            .handles()
+            .map(|handle| pool[handle])
+            .all(|n| n % 2 == 0));
         Ok(())
     }
 
@@ -362,7 +401,7 @@ mod tests {
     fn is_sound<T>(pool: &Pool<T>) -> bool {
         let live = pool.usage.iter().flat_map(|usage| usage.used);
         let has_memory = |(cells, usage): (&Cells<T>, &Usage)| usage.is_vacant() || cells.is_some();
-        let open = core::iter::successors(pool.open, |at| pool.usage[*at as usize].next_open);
+        let open = successors(pool.open, |at| pool.usage[*at as usize].next_open);
         let has_room = |at: &u32| !pool.usage[*at as usize].is_full();
         let with_room = pool.usage.iter().filter(|usage| !usage.is_full()).count();
         live.map(|word| word.count_ones() as usize).sum::<usize>() == pool.live

@@ -117,6 +117,12 @@ impl<T: StableEntry> StableTree<T> {
         self.forest.fit(pool)
     }
 
+    /// Forgets all nodes at once, whose neighbours mean nothing from now on.
+    pub(crate) fn forget(&mut self) {
+        self.forest.forget(0);
+        (self.chains, self.dups) = (0, 0);
+    }
+
     /// The tree's parts, for who wants to fetch those that a search will begin with.
     #[inline]
     pub(crate) fn forest(&self) -> &Forest<T> {

@@ -12,6 +12,7 @@ use crate::{
             user_of,
             ReadLockedMm, //
         },
+        prefetch::prefetch,
         unshare::{
             unshare,
             Fault, //
@@ -21,9 +22,11 @@ use crate::{
             MmapLock, //
         }, //
     },
+    pool::Handle,
     rmap_item::ListCursor,
     scan::Scanner,
     slots::Which,
+    stable_node::StableNode,
     window::{
         self,
         Window, //
@@ -46,6 +49,9 @@ use kernel::{
 /// Rounds of [`Scanner::unmerge_all`]. A round misses what a fork copies behind its back, and pages
 /// of a process that is just ending, perhaps by a work item that the scan has left behind.
 const ROUNDS: i64 = 8;
+
+/// How many nodes before its turn the anchor of a node is fetched.
+const NODES_AHEAD: usize = 8;
 
 /// Replaces all pages in `range` of `vma` that KSM has put there by private copies.
 ///
@@ -88,8 +94,11 @@ impl Scanner {
     pub(crate) fn unmerge_all(&mut self, ksm: &Ksm) -> Result {
         self.rewind();
         for round in 0..ROUNDS {
-            self.unmerge_all_slots(ksm)?;
-            if self.remove_unmapped_nodes(ksm) {
+            unmerge_all_slots(ksm)?;
+            // Nodes first: they take their mappings with them, which else are looked up one by one.
+            let all_removed = self.remove_unmapped_nodes(ksm);
+            self.collect_all_slots(ksm);
+            if all_removed {
                 break;
             }
             fsleep(Delta::from_millis(1 << round));
@@ -99,40 +108,61 @@ impl Scanner {
         Ok(())
     }
 
-    fn unmerge_all_slots(&mut self, ksm: &Ksm) -> Result {
+    /// Frees all items, and ends the tracking of their address spaces.
+    fn collect_all_slots(&mut self, ksm: &Ksm) {
         let mut key = None;
         while let Some(slot) = ksm.slots.next_tracked(key, Which::All) {
             key = Some(slot.key());
-            let unmerged = match user_of(slot.mm()) {
-                Some(mm) => unmerge_mm(&mm),
-                None => Ok(()),
-            };
-            if unmerged.is_ok() {
-                if let Some(mm) = self.tracked(&slot) {
-                    self.collect_rest(ksm, &mut ListCursor::front(mm));
-                }
+            if let Some(mm) = self.tracked(&slot) {
+                self.collect_rest(ksm, &mut ListCursor::front(mm));
             }
             self.leave_slot(ksm, &slot);
-            unmerged?;
         }
-        Ok(())
     }
 
     /// Removes the nodes whose pages nothing maps any more; returns whether those were all.
+    ///
+    /// Few stay: to build the trees anew from those is less work than to take each of the others
+    /// out.
     pub(crate) fn remove_unmapped_nodes(&mut self, ksm: &Ksm) -> bool {
-        let mut nodes = KVVec::new();
-        for node in self.nodes.handles() {
-            // Without memory the rest has to wait for the next time.
-            if nodes.push(node, GFP_KERNEL).is_err() {
-                break;
-            }
+        self.partitions.forget_stable(&mut self.nodes);
+        let mut next = self.nodes.next_after(None);
+        let mut ahead = next;
+        for _ in 0..NODES_AHEAD {
+            ahead = self.fetch_anchor(ahead);
         }
-        for node in nodes {
-            self.remove_if_unmapped(ksm, node);
+        while let Some(node) = next {
+            ahead = self.fetch_anchor(ahead);
+            match self.page_if_mapped(node) {
+                Some(page) => self.insert_node(ksm, node, &page),
+                None if self.strip(ksm, node).is_some() => self.forget_node(ksm, node),
+                None => {}
+            }
+            next = self.nodes.next_after(Some(node));
             kthread::cond_resched();
         }
+        self.note_chains(ksm);
         self.nodes.len() == 0
     }
+
+    /// Asks the CPU to fetch the anchor of `node`; returns the node behind it.
+    fn fetch_anchor(&self, node: Option<Handle<StableNode>>) -> Option<Handle<StableNode>> {
+        if let Some(anchor) = &self.nodes[node?].anchor {
+            prefetch(&**anchor);
+        }
+        self.nodes.next_after(node)
+    }
+}
+
+fn unmerge_all_slots(ksm: &Ksm) -> Result {
+    let mut key = None;
+    while let Some(slot) = ksm.slots.next_tracked(key, Which::All) {
+        key = Some(slot.key());
+        if let Some(mm) = user_of(slot.mm()) {
+            unmerge_mm(&mm)?;
+        }
+    }
+    Ok(())
 }
 
 fn unmerge_mm(mm: &MmWithUser) -> Result {
