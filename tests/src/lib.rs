@@ -18,6 +18,7 @@ pub mod memory_use;
 pub mod merge_any;
 pub mod module;
 pub mod numa;
+pub mod outcome;
 pub mod pagemap;
 pub mod pattern;
 pub mod peer;

@@ -10,11 +10,12 @@ use std::{
 };
 
 use anyhow::{anyhow, ensure, Context, Result};
+use kvm_bindings::kvm_regs;
 use kvm_ioctls::VmFd;
 
 use super::{
     code::Entry,
-    machine::{set_slot, Arguments, Cpu, Machine, Slot},
+    machine::{set_slot, Cpu, Machine, Slot},
     model::{
         checksum_of_bank, checksum_of_head, Model, Writes, CONSTANT_PAGES, FACTORS_ADDRESS, WORDS,
     },
@@ -298,7 +299,7 @@ impl Job {
 fn verify(cpu: &mut Cpu, first: u64, pages: usize, checksum: u64) -> Result<()> {
     let (wrong, at) = cpu.call(
         Entry::Verify,
-        Arguments {
+        kvm_regs {
             rdi: first,
             rsi: pages as u64,
             rdx: checksum,
@@ -314,13 +315,14 @@ fn verify(cpu: &mut Cpu, first: u64, pages: usize, checksum: u64) -> Result<()> 
 
 fn write(cpu: &mut Cpu, bank_address: u64, writes: &Writes) -> Result<()> {
     let first = writes.pages.start;
-    let arguments = Arguments {
+    let arguments = kvm_regs {
         rdi: bank_address + (first * PAGE_SIZE) as u64,
         rsi: writes.pages.len() as u64,
         rdx: checksum_of_bank(first),
         rcx: writes.count,
         r8: writes.seed,
         r9: FACTORS_ADDRESS,
+        ..Default::default()
     };
     cpu.call(Entry::Write, arguments).map(drop)
 }

@@ -35,23 +35,6 @@ pub struct Slot {
     pub log: bool,
 }
 
-/// What a function of the guest is called with.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Arguments {
-    /// The first page.
-    pub rdi: u64,
-    /// How many pages.
-    pub rsi: u64,
-    /// The first page's checksum.
-    pub rdx: u64,
-    /// How often.
-    pub rcx: u64,
-    /// Where the series begins.
-    pub r8: u64,
-    /// Factors.
-    pub r9: u64,
-}
-
 /// A virtual machine.
 pub struct Machine {
     vm: VmFd,
@@ -102,26 +85,13 @@ pub unsafe fn set_slot(vm: &VmFd, slot: Slot, address: usize, length: usize) -> 
 }
 
 impl Cpu {
-    /// Calls a function of the guest; gives what it leaves in `rax` and `rbx`.
-    pub fn call(&mut self, entry: Entry, arguments: Arguments) -> Result<(u64, u64)> {
-        let Arguments {
-            rdi,
-            rsi,
-            rdx,
-            rcx,
-            r8,
-            r9,
-        } = arguments;
+    /// Calls a function of the guest with the registers that `code` says it takes; gives
+    /// what it leaves in `rax` and `rbx`.
+    pub fn call(&mut self, entry: Entry, arguments: kvm_regs) -> Result<(u64, u64)> {
         let registers = kvm_regs {
-            rdi,
-            rsi,
-            rdx,
-            rcx,
-            r8,
-            r9,
             rip: CODE_ADDRESS + entry.offset() as u64,
             rflags: FLAGS,
-            ..Default::default()
+            ..arguments
         };
         self.0.set_regs(&registers).context("KVM_SET_REGS")?;
         self.run_to_halt()?;

@@ -16,12 +16,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use ksm_tests::{ksm, module};
+use ksm_tests::{ksm, module, outcome};
 
 use case::{Case, Mode, Options, Skip};
-
-/// The exit status by which a test says that it cannot run here.
-const EXIT_SKIP: u8 = 77;
 
 #[derive(Parser)]
 #[command(about = "Behaviour tests of KSM, to be run as root inside a VM")]
@@ -44,9 +41,12 @@ fn main() -> ExitCode {
         helpers::AFTER_EXEC => helpers::after_exec(),
         name => run(name, &arguments.options),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => report(&error),
+    match skipped(&result) {
+        Some(reason) => {
+            println!("{reason}");
+            ExitCode::from(outcome::EXIT_SKIP)
+        }
+        None => outcome::exit_code(result),
     }
 }
 
@@ -86,11 +86,8 @@ fn check_mode(case: &Case) -> Result<()> {
     }
 }
 
-fn report(error: &anyhow::Error) -> ExitCode {
-    if let Some(Skip(reason)) = error.downcast_ref() {
-        println!("{reason}");
-        return ExitCode::from(EXIT_SKIP);
-    }
-    println!("FAILED: {error:#}");
-    ExitCode::FAILURE
+/// Why a case could not be run here.
+fn skipped(result: &Result<()>) -> Option<&str> {
+    let Skip(reason) = result.as_ref().err()?.downcast_ref()?;
+    Some(reason)
 }

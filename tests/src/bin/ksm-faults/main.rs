@@ -24,14 +24,12 @@ use ksm_tests::{
     faults::{self, Scope},
     ksm::{self, Counters, Run},
     module,
+    outcome::{exit_code, EXIT_SKIP},
     quiet_console::QuietConsole,
     wait,
 };
 
 use entry::{Entry, Tally};
-
-/// The exit status by which a test says that it cannot run here.
-const EXIT_SKIP: u8 = 77;
 
 #[derive(Parser)]
 #[command(about = "Injection of faults into KSM, to be run as root inside a VM")]
@@ -60,28 +58,18 @@ struct Options {
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(births::AFTER_EXEC) {
-        return status(births::after_exec());
+        return exit_code(births::after_exec());
     }
     let options = Options::parse();
     if !faults::is_available() || module::file().is_none() {
         println!("this kernel has no injection of faults, or no module");
         return ExitCode::from(EXIT_SKIP);
     }
-    status(match (options.here, options.command.split_first()) {
+    exit_code(match (options.here, options.command.split_first()) {
         (Some(index), _) => walk_here(index, options.scope),
         (_, Some((program, arguments))) => around::run(options.percent, program, arguments),
         _ => walk_all(&options),
     })
-}
-
-fn status(result: Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("FAILED: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
 }
 
 fn walk_all(options: &Options) -> Result<()> {

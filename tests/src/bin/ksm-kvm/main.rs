@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
+use ksm_tests::outcome::exit_code;
 
 #[derive(Parser)]
 #[command(about = "Merges the memory of guests under KVM and verifies every byte of it")]
@@ -39,11 +40,5 @@ fn run(command: &Command) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run(&Command::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("FAILED: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Command::parse()))
 }

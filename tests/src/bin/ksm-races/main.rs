@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::{bail, ensure, Context, Result};
 use clap::Parser;
-use ksm_tests::delays;
+use ksm_tests::{delays, outcome::exit_code};
 
 use pair::{Outcome, Pair, PAIRS};
 
@@ -44,17 +44,10 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let result = match options.here {
+    exit_code(match options.here {
         true => race_here(&options),
         false => race_all(&options),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("FAILED: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
 fn race_all(options: &Options) -> Result<()> {

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{ensure, Context, Result};
 use clap::Parser;
-use ksm_tests::{memory_use::MemoryUse, module, procfs};
+use ksm_tests::{memory_use::MemoryUse, module, outcome::exit_code, procfs};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
@@ -48,13 +48,7 @@ const TOLERANCE: MemoryUse = MemoryUse {
 };
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("FAILED: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Result<()> {
