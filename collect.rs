@@ -67,8 +67,8 @@ impl Scanner {
         ksm.slots.release(slot);
     }
 
-    /// Counts an item that came or went.
-    pub(crate) fn count_item(&self, ksm: &Ksm, mm: Handle<TrackedMm>, change: isize) {
+    /// Counts items that came or went.
+    pub(crate) fn count_items(&self, ksm: &Ksm, mm: Handle<TrackedMm>, change: isize) {
         if let Some(slot) = self.mms[mm].slot() {
             count(slot.mm(), Counter::RmapItems, change);
         }
@@ -82,10 +82,14 @@ impl Scanner {
         cursor: &mut ListCursor,
         item: Handle<RmapItem>,
     ) {
+        self.free_next(ksm, cursor, item);
+        self.count_items(ksm, cursor.mm(), -1);
+    }
+
+    fn free_next(&mut self, ksm: &Ksm, cursor: &mut ListCursor, item: Handle<RmapItem>) {
         self.leave_tree(ksm, item);
         cursor.unlink(&mut self.mms, &mut self.items, item);
         self.items.remove(item);
-        self.count_item(ksm, cursor.mm(), -1);
     }
 
     /// Goes past `item`, which is the next at `cursor`, and frees it if this scan has met no page
@@ -104,10 +108,13 @@ impl Scanner {
 
     /// Frees all items behind `cursor`.
     pub(crate) fn collect_rest(&mut self, ksm: &Ksm, cursor: &mut ListCursor) {
+        let mut freed = 0;
         while let Some(item) = cursor.next(&self.mms, &self.items) {
-            self.collect_next(ksm, cursor, item);
+            self.free_next(ksm, cursor, item);
+            freed += 1;
             crate::kthread::cond_resched();
         }
+        self.count_items(ksm, cursor.mm(), -freed);
     }
 
     /// Takes `item` out of the tree that it is in.
@@ -122,16 +129,16 @@ impl Scanner {
         }
     }
 
-    /// Makes `mapping` one of the mappings of `node`.
+    /// Makes `mapping` one of the mappings of `node`, whose page is `page`.
     pub(crate) fn attach(
         &mut self,
         ksm: &Ksm,
-        node: Handle<StableNode>,
+        (node, page): (Handle<StableNode>, &PinnedPage),
         mapping: Mapping,
     ) -> Result {
         let item = mapping.item;
         let anchor = self.nodes[node].anchor.as_ref().ok_or(ENOENT)?;
-        let pushed = anchor.with_folio(|mut folio| {
+        let pushed = anchor.with_folio_of(page, |mut folio| {
             let mappings = folio.mappings_mut();
             let index = mappings.len() as u32;
             mappings.push(mapping).map(|()| index)
@@ -224,10 +231,14 @@ impl Scanner {
         let (pfn, partition) = (anchor.pfn(), anchor.notes.partition());
         match anchor.into_mappings() {
             Ok(mappings) => {
-                let left = (0..mappings.len()).rev();
-                for (mapping, left) in mappings.iter().zip(left) {
+                for mapping in mappings.iter() {
                     trace::remove_rmap_item(pfn, mapping.item, mapping.area.mm());
-                    self.note_detached(ksm, mapping.item, left);
+                    self.items[mapping.item].set_place(Place::Nowhere);
+                    self.count_merging(mapping.item, -1);
+                }
+                if let Some(sharing) = mappings.len().checked_sub(1) {
+                    ksm.stats.pages_shared.sub(1);
+                    ksm.stats.pages_sharing.sub(sharing);
                 }
                 trace::remove_ksm_page(pfn);
                 Some(partition)

@@ -158,10 +158,14 @@ impl Scanner {
         };
         // From this look on no node is removed but by the following lines.
         if let Some(Met::Ksm(node)) = page_at(&vma, address, &self.nodes, &mut self.probe) {
+            let page = self.nodes[node].anchor.as_ref().map(|anchor| anchor.page());
+            let Some(Ok(page)) = page else {
+                return;
+            };
             // Without memory for it the mapping goes on unlisted, until the next scan.
             let _ = self
                 .mapping(&vma, item)
-                .and_then(|mapping| self.attach(ksm, node, mapping));
+                .and_then(|mapping| self.attach(ksm, (node, &page), mapping));
         }
     }
 
@@ -197,7 +201,7 @@ impl Scanner {
         let locked = ReadLockedMm::new(mm);
         let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
         let mapping = self.mapping(&vma, item)?;
-        self.attach(ksm, node, mapping)?;
+        self.attach(ksm, (node, target.page()), mapping)?;
         window::pause(Window::Listed);
         let target = Target::Ksm { page: target, next };
         self.try_replace(&vma, address, page, target)

@@ -360,7 +360,7 @@ impl Scanner {
         let item = self.items.insert(item, crate::SCAN_GFP).ok()?;
         cursor.insert(&mut self.mms, &mut self.items, item);
         self.drain_wanted = true;
-        self.count_item(ksm, cursor.mm(), 1);
+        self.count_items(ksm, cursor.mm(), 1);
         Some(item)
     }
 }

@@ -121,14 +121,29 @@ impl Anchor {
             let page = self.page()?;
             window::pause(Window::Referenced);
             let locked = page.folio().lock();
-            if self.is_target_of(page.folio()) {
-                // INVARIANT: The lock is held for as long as `f` runs, and the folio points here.
-                return Ok(f(KsmFolio {
-                    folio: locked.folio(),
-                    anchor: self,
-                }));
+            if let Some(folio) = self.target(&locked) {
+                return Ok(f(folio));
             }
         }
+    }
+
+    /// As [`Anchor::with_folio`], if the node's folio is that of `page`.
+    pub(crate) fn with_folio_of<R>(
+        &self,
+        page: &PinnedPage,
+        f: impl FnOnce(KsmFolio<'_>) -> R,
+    ) -> Result<R, Stale> {
+        let locked = page.folio().lock();
+        self.target(&locked).map(f).ok_or(Stale)
+    }
+
+    /// The folio of `locked`, if it is the node's.
+    fn target<'a>(&'a self, locked: &'a LockedFolio<'_>) -> Option<KsmFolio<'a>> {
+        // INVARIANT: The lock is held for as long as the result lives, and the folio points here.
+        self.is_target_of(locked.folio()).then(|| KsmFolio {
+            folio: locked.folio(),
+            anchor: self,
+        })
     }
 
     fn peep(&self, pfn: usize) -> Option<PinnedPage> {
