@@ -23,13 +23,18 @@ pub trait Actor {
 /// Makes an actor in its own process.
 pub type Make = fn(&mut ChaCha8Rng) -> Result<Box<dyn Actor>>;
 
-/// Starts a process for the actor, which works until `end`; it then sends the number of its rounds.
-pub fn start(make: Make, seed: u64, end: Instant) -> Result<Peer> {
+/// Starts a process for the actor; when the others are ready too, it works for so long, and then
+/// sends the number of its rounds.
+pub fn start(make: Make, seed: u64, length: Duration) -> Result<Peer> {
     Peer::fork(|link| {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut actor = make(&mut random)?;
+        link.send(())?;
+        link.await_step()?;
+        let end = Instant::now() + length;
         let mut rounds = 0u64;
-        while Instant::now() < end {
+        // However slow the machine is, each actor has its turn.
+        while rounds == 0 || Instant::now() < end {
             actor
                 .round(&mut random)
                 .with_context(|| format!("round {rounds}"))?;
