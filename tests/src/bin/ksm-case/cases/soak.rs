@@ -52,6 +52,9 @@ const TEMPLATES: usize = 12;
 /// The full version takes at least this long, as there is more to happen.
 const FULL_SECONDS: u64 = 60;
 
+/// So many times as long as it was to take it may take until something was merged.
+const PATIENCE: u32 = 4;
+
 /// What happens beside what processes do to their own memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Extent {
@@ -128,7 +131,9 @@ fn soak(
 
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut most_sharing = 0;
-    while Instant::now() < end {
+    let patience = end + PATIENCE * Duration::from_secs(seconds);
+    // A slow machine, with a slow scan, may take longer than that to merge anything.
+    while Instant::now() < end || most_sharing == 0 && Instant::now() < patience {
         ksm::set_run(draw_run(&mut random))?;
         std::thread::sleep(Duration::from_millis(random.random_range(50..500)));
         most_sharing = most_sharing.max(ksm::counters()?.sharing);
