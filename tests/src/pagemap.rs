@@ -2,11 +2,14 @@
 
 //! Which frame holds a page, and what the kernel says about it.
 
-use std::{fs::File, os::unix::fs::FileExt, path::Path};
+use std::{fs::File, ops::Range, os::unix::fs::FileExt, path::Path};
 
 use anyhow::{bail, Context, Result};
 
 use crate::{region::Region, PAGE_SIZE};
+
+/// Bytes of an entry of these files.
+const ENTRY_SIZE: usize = 8;
 
 /// Bits of an entry of `/proc/PID/pagemap`.
 const PRESENT: u64 = 1 << 63;
@@ -19,8 +22,8 @@ const KPF_KSM: u64 = 1 << 21;
 
 fn read_entry(path: &Path, index: usize) -> Result<u64> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let mut entry = [0; 8];
-    file.read_exact_at(&mut entry, index as u64 * 8)
+    let mut entry = [0; ENTRY_SIZE];
+    file.read_exact_at(&mut entry, (index * ENTRY_SIZE) as u64)
         .with_context(|| format!("cannot read entry {index} of {}", path.display()))?;
     Ok(u64::from_ne_bytes(entry))
 }
@@ -77,6 +80,23 @@ pub fn frames(region: &Region) -> Result<Vec<u64>> {
     entries
         .map(|(index, entry)| frame_of_entry(entry).with_context(|| format!("page {index}")))
         .collect()
+}
+
+/// The frame behind each page of a range of a process's memory, if there is one.
+pub fn frames_of(process: u32, range: &Range<usize>) -> Result<Vec<Option<u64>>> {
+    let path = format!("/proc/{process}/pagemap");
+    let mut entries = vec![0; range.len() / PAGE_SIZE * ENTRY_SIZE];
+    File::open(&path)
+        .and_then(|file| {
+            let at = range.start / PAGE_SIZE * ENTRY_SIZE;
+            file.read_exact_at(&mut entries, at as u64)
+        })
+        .with_context(|| format!("cannot read {path}"))?;
+    let frame = |entry: &[u8]| {
+        let entry = entry.first_chunk()?;
+        frame_of_entry(u64::from_ne_bytes(*entry)).ok()
+    };
+    Ok(entries.chunks(ENTRY_SIZE).map(frame).collect())
 }
 
 /// True if the kernel flags the frame as one that KSM shares.

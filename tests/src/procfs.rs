@@ -2,7 +2,13 @@
 
 //! What `/proc` tells about processes, memory and modules.
 
-use std::{fs, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{bail, Context, Result};
 
@@ -114,6 +120,46 @@ fn vm_flags_at(smaps: &str, address: usize) -> Option<&str> {
         }
     }
     None
+}
+
+/// The parts of a process's memory that are offered to KSM.
+pub fn mergeable_ranges(process: impl std::fmt::Display) -> Result<Vec<Range<usize>>> {
+    let path = format!("/proc/{process}/smaps");
+    let smaps = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    Ok(ranges_with_flag(&smaps, "mg"))
+}
+
+fn ranges_with_flag(smaps: &str, flag: &str) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let mut last = None;
+    for line in smaps.lines() {
+        if let Some((start, end)) = mapping_range(line) {
+            last = Some(start..end);
+        } else if let Some(flags) = line.strip_prefix("VmFlags:") {
+            let has_it = flags.split_whitespace().any(|word| word == flag);
+            ranges.extend(last.take().filter(|_| has_it));
+        }
+    }
+    ranges
+}
+
+/// Each file that this process has mapped, and where in the file its last mapping ends.
+pub fn mapped_files() -> Result<BTreeMap<PathBuf, u64>> {
+    let maps = fs::read_to_string("/proc/self/maps").context("cannot read maps")?;
+    let mut files = BTreeMap::new();
+    for (path, end) in maps.lines().filter_map(mapped_file) {
+        let known = files.entry(path.to_owned()).or_default();
+        *known = end.max(*known);
+    }
+    Ok(files)
+}
+
+/// The file in a line of `maps`, and where in the file this mapping ends.
+fn mapped_file(line: &str) -> Option<(&Path, u64)> {
+    let path = &line[line.find('/')?..];
+    let (start, end) = mapping_range(line)?;
+    let offset = u64::from_str_radix(line.split_whitespace().nth(2)?, 16).ok()?;
+    Some((Path::new(path), offset + (end - start) as u64))
 }
 
 /// The range in the first line of a mapping in `smaps`, or nothing if it is another line.
@@ -288,5 +334,24 @@ mod tests {
             Some("Size: 4 kB\nVmFlags: rd wr mg")
         );
         assert_eq!(entry_at(smaps, 0x3000).as_deref(), Some("VmFlags: rd wr"));
+    }
+
+    #[test]
+    fn ranges_are_chosen_by_flag() {
+        let smaps = "1000-2000 rw-p 0 00:00 0\nSize: 4 kB\nVmFlags: rd wr mg\n\
+                     2000-4000 rw-p 0 00:00 0 [heap]\nVmFlags: rd wr\n";
+        assert_eq!(ranges_with_flag(smaps, "mg"), [0x1000..0x2000]);
+        assert_eq!(ranges_with_flag(smaps, "rd").len(), 2);
+    }
+
+    #[test]
+    fn mapped_files_have_an_end() {
+        let line = "7f00a000-7f00c000 r-xp 00003000 00:15 77                 /usr/lib/a b.so";
+        let expected = (Path::new("/usr/lib/a b.so"), 0x5000);
+        assert_eq!(mapped_file(line), Some(expected));
+        assert_eq!(
+            mapped_file("7f00a000-7f00c000 rw-p 00000000 00:00 0 [heap]"),
+            None
+        );
     }
 }

@@ -6,11 +6,14 @@
 //! to it meanwhile. `ksm-kvm qemu` starts QEMU, which boots Linux in each guest.
 
 mod fleet;
+mod hypervisor;
 mod image;
+mod initramfs;
 mod inside;
 mod qemu;
 mod record;
 mod scenario;
+mod survey;
 mod tenant;
 
 use std::process::ExitCode;
