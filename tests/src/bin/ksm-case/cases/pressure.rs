@@ -19,6 +19,7 @@ use ksm_tests::{
 use nix::{
     errno::Errno,
     sys::{
+        mman::{mlockall, MlockAllFlags},
         signal::Signal,
         wait::{waitpid, WaitStatus},
     },
@@ -129,6 +130,9 @@ impl Narrow {
     fn new(body: fn(&Region) -> Result<()>, later: fn(&Region) -> Result<()>) -> Result<Self> {
         let quiet = QuietConsole::new()?;
         let scanner = Scanner::start()?;
+        // The process shares this code. If it had to read it from the file, and into its group, it
+        // would do that for ever as soon as there is no room.
+        mlockall(MlockAllFlags::MCL_CURRENT).context("mlockall")?;
         let group = Cgroup::new("narrow")?;
         group.limit_swap(0)?;
         let content = pattern::page(8, 0).repeat(PAGES);
