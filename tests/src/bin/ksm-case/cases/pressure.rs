@@ -129,10 +129,10 @@ impl Narrow {
     /// it calls `later`, when there is room again.
     fn new(body: fn(&Region) -> Result<()>, later: fn(&Region) -> Result<()>) -> Result<Self> {
         let quiet = QuietConsole::new()?;
-        let scanner = Scanner::start()?;
         // The process shares this code. If it had to read it from the file, and into its group, it
         // would do that for ever as soon as there is no room.
         mlockall(MlockAllFlags::MCL_CURRENT).context("mlockall")?;
+        let scanner = Scanner::start()?;
         let group = Cgroup::new("narrow")?;
         group.limit_swap(0)?;
         let content = pattern::page(8, 0).repeat(PAGES);
