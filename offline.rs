@@ -9,6 +9,7 @@
 
 use crate::{
     control::Ksm,
+    kthread,
     mm::hotplug::{
         MemoryEvent,
         MemoryListener,
@@ -30,17 +31,14 @@ impl MemoryListener for Ksm {
 impl Scanner {
     /// Removes the nodes whose pages lay in memory that has gone.
     pub(crate) fn remove_offline_nodes(&mut self, ksm: &Ksm, range: &OfflineRange) {
-        loop {
-            let mut handles = self.nodes.handles();
-            let gone = handles.find(|node| {
-                let anchor = self.nodes[*node].anchor.as_ref();
-                anchor.is_some_and(|anchor| anchor.forget_offline(range))
-            });
-            drop(handles);
-            match gone {
-                Some(node) => self.remove_stale(ksm, node),
-                None => return,
+        let mut next = self.nodes.next_after(None);
+        while let Some(node) = next {
+            let anchor = self.nodes[node].anchor.as_ref();
+            if anchor.is_some_and(|anchor| anchor.forget_offline(range)) {
+                self.remove_stale(ksm, node);
             }
+            next = self.nodes.next_after(Some(node));
+            kthread::cond_resched();
         }
     }
 }

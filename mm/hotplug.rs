@@ -14,7 +14,11 @@ use kernel::{
     types::Opaque, //
 };
 
-/// Page frame numbers of memory that is gone; made by the notifier only.
+/// Page frame numbers of memory that is gone.
+///
+/// # Invariants
+///
+/// Made by the notifier only, while the memory is going.
 pub(crate) struct OfflineRange(Range<usize>);
 
 impl OfflineRange {
@@ -39,7 +43,7 @@ pub(crate) trait MemoryListener: Send + Sync + 'static {
     fn notify(&self, event: MemoryEvent);
 }
 
-/// As long as this lives, `listener` is told.
+/// As long as this lives, `listener` is told; that nothing goes offline any more, when it is dropped.
 ///
 /// # Invariants
 ///
@@ -84,6 +88,8 @@ impl<T: MemoryListener> PinnedDrop for MemoryNotifier<T> {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: By the type invariant the block is registered.
         unsafe { bindings::unregister_memory_notifier(self.block.get()) };
+        // Memory may be going offline right now: its end will not be heard of.
+        self.listener.notify(MemoryEvent::CancelOffline);
     }
 }
 

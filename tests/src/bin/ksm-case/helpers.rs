@@ -4,6 +4,8 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
+    io::IoSlice,
     os::unix::process::CommandExt,
     process::{Command, Stdio},
 };
@@ -15,6 +17,10 @@ use ksm_tests::{
     peer::{Link, Peer},
     procfs::KsmStat,
     region::Region,
+};
+use nix::{
+    fcntl::{vmsplice, SpliceFFlags},
+    unistd::pipe,
 };
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +60,19 @@ pub fn verify_all(peers: &mut [Peer]) -> Result<()> {
 /// Waits for the good end of every process.
 pub fn join_all(peers: Vec<Peer>) -> Result<()> {
     peers.into_iter().try_for_each(Peer::join)
+}
+
+/// Puts the pages themselves, not copies of them, into a pipe.
+pub fn splice(region: &Region) -> Result<File> {
+    let (reader, writer) = pipe().context("pipe")?;
+    let length = vmsplice(
+        &writer,
+        &[IoSlice::new(region.bytes())],
+        SpliceFFlags::SPLICE_F_NONBLOCK,
+    )
+    .context("vmsplice")?;
+    ensure!(length == region.len(), "the pipe took {length} bytes only");
+    Ok(File::from(reader))
 }
 
 /// Settles, and fails unless `pages` pages are then saved.

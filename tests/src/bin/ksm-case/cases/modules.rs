@@ -2,13 +2,14 @@
 
 //! Loading and unloading the module beside processes that use KSM.
 
-use std::{convert::Infallible, thread};
+use std::{convert::Infallible, thread, time::Duration};
 
 use anyhow::{bail, ensure, Context, Result};
 use ksm_tests::{
     ksm::{self, Counters, Run, Scanner},
+    memory_block::Block,
     memory_use::MemoryUse,
-    merge_any, module, pattern,
+    merge_any, module, pagemap, pattern,
     peer::{Link, Peer},
     procfs,
     region::Region,
@@ -17,9 +18,10 @@ use ksm_tests::{
 use nix::errno::Errno;
 
 use crate::{
-    case::{Case, Options},
+    case::{Case, Options, Skip},
     helpers::{
-        ensure_merging_pages, ensure_shared, exec, holders, join_all, step, verify_all, AfterExec,
+        ensure_merging_pages, ensure_shared, exec, holders, join_all, splice, step, verify_all,
+        AfterExec,
     },
 };
 
@@ -54,6 +56,14 @@ pub const CASES: &[Case] = &[
         rmmod_busy,
     )
     .unloaded(),
+    Case::new(
+        "rmmod-offlining",
+        "the module can be unloaded while memory is going offline, and whoever waits for it goes on",
+        rmmod_offlining,
+    )
+    .unloaded()
+    .on("x86:append=movablecore=384M")
+    .memory("768M"),
     Case::new(
         "reload-50",
         "fifty times loaded, used and unloaded, the module gives all memory back",
@@ -229,6 +239,42 @@ fn expect_busy() -> Result<()> {
         Err(Errno::EAGAIN | Errno::EBUSY) => Ok(()),
         other => bail!("unloading while pages are merged gives {other:?}"),
     }
+}
+
+fn rmmod_offlining(_: &Options) -> Result<()> {
+    load()?;
+    let region = Region::with_content(&pattern::pages(7, 1))?;
+    let block = Block::of(pagemap::frames(&region)?[0])?;
+    if !block.is_movable()? {
+        return Err(Skip("the page lies in no movable block of memory".into()).into());
+    }
+    step("a page in a pipe keeps memory from going offline");
+    let pipe = splice(&region)?;
+    let offliner = Peer::fork(|_| block.take_offline())?;
+    let writer = wait::until("a write that waits for its end", blocked_writer)?;
+    step("the module goes before that has an end");
+    unload()?;
+    // Its file may have gone before it got there.
+    let _ = writer.join();
+    offliner.kill()?;
+    drop(pipe);
+    step("and comes again");
+    use_module()
+}
+
+/// A process that sets `run`, which the module lets nobody do while memory is going offline.
+fn blocked_writer() -> Result<Option<Peer>> {
+    let writer = Peer::fork(|_| ksm::set_run(Run::Stop))?;
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(50));
+        match procfs::process_state(writer.pid())? {
+            'Z' => break,
+            'D' => return Ok(Some(writer)),
+            _ => {}
+        }
+    }
+    writer.join()?;
+    Ok(None)
 }
 
 /// Noise of other caches, in KiB. The records of the pages alone would be 2,880 in 45 rounds.

@@ -2,11 +2,7 @@
 
 //! Pages that something else than a page table refers to.
 
-use std::{
-    fs::File,
-    io::{IoSlice, Read},
-    os::unix::fs::FileExt,
-};
+use std::{fs::File, io::Read, os::unix::fs::FileExt};
 
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
@@ -19,14 +15,11 @@ use ksm_tests::{
     swap::{self, Swap},
     wait, MIB,
 };
-use nix::{
-    fcntl::{vmsplice, SpliceFFlags},
-    unistd::{pipe, Pid},
-};
+use nix::unistd::Pid;
 
 use crate::{
     case::{Case, Options, Skip},
-    helpers::{expect_sharing, step},
+    helpers::{expect_sharing, splice, step},
 };
 
 pub const CASES: &[Case] = &[
@@ -56,19 +49,6 @@ pub const CASES: &[Case] = &[
 
 /// Half of what a pipe takes.
 const PAGES: usize = 8;
-
-/// Puts the pages themselves, not copies of them, into a pipe.
-fn splice(region: &Region) -> Result<File> {
-    let (reader, writer) = pipe().context("pipe")?;
-    let length = vmsplice(
-        &writer,
-        &[IoSlice::new(region.bytes())],
-        SpliceFFlags::SPLICE_F_NONBLOCK,
-    )
-    .context("vmsplice")?;
-    ensure!(length == region.len(), "the pipe took {length} bytes only");
-    Ok(File::from(reader))
-}
 
 /// Empties the pipe.
 fn drain(mut pipe: File) -> Result<Vec<u8>> {
