@@ -42,7 +42,8 @@ impl Mapping {
 pub(crate) enum Mappings<T = Mapping> {
     /// The first is there if there is any.
     Few([Option<T>; 2]),
-    Many(KVec<T>),
+    /// Of any length: a fork lists each of its own.
+    Many(KVVec<T>),
 }
 
 impl<T> Default for Mappings<T> {
@@ -74,7 +75,7 @@ impl<T> Mappings<T> {
             Self::Few([first @ None, _]) => *first = Some(mapping),
             Self::Few([_, second @ None]) => *second = Some(mapping),
             Self::Few(few) => {
-                let mut many = KVec::with_capacity(2 * few.len(), GFP_KERNEL)?;
+                let mut many = KVVec::with_capacity(2 * few.len(), GFP_KERNEL)?;
                 for mapping in few.iter_mut().filter_map(Option::take) {
                     many.push(mapping, GFP_KERNEL)?;
                 }

@@ -6,6 +6,7 @@ use anyhow::{ensure, Context, Result};
 use ksm_tests::{
     ksm::{self, Counters, Run, Scanner},
     pattern,
+    peer::{Link, Peer},
     region::Region,
     PAGE_SIZE,
 };
@@ -36,6 +37,12 @@ pub const CASES: &[Case] = &[
         "twins whose pages have all gone are found at once when prune_millisecs is 0",
         prune,
     ),
+    Case::new(
+        "sharing-unlimited",
+        "a page can have more mappings than the kernel has memory for in one piece",
+        unlimited,
+    )
+    .on("um"),
 ];
 
 /// A scanner at rest, with another limit.
@@ -194,4 +201,40 @@ fn prune(_: &Options) -> Result<()> {
     ensure!(now.shared + now.sharing == 8, "not all are merged: {now}");
     keep.verify(&content[..4 * PAGE_SIZE])?;
     late.verify(&content[..4 * PAGE_SIZE])
+}
+
+/// Pages of each of the [`SHARERS`]: more than 4 MiB of the list of mappings in all, which are as much
+/// as can be had in one piece. User Mode Linux cannot map many more in one process.
+const MANY: usize = 40_000;
+const SHARERS: usize = 8;
+
+/// Pages that there is memory for until they are merged.
+const AT_ONCE: usize = 10_000;
+
+fn unlimited(_: &Options) -> Result<()> {
+    let scanner = prepare(1 << 20)?;
+    ksm::set_run(Run::Merge)?;
+    let content = pattern::page(5, 0);
+    let mut region = Region::new(MANY)?;
+    region.advise_mergeable()?;
+    step(format!("{MANY} equal pages"));
+    for pages in region.bytes_mut().chunks_mut(AT_ONCE * PAGE_SIZE) {
+        pages.copy_from_slice(&content.repeat(pages.len() / PAGE_SIZE));
+        scanner.settle()?;
+    }
+    scanner.expect(Counters::stable(1, MANY as u64 - 1, 0))?;
+    step(format!("{SHARERS} processes share them"));
+    let children: Vec<_> = (1..SHARERS)
+        .map(|_| Peer::fork(Link::await_step))
+        .collect::<Result<_>>()?;
+    scanner.expect(Counters::stable(1, (SHARERS * MANY) as u64 - 1, 0))?;
+    step("all but one of them go");
+    for child in children {
+        child.kill()?;
+    }
+    scanner.expect(Counters::stable(1, MANY as u64 - 1, 0))?;
+    for index in 0..MANY {
+        ensure!(region.page(index) == content, "DATA LOST in page {index}");
+    }
+    Ok(())
 }
