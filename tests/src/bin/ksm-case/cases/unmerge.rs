@@ -4,12 +4,15 @@
 
 use anyhow::{ensure, Result};
 use ksm_tests::{
+    cgroup::{leave, Cgroup},
     ksm::{self, Counters, Run, Scanner},
     pagemap, pattern,
+    peer::Peer,
     procfs::{self, KsmStat},
     region::Region,
     PAGE_SIZE,
 };
+use nix::unistd::Pid;
 
 use crate::{
     case::{Case, Options},
@@ -54,6 +57,11 @@ pub const CASES: &[Case] = &[
         "unmerge-last",
         "the last one to share a page keeps it, and can write it without a copy",
         last_one,
+    ),
+    Case::new(
+        "unmerge-charge",
+        "unmerged pages are charged to the group of whoever has them",
+        charge,
     ),
 ];
 
@@ -225,4 +233,43 @@ fn again(_: &Options) -> Result<()> {
         ksm::set_run(Run::Merge)?;
     }
     Ok(())
+}
+
+fn charge(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(9, PAGES);
+    let group = Cgroup::new("first")?;
+    step("two regions of a group merge, so the pages are charged to it");
+    let mut owner = Peer::fork(|link| {
+        group.add(Pid::this())?;
+        let regions = (Region::mergeable(&content)?, Region::mergeable(&content)?);
+        link.step()?;
+        link.await_step()?;
+        drop(regions);
+        Ok(())
+    })?;
+    owner.await_step()?;
+    scanner.expect(Counters::stable(64, 64, 0))?;
+    step("another group comes to share them, and the first leaves");
+    let other = Cgroup::new("second")?;
+    other.add(Pid::this())?;
+    let last = Region::mergeable(&content)?;
+    scanner.expect(Counters::stable(64, 2 * 64, 0))?;
+    owner.step()?;
+    owner.join()?;
+    scanner.expect(Counters::stable(64, 0, 0))?;
+    let (shared, before) = (group.statistic("anon")?, other.statistic("anon")?);
+    let size = content.len() as u64;
+    ensure!(shared >= size, "{shared} bytes are charged to the first");
+
+    step("unmerged, they are the second's");
+    last.advise_unmergeable()?;
+    last.verify(&content)?;
+    let (left, after) = (group.statistic("anon")?, other.statistic("anon")?);
+    step(format!(
+        "first: {shared}, then {left} bytes; second: {before}, then {after}"
+    ));
+    ensure!(left + size <= shared, "they are charged to the first still");
+    ensure!(after >= before + size, "they are not charged to the second");
+    leave(Pid::this())
 }
