@@ -165,19 +165,27 @@ fn line_of(text: &[u8]) -> &[u8] {
 /// `EINVAL` if it is not one, `ERANGE` if it is above `max`.
 fn parse(text: &[u8], max: usize) -> Result<usize> {
     let line = line_of(text);
-    let digits = line.strip_prefix(b"+").unwrap_or(line);
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(EINVAL);
+    parse_digits(line.strip_prefix(b"+").unwrap_or(line), max)
+}
+
+/// As [`parse`], for a number without a sign.
+///
+/// Digits that are too many for a word are `ERANGE` whatever follows them; any other number is
+/// looked at only if nothing does.
+fn parse_digits(line: &[u8], max: usize) -> Result<usize> {
+    let end = line.iter().position(|byte| !byte.is_ascii_digit());
+    let (digits, rest) = line.split_at(end.unwrap_or(line.len()));
+    let number = digits.iter().try_fold(0usize, |number, digit| {
+        number
+            .checked_mul(10)?
+            .checked_add(usize::from(digit - b'0'))
+    });
+    match number {
+        None => Err(ERANGE),
+        Some(_) if digits.is_empty() || !rest.is_empty() => Err(EINVAL),
+        Some(number) if number > max => Err(ERANGE),
+        Some(number) => Ok(number),
     }
-    digits
-        .iter()
-        .try_fold(0usize, |number, digit| {
-            number
-                .checked_mul(10)?
-                .checked_add(usize::from(digit - b'0'))
-        })
-        .filter(|number| *number <= max)
-        .ok_or(ERANGE)
 }
 
 /// A word, for the files whose one error is `EINVAL`.
@@ -211,7 +219,7 @@ fn parse_bool(text: &[u8]) -> Result<usize> {
 /// A KSM page has two mappings from the start, and their number is a signed one for user space.
 fn parse_sharing(text: &[u8]) -> Result<usize> {
     if let Some(digits) = text.strip_prefix(b"-") {
-        parse(digits, 1 << 31)?;
+        parse_digits(line_of(digits), 1 << 31)?;
         return Err(EINVAL);
     }
     match parse(text, i32::MAX as usize)? {
@@ -255,7 +263,9 @@ mod tests {
             assert!(parse(text, U32_MAX) == Err(EINVAL));
         }
         assert!(parse(b"4294967296", U32_MAX) == Err(ERANGE));
+        assert!(parse(b"4294967296x", U32_MAX) == Err(EINVAL));
         assert!(parse(b"18446744073709551616", usize::MAX) == Err(ERANGE));
+        assert!(parse(b"18446744073709551616x", usize::MAX) == Err(ERANGE));
         assert!(parse_u32(b"4294967296") == Err(EINVAL));
         assert!(parse_seconds(b"0") == Err(EINVAL));
     }
@@ -265,6 +275,7 @@ mod tests {
         assert!(parse_sharing(b"1") == Err(EINVAL));
         assert!(parse_sharing(b"-5\n") == Err(EINVAL));
         assert!(parse_sharing(b"-99999999999") == Err(ERANGE));
+        assert!(parse_sharing(b"-+99999999999") == Err(EINVAL));
         assert!(parse_sharing(b"2") == Ok(2));
         assert!(parse_sharing(b"2147483647") == Ok(i32::MAX as usize));
         assert!(parse_sharing(b"2147483648") == Err(ERANGE));
