@@ -65,7 +65,8 @@ struct LastScan {
     time: usize,
     /// The average change of that time, in percent.
     change: usize,
-    /// Nanoseconds of CPU time that the thread had taken at its end, since it was started.
+    /// Nanoseconds of CPU time that the thread had taken at its end, since it was started; or, if
+    /// there was none yet, when the first began.
     cpu_time: u64,
 }
 
@@ -73,7 +74,16 @@ impl History {
     /// Notes that a full scan begins.
     pub(crate) fn begin(&mut self, advisor: &Advisor) {
         if advisor.enabled.is_set() {
-            self.began = Some(Instant::now());
+            self.begin_with(kthread::cpu_time());
+        }
+    }
+
+    /// Notes that a scan begins when the thread has taken so much CPU time.
+    fn begin_with(&mut self, cpu_time: u64) {
+        self.began = Some(Instant::now());
+        if self.last == LastScan::default() {
+            // What was scanned before the advisor was asked is not this scan's.
+            self.last.cpu_time = cpu_time;
         }
     }
 
@@ -229,6 +239,18 @@ mod tests {
             let advice = advise(&advisor, steady(usize::MAX / 200), measured(1, 1, pages));
             assert!(advice.pages_to_scan <= U32_MAX);
         }
+    }
+
+    #[test]
+    fn the_first_scan_is_not_charged_for_those_before() {
+        let mut history = History::default();
+        history.begin_with(3600 * SECOND);
+        assert_eq!(history.last.cpu_time, 3600 * SECOND);
+        let advice = advise(&Advisor::new(), history.last, measured(100, 3610, 500));
+        assert_eq!(advice.cpu_percent, 10);
+        history.last = advice.last;
+        history.begin_with(3620 * SECOND);
+        assert_eq!(history.last, advice.last);
     }
 
     #[test]
