@@ -5,7 +5,8 @@
 //! `ksmd` keeps one [`RmapItem`](crate::rmap_item::RmapItem) for every page that it tracks, so a
 //! word saved in it is a word saved for each page of every guest. Values that refer to each other
 //! by handle need half the room that they need with pointers, and a handle that outlives its value
-//! is a logic error that no memory is lost by: every access is checked against the arena.
+//! is a logic error that no memory is lost by: it leads to another value of the arena, to an empty
+//! cell, or to no chunk, which is found out at once. In a debug kernel, the other two are as well.
 //!
 //! Values lie in chunks of [`CELLS`]; a chunk whose last value leaves is given back at once, and
 //! the table of chunks when the arena is empty.
@@ -287,6 +288,7 @@ impl<T> Index<Handle<T>> for Pool<T> {
     #[inline]
     fn index(&self, handle: Handle<T>) -> &T {
         let (chunk, cell) = handle.position();
+        debug_assert!(self.usage[chunk].contains(cell));
         match &self.chunks[chunk] {
             Some(cells) => &cells[cell],
             None => no_such_chunk(),
@@ -298,6 +300,7 @@ impl<T> IndexMut<Handle<T>> for Pool<T> {
     #[inline]
     fn index_mut(&mut self, handle: Handle<T>) -> &mut T {
         let (chunk, cell) = handle.position();
+        debug_assert!(self.usage[chunk].contains(cell));
         match &mut self.chunks[chunk] {
             Some(cells) => &mut cells[cell],
             None => no_such_chunk(),
