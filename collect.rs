@@ -193,7 +193,7 @@ impl Scanner {
         }
     }
 
-    /// Takes mapping number `index` from `node`.
+    /// Takes mapping number `index` from `node`, which is removed if nothing maps its page any more.
     fn detach(&mut self, ksm: &Ksm, node: Handle<StableNode>, index: u32) {
         let Some(anchor) = &self.nodes[node].anchor else {
             return;
@@ -201,15 +201,22 @@ impl Scanner {
         let taken = anchor.with_folio(|mut folio| {
             let (gone, moved) = folio.mappings_mut().take(index as usize)?;
             let moved = moved.map(|moved| moved.item);
-            Some((gone.item, moved, folio.mappings().len()))
+            let left = folio.mappings().len();
+            // A page that waits to be freed, or to be written to swap, would leave a node that only
+            // a page of the same checksum would lead to.
+            let parted = left == 0 && folio.release().is_ok();
+            Some((gone.item, moved, left, parted))
         });
         match taken {
-            Ok(Some((gone, moved, left))) => {
+            Ok(Some((gone, moved, left, parted))) => {
                 if let Some(moved) = moved {
                     self.items[moved].set_index(index);
                 }
                 self.note_mappings(node, left);
                 self.note_detached(ksm, gone, left);
+                if parted {
+                    self.remove_stale(ksm, node);
+                }
             }
             Ok(None) => pr_err!("mapping {index} of a stable node is missing\n"),
             Err(_) => self.remove_stale(ksm, node),
@@ -220,7 +227,7 @@ impl Scanner {
     pub(crate) fn remove_stale(&mut self, ksm: &Ksm, node: Handle<StableNode>) {
         if let Some(partition) = self.strip(ksm, node) {
             self.remove_from_tree(ksm, node, partition);
-            self.forget_node(ksm, node);
+            self.forget_node(node);
         }
     }
 
@@ -270,10 +277,15 @@ impl Scanner {
     }
 
     /// Frees `node`, which is in no tree and has no mappings.
-    pub(crate) fn forget_node(&mut self, ksm: &Ksm, node: Handle<StableNode>) {
+    pub(crate) fn forget_node(&mut self, node: Handle<StableNode>) {
         drop(self.nodes.remove(node));
+        self.release_module_if_unused();
+    }
+
+    /// Lets the module be unloaded if there is no node.
+    pub(crate) fn release_module_if_unused(&mut self) {
         if self.nodes.len() == 0 {
-            ksm.module.release();
+            self.module_hold = None;
         }
     }
 

@@ -6,8 +6,8 @@
 
 use crate::{
     kthread::{
-        self,
         Body,
+        Current,
         Limit,
         WaitQueue, //
     },
@@ -15,7 +15,6 @@ use crate::{
         address_space::zero_pages,
         oom, //
     },
-    module_hold::ModuleHold,
     numbers::{
         Stats,
         Tunable,
@@ -87,7 +86,7 @@ pub(crate) struct Ksm {
     run: Tunable,
     pub(crate) tunables: Tunables,
     pub(crate) stats: Stats,
-    pub(crate) module: ModuleHold,
+    pub(crate) module: &'static ThisModule,
     /// Set while memory is going offline.
     offlining: Tunable,
     /// Where everybody waits for that to end.
@@ -102,7 +101,7 @@ pub(crate) struct Ksm {
 }
 
 impl Ksm {
-    /// `seed` makes the checksums of this boot unlike those of any other.
+    /// `seed` makes the checksums of this load unlike those of any other.
     pub(crate) fn new(module: &'static ThisModule, seed: u64) -> Result<Arc<Self>> {
         let scanner = Scanner::new(seed)?;
         Arc::pin_init(
@@ -112,7 +111,7 @@ impl Ksm {
                 run: Tunable::new(Run::Stop as usize),
                 tunables: Tunables::new(),
                 stats: Stats::new(),
-                module: ModuleHold::new(module),
+                module,
                 offlining: Tunable::new(0),
                 online <- WaitQueue::new(c"ksm_rs_online", static_lock_class!()),
                 work <- WaitQueue::new(c"ksm_rs_work", static_lock_class!()),
@@ -207,7 +206,7 @@ impl Ksm {
         Ok(())
     }
 
-    /// Lets the advisor set `pages_to_scan`, or no longer.
+    /// Lets the advisor set `pages_to_scan`, or no longer; sleeps, as it waits for the scan mutex.
     pub(crate) fn set_advisor(&self, enabled: bool) {
         let mut scanner = self.lock_scanner();
         let advisor = &self.tunables.advisor;
@@ -234,7 +233,8 @@ impl Ksm {
 
     /// Registers an address space, if it is not.
     pub(crate) fn enter(&self, mm: &Mm) -> Result {
-        if self.slots.enter(mm)? {
+        // The thread waits for an address space only while it is to scan.
+        if self.slots.enter(mm)? && self.should_scan() {
             self.work.wake_all();
         }
         Ok(())
@@ -289,33 +289,33 @@ impl Ksm {
         self.run() == Run::Merge as usize && !self.slots.is_empty()
     }
 
-    fn scan(&self) {
+    fn scan(&self, thread: &Current) {
         let mut scanner = self.lock_scanner();
         // It may have been stopped while the lock was waited for.
         if self.should_scan() {
-            scanner.scan(self, self.tunables.pages_to_scan.get());
+            scanner.scan(self, thread, self.tunables.pages_to_scan.get());
         }
     }
 
-    fn pause(&self) {
+    fn pause(&self, thread: &Current) {
         let millisecs = self.tunables.sleep_millisecs.get();
         // Without a pause there would be no moment to freeze in.
-        let limit = millisecs.max(usize::from(kthread::should_pause()));
+        let limit = millisecs.max(usize::from(thread.should_pause()));
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-        self.pause.wait(Limit::Millis(limit), || {
+        self.pause.wait(thread, Limit::Millis(limit), || {
             self.tunables.sleep_millisecs.get() != millisecs
         });
     }
 }
 
 impl Body for Ksm {
-    fn run(&self) {
-        while !kthread::should_stop() {
+    fn run(&self, thread: &Current) {
+        while !thread.should_stop() {
             if self.should_scan() {
-                self.scan();
-                self.pause();
+                self.scan(thread);
+                self.pause(thread);
             } else {
-                self.work.wait(Limit::None, || self.should_scan());
+                self.work.wait(thread, Limit::None, || self.should_scan());
             }
         }
     }

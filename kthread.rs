@@ -24,21 +24,45 @@ use kernel::{
         msecs_to_jiffies,
         Msecs, //
     },
-    types::Opaque, //
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    }, //
 };
 
 /// What a thread does.
-pub(crate) trait Body: Send + Sync {
-    /// Runs in the thread, and returns soon after [`should_stop`] is true.
-    fn run(&self);
+pub(crate) trait Body: Send + Sync + 'static {
+    /// Runs in the thread, and returns soon after [`Current::should_stop`] is true.
+    fn run(&self, thread: &Current);
+}
+
+/// The thread that has this: a [`KThread`].
+///
+/// # Invariants
+///
+/// The current task was started by [`KThread::start`], and has not returned from [`Body::run`].
+pub(crate) struct Current(NotThreadSafe);
+
+impl Current {
+    /// Whether the thread is to end.
+    pub(crate) fn should_stop(&self) -> bool {
+        // SAFETY: By the type invariant the current task is a thread of the kernel.
+        unsafe { bindings::kthread_should_stop() }
+    }
+
+    /// Whether the thread is to end or to freeze.
+    pub(crate) fn should_pause(&self) -> bool {
+        // SAFETY: The current task may be looked at.
+        self.should_stop() || unsafe { bindings::ksm_current_freezing() }
+    }
 }
 
 /// A thread; dropping this stops it and waits for its end.
 ///
 /// # Invariants
 ///
-/// `task` is a thread that was started here and has not been stopped. It runs `body`, which is
-/// dropped after that only.
+/// `task` is a thread that was started here and has not been stopped; this has a reference to it. It
+/// runs `body`, which is dropped after that only.
 pub(crate) struct KThread<T: Body> {
     task: *mut bindings::task_struct,
     _body: Arc<T>,
@@ -65,18 +89,20 @@ impl<T: Body> KThread<T> {
         })?;
         // SAFETY: The thread waits to be woken for the first time.
         unsafe {
+            bindings::get_task_struct(task);
             bindings::set_user_nice(task, nice as c_long);
             bindings::wake_up_process(task);
         }
-        // INVARIANT: The thread was just started.
+        // INVARIANT: The thread was just started, and the reference taken before.
         Ok(Self { task, _body: body })
     }
 }
 
 impl<T: Body> Drop for KThread<T> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant the thread was not stopped yet; it does not end by itself.
-        unsafe { bindings::kthread_stop(self.task) };
+        // SAFETY: By the type invariant the thread was not stopped yet, and the task is there even
+        // if the thread has ended by itself; the reference goes with this.
+        unsafe { bindings::kthread_stop_put(self.task) };
     }
 }
 
@@ -86,21 +112,11 @@ impl<T: Body> Drop for KThread<T> {
 unsafe extern "C" fn thread_main<T: Body>(body: *mut c_void) -> c_int {
     // SAFETY: The current task is a thread of the kernel.
     unsafe { bindings::ksm_set_freezable() };
+    // INVARIANT: This is what `KThread::start` has the thread call.
+    let thread = Current(NotThreadSafe);
     // SAFETY: The caller vouches for it.
-    unsafe { &*body.cast::<T>() }.run();
+    unsafe { &*body.cast::<T>() }.run(&thread);
     0
-}
-
-/// Whether the current thread, a [`KThread`], is to end.
-pub(crate) fn should_stop() -> bool {
-    // SAFETY: The function looks at the current task only.
-    unsafe { bindings::kthread_should_stop() }
-}
-
-/// Whether the current thread, a [`KThread`], is to end or to freeze.
-pub(crate) fn should_pause() -> bool {
-    // SAFETY: The function looks at the current task only.
-    should_stop() || unsafe { bindings::ksm_current_freezing() }
 }
 
 /// Lets others run if it is their turn.
@@ -128,6 +144,10 @@ pub(crate) enum Limit {
 }
 
 /// Where threads wait, ready to be stopped and frozen.
+///
+/// # Invariants
+///
+/// `head` is initialised.
 #[pin_data]
 pub(crate) struct WaitQueue {
     #[pin]
@@ -145,6 +165,7 @@ impl WaitQueue {
         key: Pin<&'static kernel::sync::LockClassKey>,
     ) -> impl PinInit<Self> {
         pin_init!(Self {
+            // INVARIANT: The head is initialised here.
             // SAFETY: The slot is valid for writes and pinned.
             head <- Opaque::ffi_init(|slot| unsafe {
                 bindings::__init_waitqueue_head(slot, name.as_char_ptr(), key.as_ptr())
@@ -154,7 +175,7 @@ impl WaitQueue {
 
     /// Wakes all that wait.
     pub(crate) fn wake_all(&self) {
-        // SAFETY: The queue was initialised by `new`.
+        // SAFETY: By the type invariant the queue is initialised.
         unsafe {
             bindings::__wake_up(self.head.get(), TASK_NORMAL, 0, ptr::null_mut());
         }
@@ -163,13 +184,13 @@ impl WaitQueue {
     /// Waits until `ready`, which is looked at after each [`WaitQueue::wake_all`], or the limit.
     ///
     /// A thread that waits here can be stopped and frozen.
-    pub(crate) fn wait(&self, limit: Limit, mut ready: impl FnMut() -> bool) {
+    pub(crate) fn wait(&self, thread: &Current, limit: Limit, mut ready: impl FnMut() -> bool) {
         let left = match limit {
             Limit::None => MAX_SCHEDULE_TIMEOUT,
             Limit::Millis(ms) => c_long::try_from(msecs_to_jiffies(ms)).unwrap_or(c_long::MAX),
         };
         self.wait_in_state(TASK_INTERRUPTIBLE | TASK_FREEZABLE, left, || {
-            ready() || should_stop()
+            ready() || thread.should_stop()
         });
     }
 
@@ -183,7 +204,7 @@ impl WaitQueue {
         // SAFETY: The entry is initialised here, and is off the queue when this returns.
         unsafe { bindings::init_wait_entry(entry.get(), 0) };
         loop {
-            // SAFETY: The queue and the entry are initialised.
+            // SAFETY: By the type invariant the queue is initialised, and the entry was above.
             unsafe { bindings::prepare_to_wait_event(self.head.get(), entry.get(), state) };
             if ready() || left == 0 {
                 break;
@@ -239,13 +260,13 @@ mod tests {
     }
 
     impl Body for Worker {
-        fn run(&self) {
-            while !should_stop() {
+        fn run(&self, thread: &Current) {
+            while !thread.should_stop() {
                 if self.has_work() {
                     self.done.store(self.done.load(Acquire) + 1, Release);
                     self.queue.wake_all();
                 }
-                self.queue.wait(Limit::None, || self.has_work());
+                self.queue.wait(thread, Limit::None, || self.has_work());
             }
         }
     }
@@ -281,13 +302,13 @@ mod tests {
     }
 
     impl Body for Waiter {
-        fn run(&self) {
+        fn run(&self, thread: &Current) {
             let begin = Instant::<Monotonic>::now();
-            self.queue.wait(Limit::Millis(50), || false);
+            self.queue.wait(thread, Limit::Millis(50), || false);
             self.waited_millis
                 .store(begin.elapsed().as_millis(), Release);
             self.queue.wake_all();
-            self.queue.wait(Limit::None, || false);
+            self.queue.wait(thread, Limit::None, || false);
         }
     }
 

@@ -39,6 +39,7 @@ use crate::{
             MmapLock, //
         }, //
     },
+    module_hold::ModuleHold,
     partition::PartitionId,
     pool::Handle,
     rmap_item::{
@@ -67,7 +68,7 @@ use kernel::{
 /// How an attempt to merge with a KSM page has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
-    /// There is no KSM page with which it could be made.
+    /// There is no KSM page with which it could be made, or no memory to list the mapping.
     NotMade,
     /// That KSM page has another content, or is gone.
     Misled,
@@ -114,7 +115,7 @@ impl Scanner {
             StableTree::first_that(&self.nodes, first, |node| node.has_room(limit))
         });
         match node.map(|node| self.merge_into(ksm, mm, item, (page, next), node)) {
-            None => Attempt::NotMade,
+            None | Some(Err(ENOMEM)) => Attempt::NotMade,
             Some(Ok(()) | Err(EFAULT)) => Attempt::Settled,
             Some(Err(_)) => Attempt::Misled,
         }
@@ -185,7 +186,8 @@ impl Scanner {
         };
         window::pause(Window::Found);
         let result = self.join(ksm, mm, item, (page, next), (node, &target));
-        trace::merge_with_ksm_page(Some(target.page()), page.pfn(), item, mm, &result);
+        let ksm_page = target.page();
+        trace::merge_with_ksm_page(Some(ksm_page), ksm_page.pfn(), item, mm, &result);
         result
     }
 
@@ -203,9 +205,12 @@ impl Scanner {
         let mapping = self.mapping(&vma, item)?;
         self.attach(ksm, (node, target.page()), mapping)?;
         window::pause(Window::Listed);
-        let target = Target::Ksm { page: target, next };
-        self.try_replace(&vma, address, page, target)
-            .inspect_err(|_| self.leave_tree(ksm, item))
+        let replaced = self.try_replace(&vma, address, page, Target::Ksm { page: target, next });
+        match replaced {
+            Ok(()) => target.keep_content(),
+            Err(_) => self.leave_tree(ksm, item),
+        }
+        replaced
     }
 
     /// Makes a KSM page of `page`, and lets the other item map it too.
@@ -258,7 +263,7 @@ impl Scanner {
         });
         if !made {
             self.drain_wanted = true;
-            self.forget_node(ksm, node);
+            self.forget_node(node);
             return Err(EFAULT);
         }
         self.note_attached(ksm, node, item, 0);
@@ -281,18 +286,13 @@ impl Scanner {
         partition: PartitionId,
         mapping: Mapping,
     ) -> Result<Handle<StableNode>> {
-        let first = self.nodes.len() == 0;
-        if first && !ksm.module.hold() {
-            return Err(ENODEV);
+        if self.module_hold.is_none() {
+            self.module_hold = Some(ModuleHold::new(ksm.module).ok_or(ENODEV)?);
         }
-        let node = StableNode::new(checksum);
-        let node = self.nodes.insert(node, GFP_KERNEL).inspect_err(|_| {
-            if first {
-                ksm.module.release();
-            }
-        })?;
+        let node = self.nodes.insert(StableNode::new(checksum), GFP_KERNEL);
+        let node = node.inspect_err(|_| self.release_module_if_unused())?;
         let anchor = anchor_with(node, partition, mapping).inspect_err(|_| {
-            self.forget_node(ksm, node);
+            self.forget_node(node);
         })?;
         self.nodes[node].anchor = Some(anchor);
         Ok(node)

@@ -9,24 +9,27 @@ use kernel::{
     ThisModule, //
 };
 
-/// References to this module.
+/// A reference to this module, which cannot be unloaded as long as this lives.
+///
+/// # Invariants
+///
+/// A reference to the module was taken for this.
 pub(crate) struct ModuleHold(&'static ThisModule);
 
 impl ModuleHold {
-    pub(crate) fn new(module: &'static ThisModule) -> Self {
-        Self(module)
-    }
-
-    /// Takes a reference; fails if the module is being unloaded.
-    pub(crate) fn hold(&self) -> bool {
+    /// Takes a reference; there is none if the module is being unloaded.
+    pub(crate) fn new(module: &'static ThisModule) -> Option<Self> {
         // SAFETY: This code is part of the module, so that it is there.
-        unsafe { bindings::try_module_get(self.0.as_ptr()) }
+        let is_taken = unsafe { bindings::try_module_get(module.as_ptr()) };
+        // INVARIANT: The reference was just taken.
+        is_taken.then_some(Self(module))
     }
+}
 
-    /// Gives up a reference that was taken by [`ModuleHold::hold`].
-    pub(crate) fn release(&self) {
-        // SAFETY: As above; the thread or system call that runs this code keeps the module beyond
-        // this reference.
+impl Drop for ModuleHold {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant there is a reference, which goes with this. The thread or
+        // system call that runs this code keeps the module beyond it.
         unsafe { bindings::module_put(self.0.as_ptr()) };
     }
 }

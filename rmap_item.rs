@@ -30,8 +30,9 @@ use kernel::{
 
 /// The number of a full scan, of which only the lowest bits are kept.
 ///
-/// Each item is met or collected in every full scan, so a number that comes again is no danger. The
-/// number before the first scan does not come again.
+/// Each item is met or collected in every full scan that is not broken off, so a number that comes
+/// again is seldom found, and then keeps an item for one scan more. The number before the first scan
+/// does not come again.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Pass(u8);
 

@@ -15,7 +15,10 @@ use crate::{
     batch::Sought,
     checksum::Keys,
     control::Ksm,
-    kthread,
+    kthread::{
+        self,
+        Current, //
+    },
     mm::{
         address_space::{
             user_of,
@@ -31,6 +34,7 @@ use crate::{
             Walked, //
         }, //
     },
+    module_hold::ModuleHold,
     partition::Partitions,
     pool::{
         Handle,
@@ -120,10 +124,12 @@ pub(crate) struct Scanner {
     pub(crate) items: Pool<RmapItem>,
     pub(crate) mms: Pool<TrackedMm>,
     pub(crate) nodes: Pool<StableNode>,
+    /// Keeps the module from being unloaded while there are nodes.
+    pub(crate) module_hold: Option<ModuleHold>,
     pub(crate) partitions: Partitions,
     pub(crate) areas: RecentAreas,
     pub(crate) pass: Pass,
-    /// Full scans since the unstable trees were forgotten.
+    /// Full scans that have begun since the unstable trees were forgotten.
     unstable_age: u32,
     pub(crate) keys: Keys,
     /// The checksum of a page of zeros.
@@ -153,6 +159,7 @@ impl Scanner {
             items: Pool::new(),
             mms: Pool::new(),
             nodes: Pool::new(),
+            module_hold: None,
             partitions: Partitions::new(1)?,
             areas: RecentAreas::new(),
             pass: Pass::default(),
@@ -172,9 +179,9 @@ impl Scanner {
     }
 
     /// Scans up to `pages` pages, or to the end of the full scan.
-    pub(crate) fn scan(&mut self, ksm: &Ksm, pages: usize) {
+    pub(crate) fn scan(&mut self, ksm: &Ksm, thread: &Current, pages: usize) {
         let mut left = pages;
-        while left > 0 && !kthread::should_pause() {
+        while left > 0 && !thread.should_pause() {
             let Some(visit) = self.current_visit(ksm) else {
                 return;
             };
@@ -187,7 +194,7 @@ impl Scanner {
     pub(crate) fn rewind(&mut self) {
         self.stage = Stage::Idle;
         self.areas.clear();
-        self.partitions.forget_unstable(&mut self.items, 0);
+        self.forget_unstable(0);
     }
 
     /// The time in milliseconds, round and round; the clock is read once a batch at most.
@@ -238,11 +245,16 @@ impl Scanner {
     fn renew_unstable(&mut self, ksm: &Ksm) {
         let merged = ksm.stats.pages_shared.get() + ksm.stats.pages_sharing.get();
         let waiting = self.items.len().saturating_sub(merged);
-        self.unstable_age += 1;
-        if self.unstable_age > UNSTABLE_SCANS || !self.partitions.unstable_suits(waiting) {
-            self.partitions.forget_unstable(&mut self.items, waiting);
-            self.unstable_age = 0;
+        if self.unstable_age == UNSTABLE_SCANS || !self.partitions.unstable_suits(waiting) {
+            self.forget_unstable(waiting);
         }
+        self.unstable_age += 1;
+    }
+
+    /// Empties the unstable trees, and has them suit so many items.
+    fn forget_unstable(&mut self, waiting: usize) {
+        self.partitions.forget_unstable(&mut self.items, waiting);
+        self.unstable_age = 0;
     }
 
     fn end_full_scan(&mut self, ksm: &Ksm) {
@@ -268,7 +280,13 @@ impl Scanner {
         ksm.stats.pages_scanned.add(scanned);
         match found.left {
             Left::More => self.stage = Stage::Inside(visit),
-            Left::Nothing | Left::NoAdvice => self.end_visit(ksm, visit),
+            Left::Nothing => self.end_visit(ksm, visit),
+            Left::NoAdvice => {
+                if let Some(cursor) = &mut visit.cursor {
+                    self.collect_rest(ksm, cursor);
+                }
+                self.end_visit(ksm, visit);
+            }
         }
         scanned
     }

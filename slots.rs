@@ -65,9 +65,14 @@ fn key_of(mm: &Mm) -> usize {
     mm.as_raw() as usize
 }
 
+/// The smallest key that a slot behind that with `key`, or the first, can have.
+fn first_behind(key: Option<usize>) -> usize {
+    key.map_or(0, |key| key + 1)
+}
+
 struct Entry {
     slot: Arc<MmSlot>,
-    /// `ksmd` may have items of it: only `ksmd` takes it out of the map.
+    /// There may be items of it: only who holds the scan mutex takes it out of the map.
     tracked: bool,
     /// The count of scans when it came.
     since: u64,
@@ -77,6 +82,8 @@ struct Map {
     entries: RBTree<usize, Entry>,
     /// The count of scans that have begun.
     scans: u64,
+    /// How many slots have come, in all.
+    arrivals: u64,
 }
 
 /// Which slots a walk over the map is to see.
@@ -101,12 +108,18 @@ impl Slots {
             map <- new_spinlock!(Map {
                 entries: RBTree::new(),
                 scans: 0,
+                arrivals: 0,
             }),
         })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.map.lock().entries.is_empty()
+    }
+
+    /// How many slots have come, in all: if that does not change during a walk, it has missed none.
+    pub(crate) fn arrivals(&self) -> u64 {
+        self.map.lock().arrivals
     }
 
     /// Registers `mm` if it is not; returns whether it was not.
@@ -133,10 +146,11 @@ impl Slots {
         };
         let key = entry.slot.key();
         map.entries.insert(node.into_node(key, entry));
+        map.arrivals += 1;
         Ok(true)
     }
 
-    /// Forgets `mm`, which has ended, unless `ksmd` has items of it to collect first.
+    /// Forgets `mm`, which has ended, unless there are items of it to collect first.
     pub(crate) fn exit(&self, mm: &Mm) {
         self.remove_if(key_of(mm), |entry| !entry.tracked);
     }
@@ -146,7 +160,7 @@ impl Slots {
         self.remove_if(slot.key(), |_| true);
     }
 
-    /// Notes that `ksmd` has no items of `slot`, and forgets it if its mm has ended meanwhile.
+    /// Notes that there are no items of `slot`, and forgets it if its mm has ended meanwhile.
     pub(crate) fn release(&self, slot: &MmSlot) {
         if let Some(entry) = self.map.lock().entries.get_mut(&slot.key()) {
             entry.tracked = false;
@@ -163,13 +177,18 @@ impl Slots {
         self.map.lock().scans += 1;
     }
 
+    /// The first slot behind `key`. Its mm may end, and be forgotten, unless it is tracked already.
+    pub(crate) fn next(&self, key: Option<usize>) -> Option<Arc<MmSlot>> {
+        let map = self.map.lock();
+        let cursor = map.entries.cursor_lower_bound(&first_behind(key))?;
+        Some(cursor.current().1.slot.clone())
+    }
+
     /// The first slot behind `key`, which counts as tracked from now on.
     pub(crate) fn next_tracked(&self, key: Option<usize>, which: Which) -> Option<Arc<MmSlot>> {
         let mut map = self.map.lock();
         let scans = map.scans;
-        let mut cursor = map
-            .entries
-            .cursor_lower_bound_mut(&key.map_or(0, |key| key + 1))?;
+        let mut cursor = map.entries.cursor_lower_bound_mut(&first_behind(key))?;
         loop {
             let entry = cursor.current_mut().1;
             if which == Which::All || entry.since < scans {

@@ -46,8 +46,9 @@ use kernel::{
     }, //
 };
 
-/// Rounds of [`Scanner::unmerge_all`]. A round misses what a fork copies behind its back, and pages
-/// of a process that is just ending, perhaps by a work item that the scan has left behind.
+/// Rounds of [`Scanner::unmerge_all`]. A round misses what a fork copies behind its back, of which
+/// zero pages have no node to show for it, and pages of a process that is just ending, perhaps by a
+/// work item that the scan has left behind.
 const ROUNDS: i64 = 8;
 
 /// How many nodes before its turn the anchor of a node is fetched.
@@ -94,11 +95,12 @@ impl Scanner {
     pub(crate) fn unmerge_all(&mut self, ksm: &Ksm) -> Result {
         self.rewind();
         for round in 0..ROUNDS {
+            let arrivals = ksm.slots.arrivals();
             unmerge_all_slots(ksm)?;
             // Nodes first: they take their mappings with them, which else are looked up one by one.
             let all_removed = self.remove_unmapped_nodes(ksm);
             self.collect_all_slots(ksm);
-            if all_removed {
+            if all_removed && ksm.slots.arrivals() == arrivals {
                 break;
             }
             fsleep(Delta::from_millis(1 << round));
@@ -135,7 +137,7 @@ impl Scanner {
             ahead = self.fetch_anchor(ahead);
             match self.page_if_mapped(node) {
                 Some(page) => self.insert_node(ksm, node, &page),
-                None if self.strip(ksm, node).is_some() => self.forget_node(ksm, node),
+                None if self.strip(ksm, node).is_some() => self.forget_node(node),
                 None => {}
             }
             next = self.nodes.next_after(Some(node));
@@ -156,7 +158,7 @@ impl Scanner {
 
 fn unmerge_all_slots(ksm: &Ksm) -> Result {
     let mut key = None;
-    while let Some(slot) = ksm.slots.next_tracked(key, Which::All) {
+    while let Some(slot) = ksm.slots.next(key) {
         key = Some(slot.key());
         if let Some(mm) = user_of(slot.mm()) {
             unmerge_mm(&mm)?;

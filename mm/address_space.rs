@@ -72,7 +72,8 @@ impl<'a> ReadLockedMm<'a> {
 
     /// Marks the mm as one that KSM does not track.
     ///
-    /// Those who would mark it anew hold the mmap lock for writing.
+    /// Those who would mark it anew hold the mmap lock for writing; but for those who adopt it when
+    /// the module is loaded, which is before the first scan.
     pub(crate) fn clear_mergeable_flag(&self) {
         // SAFETY: The mm is alive; its flags are atomic.
         unsafe {

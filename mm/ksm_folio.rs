@@ -9,8 +9,8 @@
 //!
 //! # Invariants
 //!
-//! A folio points to an anchor only between [`bind`] and the folio's end, [`KsmFolio::release`] or
-//! migration, and in that time the anchor is not freed: [`OwnedAnchor`] sees to it when dropped.
+//! A folio points to an anchor only between [`bind`] and the folio's end, [`KsmFolio::release`],
+//! [`keep_last`] or migration, and in that time the anchor is not freed: [`OwnedAnchor`] sees to it when dropped.
 
 use crate::{
     mappings::Mappings,
@@ -140,7 +140,9 @@ impl Anchor {
     /// The folio of `locked`, if it is the node's.
     fn target<'a>(&'a self, locked: &'a LockedFolio<'_>) -> Option<KsmFolio<'a>> {
         // INVARIANT: The lock is held for as long as the result lives, and the folio points here.
-        self.is_target_of(locked.folio()).then(|| KsmFolio {
+        // SAFETY: The folio is alive.
+        let points_here = unsafe { self.is_target_of(locked.folio().as_raw()) };
+        points_here.then(|| KsmFolio {
             folio: locked.folio(),
             anchor: self,
         })
@@ -148,30 +150,39 @@ impl Anchor {
 
     fn peep(&self, pfn: usize) -> Option<PinnedPage> {
         // SAFETY: The page frame number was that of a folio; memory that goes offline is first
-        // searched for nodes. What is read from the folio is checked once it cannot be freed.
-        let folio = unsafe { Folio::from_raw(bindings::pfn_folio(pfn)) };
-        if !self.is_target_of(folio) {
+        // searched for nodes.
+        let folio = unsafe { bindings::pfn_folio(pfn) };
+        // SAFETY: As above. What is seen is looked at again once the folio cannot be freed.
+        if !unsafe { self.is_target_of(folio) } {
             return None;
         }
         window::spin(Window::Peeped);
         // SAFETY: As above.
-        while !unsafe { bindings::folio_try_get(folio.as_raw()) } {
+        while !unsafe { bindings::folio_try_get(folio) } {
             // No references: the folio is being freed, and the node stale; but in the swap cache,
             // migration may have frozen the count for a moment.
             // SAFETY: As above.
-            if !unsafe { bindings::folio_test_swapcache(folio.as_raw()) } {
+            if !unsafe { bindings::folio_test_swapcache(folio) } {
                 return None;
             }
             core::hint::spin_loop();
         }
-        // SAFETY: A KSM folio is a single page, and a reference to it was just taken.
-        let page = unsafe { PinnedPage::from_raw(NonNull::new_unchecked(folio.as_raw().cast())) };
-        self.is_target_of(page.folio()).then_some(page)
+        // SAFETY: A reference was just taken. If it is one to the node's folio, that is a single
+        // page; if not, it is given back as one to any folio is.
+        let page = unsafe { PinnedPage::from_raw(NonNull::new_unchecked(folio.cast())) };
+        // SAFETY: The folio is alive.
+        unsafe { self.is_target_of(page.folio().as_raw()) }.then_some(page)
     }
 
-    fn is_target_of(&self, folio: &Folio) -> bool {
-        // SAFETY: The folio is alive, or the pointer is only compared.
-        let mapping = unsafe { bindings::ksm_folio_mapping(folio.as_raw()) };
+    /// Whether the `mapping` of `folio` points here.
+    ///
+    /// # Safety
+    ///
+    /// `folio` must lie in the memory map; if it may have been freed, it is another's folio that is
+    /// looked at.
+    unsafe fn is_target_of(&self, folio: *mut bindings::folio) -> bool {
+        // SAFETY: The caller vouches for it; the pointer that is read is compared only.
+        let mapping = unsafe { bindings::ksm_folio_mapping(folio) };
         mapping == tagged(self)
     }
 }
@@ -321,9 +332,17 @@ pub(crate) unsafe fn bind(locked: &LockedFolio<'_>, anchor: &Anchor) {
     unsafe {
         bindings::ksm_folio_set_mapping(folio.as_raw(), tagged(anchor));
         bindings::folio_mark_accessed(folio.as_raw());
-        // Reclaim drops clean anonymous pages; this one has to be written to swap.
-        if !bindings::folio_test_dirty(folio.as_raw()) {
-            bindings::folio_mark_dirty(folio.as_raw());
+    }
+    mark_dirty(locked);
+}
+
+/// Has reclaim write a folio to swap; it drops clean anonymous pages.
+pub(crate) fn mark_dirty(locked: &LockedFolio<'_>) {
+    let folio = locked.folio().as_raw();
+    // SAFETY: The folio is alive and locked.
+    unsafe {
+        if !bindings::folio_test_dirty(folio) {
+            bindings::folio_mark_dirty(folio);
         }
     }
 }

@@ -10,19 +10,24 @@ use kernel::{
 };
 
 /// As long as this lives, the current task is killed first: what it does takes the memory.
+///
+/// # Invariants
+///
+/// The current task is the one that this was made by.
 pub(crate) struct Origin(NotThreadSafe);
 
 impl Origin {
     pub(crate) fn new() -> Self {
         // SAFETY: The function changes a flag of the current task.
         unsafe { bindings::ksm_set_oom_origin(true) };
+        // INVARIANT: It cannot be given to another.
         Self(NotThreadSafe)
     }
 }
 
 impl Drop for Origin {
     fn drop(&mut self) {
-        // SAFETY: As above; this is the same task.
+        // SAFETY: As above; by the type invariant this is the same task.
         unsafe { bindings::ksm_set_oom_origin(false) };
     }
 }

@@ -8,9 +8,10 @@
 //!
 //! # Invariants
 //!
-//! A KSM page is mapped read-only, by every entry, and marked dirty: no byte of it changes while
-//! anybody has a reference to it, and none is lost to reclaim. A page is replaced only by one that was found equal
-//! while neither could be written.
+//! A KSM page is mapped read-only, by every entry: no byte of it changes while anybody has a reference
+//! to it. It is dirty once it has a second mapping, so that none is lost to reclaim: the one who has
+//! the only mapping can make it clean. A page is replaced only by one that was found equal while
+//! neither could be written.
 
 use crate::{
     mm::{
@@ -105,6 +106,16 @@ impl KsmPage {
 
     pub(crate) fn page(&self) -> &PinnedPage {
         &self.0
+    }
+
+    /// Sees to it that reclaim writes the page to swap, for the mapping that it has just got.
+    ///
+    /// Who was the only one to map it may have called `madvise(MADV_FREE)`, which makes it a clean
+    /// page that reclaim drops. That looks at the count of mappings under the folio's lock, so from
+    /// now on it cannot happen; and until now, the reference has kept the page.
+    pub(crate) fn keep_content(&self) {
+        let locked = self.0.folio().lock();
+        ksm_folio::mark_dirty(&locked);
     }
 }
 

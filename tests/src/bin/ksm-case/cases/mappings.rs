@@ -4,13 +4,14 @@
 
 use anyhow::{ensure, Result};
 use ksm_tests::{
+    cgroup::{leave, Cgroup},
     ksm::{Counters, Scanner},
     pattern,
     procfs::KsmStat,
     region::Region,
-    PAGE_SIZE,
+    MIB, PAGE_SIZE,
 };
-use nix::sys::mman::ProtFlags;
+use nix::{sys::mman::ProtFlags, unistd::Pid};
 
 use crate::{
     case::{Case, Options},
@@ -57,6 +58,11 @@ pub const CASES: &[Case] = &[
         "free-merged",
         "MADV_FREE on merged pages touches one mapping alone",
         free,
+    ),
+    Case::new(
+        "free-shared",
+        "pages given up by the only one who maps them are safe for who shares them later",
+        free_then_share,
     ),
 ];
 
@@ -222,4 +228,27 @@ fn free(_: &Options) -> Result<()> {
     pair.scanner.expect(MERGED)?;
     pair.left.verify(&pair.content)?;
     pair.right.verify(&pair.content)
+}
+
+fn free_then_share(_: &Options) -> Result<()> {
+    let group = Cgroup::new("freed")?;
+    group.add(Pid::this())?;
+    let Pair {
+        scanner,
+        content,
+        left,
+        mut right,
+    } = Pair::merged(10)?;
+    step("one leaves; the other, alone now, gives the pages up lazily");
+    drop(left);
+    right.discard_lazily()?;
+    step("a third comes to share them");
+    let third = Region::mergeable(&content)?;
+    scanner.expect(MERGED)?;
+    step("reclaim takes what it can");
+    for _ in 0..10 {
+        group.reclaim(16 * MIB);
+    }
+    third.verify(&content)?;
+    leave(Pid::this())
 }
