@@ -12,7 +12,10 @@ use crate::{
             count,
             Counter, //
         },
-        folio::PinnedPage, //
+        folio::{
+            LockedFolio,
+            PinnedPage, //
+        }, //
     },
     partition::PartitionId,
     pool::Handle,
@@ -129,27 +132,28 @@ impl Scanner {
         }
     }
 
-    /// Makes `mapping` one of the mappings of `node`, whose page is `page`.
+    /// Makes `mapping` one of the mappings of `node`, whose page has the lock `locked`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if the page is not that of the node, any more; `ENOMEM`.
     pub(crate) fn attach(
         &mut self,
         ksm: &Ksm,
-        (node, page): (Handle<StableNode>, &PinnedPage),
+        node: Handle<StableNode>,
+        locked: &LockedFolio<'_>,
         mapping: Mapping,
     ) -> Result {
         let item = mapping.item;
         let anchor = self.nodes[node].anchor.as_ref().ok_or(ENOENT)?;
-        let pushed = anchor.with_folio_of(page, |mut folio| {
-            let mappings = folio.mappings_mut();
-            let index = mappings.len() as u32;
-            mappings.push(mapping).map(|()| index)
-        });
-        match pushed {
-            Ok(index) => self.note_attached(ksm, node, item, index?),
-            Err(_) => {
-                self.remove_stale(ksm, node);
-                return Err(ENOENT);
-            }
-        }
+        let Some(mut folio) = anchor.target(locked) else {
+            self.remove_stale(ksm, node);
+            return Err(ENOENT);
+        };
+        let mappings = folio.mappings_mut();
+        let index = mappings.len() as u32;
+        mappings.push(mapping)?;
+        self.note_attached(ksm, node, item, index);
         Ok(())
     }
 

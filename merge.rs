@@ -25,7 +25,10 @@ use crate::{
             zero_pfn,
             PinnedPage, //
         },
-        ksm_folio::OwnedAnchor,
+        ksm_folio::{
+            self,
+            OwnedAnchor, //
+        },
         share::{
             self,
             KsmPage,
@@ -164,9 +167,10 @@ impl Scanner {
                 return;
             };
             // Without memory for it the mapping goes on unlisted, until the next scan.
-            let _ = self
-                .mapping(&vma, item)
-                .and_then(|mapping| self.attach(ksm, (node, &page), mapping));
+            let _ = self.mapping(&vma, item).and_then(|mapping| {
+                let shared = page.folio().lock();
+                self.attach(ksm, node, &shared, mapping)
+            });
         }
     }
 
@@ -203,12 +207,17 @@ impl Scanner {
         let locked = ReadLockedMm::new(mm);
         let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
         let mapping = self.mapping(&vma, item)?;
-        self.attach(ksm, (node, target.page()), mapping)?;
+        // Held for as long as the mapping is listed but may not be there yet, or be clean.
+        let shared = target.page().folio().lock();
+        self.attach(ksm, node, &shared, mapping)?;
         window::pause(Window::Listed);
         let replaced = self.try_replace(&vma, address, page, Target::Ksm { page: target, next });
         match replaced {
-            Ok(()) => target.keep_content(),
-            Err(_) => self.leave_tree(ksm, item),
+            Ok(()) => ksm_folio::mark_dirty(&shared),
+            Err(_) => {
+                drop(shared);
+                self.leave_tree(ksm, item);
+            }
         }
         replaced
     }

@@ -127,18 +127,8 @@ impl Anchor {
         }
     }
 
-    /// As [`Anchor::with_folio`], if the node's folio is that of `page`.
-    pub(crate) fn with_folio_of<R>(
-        &self,
-        page: &PinnedPage,
-        f: impl FnOnce(KsmFolio<'_>) -> R,
-    ) -> Result<R, Stale> {
-        let locked = page.folio().lock();
-        self.target(&locked).map(f).ok_or(Stale)
-    }
-
     /// The folio of `locked`, if it is the node's.
-    fn target<'a>(&'a self, locked: &'a LockedFolio<'_>) -> Option<KsmFolio<'a>> {
+    pub(crate) fn target<'a>(&'a self, locked: &'a LockedFolio<'_>) -> Option<KsmFolio<'a>> {
         // INVARIANT: The lock is held for as long as the result lives, and the folio points here.
         // SAFETY: The folio is alive.
         let points_here = unsafe { self.is_target_of(locked.folio().as_raw()) };
@@ -337,6 +327,10 @@ pub(crate) unsafe fn bind(locked: &LockedFolio<'_>, anchor: &Anchor) {
 }
 
 /// Has reclaim write a folio to swap; it drops clean anonymous pages.
+///
+/// To be called after each mapping that a KSM folio gets. Who was the only one to map it may have
+/// called `madvise(MADV_FREE)`, which makes a folio clean that has no other mapping, and looks at
+/// their number under the folio's lock. Until now, the reference that the lock needs has kept it.
 pub(crate) fn mark_dirty(locked: &LockedFolio<'_>) {
     let folio = locked.folio().as_raw();
     // SAFETY: The folio is alive and locked.

@@ -107,16 +107,6 @@ impl KsmPage {
     pub(crate) fn page(&self) -> &PinnedPage {
         &self.0
     }
-
-    /// Sees to it that reclaim writes the page to swap, for the mapping that it has just got.
-    ///
-    /// Who was the only one to map it may have called `madvise(MADV_FREE)`, which makes it a clean
-    /// page that reclaim drops. That looks at the count of mappings under the folio's lock, so from
-    /// now on it cannot happen; and until now, the reference has kept the page.
-    pub(crate) fn keep_content(&self) {
-        let locked = self.0.folio().lock();
-        ksm_folio::mark_dirty(&locked);
-    }
 }
 
 /// What a page is replaced by.
