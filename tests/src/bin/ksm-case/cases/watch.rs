@@ -69,10 +69,11 @@ fn ksm_stat(_: &Options) -> Result<()> {
         check_lines("0", "0", "yes", "yes")
     })?
     .join()?;
-    let scanner = Scanner::start()?;
+    let scanner = Scanner::prepare()?;
     let content = pattern::pages(1, PAGES);
     let left = Region::mergeable(&content)?;
     check_lines("0", "0", "no", "yes")?;
+    ksm::set_run(Run::Merge)?;
     let right = Region::mergeable(&content)?;
     scanner.expect(Counters::stable(16, 16, 0))?;
     check_lines("32", "32", "no", "yes")?;
