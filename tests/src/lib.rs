@@ -14,6 +14,7 @@ pub mod faults;
 pub mod ksm;
 pub mod kvm;
 pub mod memory_block;
+pub mod memory_detail;
 pub mod memory_use;
 pub mod merge_any;
 pub mod module;

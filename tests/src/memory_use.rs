@@ -2,7 +2,7 @@
 
 //! Memory that the kernel uses for itself, to find what grows.
 
-use std::fs;
+use std::{fmt, fs};
 
 use anyhow::{ensure, Context, Result};
 
@@ -41,6 +41,17 @@ impl MemoryUse {
             ensure!(growth <= tolerance, "{what} grew by {growth} KiB");
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for MemoryUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            total,
+            slab,
+            vmalloc,
+        } = self;
+        write!(f, "{total} KiB in use, slab {slab}, vmalloc {vmalloc}")
     }
 }
 

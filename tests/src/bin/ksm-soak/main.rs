@@ -14,7 +14,9 @@ use std::{
 
 use anyhow::{ensure, Context, Result};
 use clap::Parser;
-use ksm_tests::{memory_use::MemoryUse, module, outcome::exit_code, procfs};
+use ksm_tests::{
+    memory_detail::MemoryDetail, memory_use::MemoryUse, module, outcome::exit_code, procfs,
+};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
@@ -47,6 +49,9 @@ const TOLERANCE: MemoryUse = MemoryUse {
     vmalloc: 256,
 };
 
+/// So many users of memory are named.
+const GROWN: usize = 10;
+
 fn main() -> ExitCode {
     exit_code(run(&Options::parse()))
 }
@@ -57,8 +62,8 @@ fn run(options: &Options) -> Result<()> {
     let begin = Instant::now();
     let end = begin + Duration::from_secs(options.seconds);
     let mut done = Done::default();
-    let mut memory = Vec::new();
-    while memory.is_empty() || Instant::now() < end {
+    let mut first = None;
+    for number in 1.. {
         let round = Round {
             seed: random.next_u64(),
             seconds: options.turn,
@@ -66,21 +71,43 @@ fn run(options: &Options) -> Result<()> {
         };
         done += round
             .run(&file)
-            .with_context(|| format!("round {}, seed {}", memory.len() + 1, round.seed))?;
-        memory.push(MemoryUse::now()?);
-        println!("  {:5} s: {done}", begin.elapsed().as_secs());
+            .with_context(|| format!("round {number}, seed {}", round.seed))?;
+        let now = Left::now()?;
+        println!("  {:5} s: {done}; {}", begin.elapsed().as_secs(), now.sum);
+        // The first round has filled the kernel's own caches.
+        let first = first.get_or_insert_with(|| now.clone());
+        if Instant::now() >= end {
+            ensure_nothing_left(first, &now)?;
+            break;
+        }
     }
-    ensure_nothing_left(&memory)?;
     println!("{done}, bytes lost: 0");
     Ok(())
 }
 
-/// Compares the last round with the first, which has filled the kernel's own caches.
-fn ensure_nothing_left(memory: &[MemoryUse]) -> Result<()> {
-    let (first, last) = (&memory[0], &memory[memory.len() - 1]);
-    println!("in use after the first rmmod: {first:?}");
-    println!("in use after the last one:    {last:?}");
-    first.ensure_no_growth(last, &TOLERANCE)?;
+/// Memory in use after a round.
+#[derive(Clone)]
+struct Left {
+    sum: MemoryUse,
+    detail: MemoryDetail,
+}
+
+impl Left {
+    fn now() -> Result<Self> {
+        Ok(Self {
+            sum: MemoryUse::now()?,
+            detail: MemoryDetail::now()?,
+        })
+    }
+}
+
+fn ensure_nothing_left(first: &Left, last: &Left) -> Result<()> {
+    println!("in use after the first rmmod: {}", first.sum);
+    println!("in use after the last one:    {}", last.sum);
+    for (user, kib) in first.detail.growth(&last.detail).into_iter().take(GROWN) {
+        println!("  {user} has grown by {kib} KiB");
+    }
+    first.sum.ensure_no_growth(&last.sum, &TOLERANCE)?;
     let caches = procfs::slab_caches()?;
     let left: Vec<_> = caches
         .iter()
