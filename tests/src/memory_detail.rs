@@ -22,12 +22,17 @@ impl MemoryDetail {
         Ok(detail)
     }
 
+    /// What one of them uses.
+    pub fn kib(&self, user: &str) -> i64 {
+        self.0.get(user).copied().unwrap_or(0)
+    }
+
     /// Those who have grown from now to `later`, in KiB, the largest growth first.
     pub fn growth(&self, later: &Self) -> Vec<(String, i64)> {
         let mut growth: Vec<_> = later
             .0
             .iter()
-            .map(|(user, kib)| (user.clone(), kib - self.0.get(user).unwrap_or(&0)))
+            .map(|(user, kib)| (user.clone(), kib - self.kib(user)))
             .filter(|(_, kib)| *kib > 0)
             .collect();
         growth.sort_by_key(|(_, kib)| -kib);

@@ -6,9 +6,11 @@ use std::{fmt, fs};
 
 use anyhow::{ensure, Context, Result};
 
-use crate::{procfs, PAGE_SIZE};
+use crate::{memory_detail::MemoryDetail, procfs, PAGE_SIZE};
 
-/// What the kernel uses for itself, in KiB.
+/// What the kernel uses for itself, in KiB, but for the tables of its per-CPU allocator: these take
+/// megabytes for each chunk, which stays while anybody has a few bytes there, such as a memory
+/// cgroup that is gone but for its pages. Modules have no say in when there is another.
 #[derive(Debug, Clone, Copy)]
 pub struct MemoryUse {
     /// All that is not free.
@@ -24,10 +26,11 @@ impl MemoryUse {
     pub fn now() -> Result<Self> {
         fs::write("/proc/sys/vm/drop_caches", "3\n").context("drop_caches")?;
         shrink_slabs()?;
+        let tables = percpu_tables_kib()?;
         Ok(Self {
-            total: procfs::meminfo_kib("MemTotal")? - free_kib()?,
+            total: procfs::meminfo_kib("MemTotal")? - free_kib()? - tables,
             slab: procfs::meminfo_kib("SUnreclaim")?,
-            vmalloc: procfs::meminfo_kib("VmallocUsed")?,
+            vmalloc: procfs::meminfo_kib("VmallocUsed")? - tables,
         })
     }
 
@@ -58,6 +61,10 @@ impl fmt::Display for MemoryUse {
 /// Free memory, with what each CPU keeps in lists of its own, which may be a sixteenth of all.
 fn free_kib() -> Result<i64> {
     Ok(procfs::free_pages()? as i64 * (PAGE_SIZE / 1024) as i64)
+}
+
+fn percpu_tables_kib() -> Result<i64> {
+    Ok(MemoryDetail::now()?.kib("vmalloc pcpu_create_chunk"))
 }
 
 /// Gives back empty slabs, and freed objects that KASAN keeps to see whether they are used.

@@ -42,10 +42,12 @@ struct Options {
     regressions: Option<PathBuf>,
 }
 
-/// Growth that is laid to other parts of the kernel, in KiB.
+/// Growth that is laid to other parts of the kernel, in KiB. In an hour of the x86 debug kernel they
+/// take some 3 MiB of slab, most of it kmemleak's, and 2 MiB beside it. The module's own slab caches
+/// may not be there at all, and whatever else it has lost kmemleak sees.
 const TOLERANCE: MemoryUse = MemoryUse {
-    total: 8192,
-    slab: 2048,
+    total: 12288,
+    slab: 6144,
     vmalloc: 256,
 };
 
