@@ -82,6 +82,12 @@ def test_rs_is_the_module(vm, lane):
     assert "ksm_rs" in result.text
 
 
+def test_processors_are_those_asked_for(vm, lane):
+    options = {"um": {}, "x86": {"cpus": 2, "numa": 2}}[lane]
+    result = vm.run("nproc", lane=lane, ksm="c", **options)
+    assert result.text == f"{options.get('cpus', 1)}\n", result.explain()
+
+
 def test_no_module_on_request(vm, lane):
     result = vm.run("sh", "-c", "lsmod; test -f $KSM_RS_KO", lane=lane, no_module=True)
     assert result.status == 0, result.explain()

@@ -73,8 +73,6 @@ def arguments(kernel: Path, request: Request, wiring: Wiring) -> list[str]:
         "rootfstype=9p",
         f"rootflags={root}",
         "console=ttyS0",
-        # Seconds of every boot, for interrupts that MSI does without.
-        "acpi=noirq",
         *boot_arguments(request, wiring),
     ]
     return [
