@@ -2,12 +2,15 @@
 
 //! Control groups with a limit on memory.
 
-use std::{fmt, fs, path::PathBuf};
+use std::{fmt, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use nix::unistd::Pid;
 
 use crate::control_file;
+
+/// The kernel brings all statistics up to date every two seconds.
+pub const STATISTICS_LAG: Duration = Duration::from_secs(3);
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -51,15 +54,24 @@ impl Cgroup {
 
     /// Reclaims up to so many bytes of the group's memory, as much as can be.
     pub fn reclaim(&self, bytes: usize) {
+        self.refresh();
         // An error says that it was less, which its caller sees in other ways.
         let _ = fs::write(self.directory.join("memory.reclaim"), bytes.to_string());
     }
 
     /// As [`Cgroup::reclaim`], but leaves the pages of files alone.
     pub fn reclaim_anonymous(&self, bytes: usize) {
+        self.refresh();
         let order = format!("{bytes} swappiness=max");
         // As above.
         let _ = fs::write(self.directory.join("memory.reclaim"), order);
+    }
+
+    /// Brings most of the group's statistics up to date, as whoever reads them does. Reclaim goes by
+    /// them: it would not see that all that is left is active.
+    fn refresh(&self) {
+        // There will be another try.
+        let _ = self.statistic("anon");
     }
 
     /// How often an event of `memory.events` has happened.
@@ -67,7 +79,7 @@ impl Cgroup {
         self.line_of("memory.events", name)
     }
 
-    /// A line of `memory.stat`.
+    /// A line of `memory.stat`, which may be [some time](STATISTICS_LAG) behind.
     pub fn statistic(&self, name: &str) -> Result<u64> {
         self.line_of("memory.stat", name)
     }

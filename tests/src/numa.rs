@@ -42,7 +42,8 @@ fn move_pages(region: &Region, nodes: Option<&[i32]>, flags: i32) -> Result<Vec<
     let pages: Vec<*mut c_void> = (0..region.pages())
         .map(|index| region.page_address(index) as *mut c_void)
         .collect();
-    let mut status = vec![0i32; pages.len()];
+    // Not every page gets one when some cannot be moved.
+    let mut status = vec![i32::MIN; pages.len()];
     // SAFETY: All three arrays have as many elements as is said. Moving pages changes none of
     // their contents.
     Errno::result(unsafe {
@@ -65,11 +66,17 @@ pub fn nodes(region: &Region) -> Result<Vec<i32>> {
     move_pages(region, None, 0)
 }
 
-/// Moves all pages to `node`, even those that others share; gives the number that moved.
+/// Moves all pages to `node`, even those that others share; gives the number that have come from
+/// elsewhere.
 pub fn move_to(region: &Region, node: u32) -> Result<usize> {
-    let wanted = vec![node as i32; region.pages()];
-    let status = move_pages(region, Some(&wanted), MPOL_MF_MOVE_ALL)?;
-    Ok(status.iter().filter(|&&now| now == node as i32).count())
+    let node = node as i32;
+    let before = nodes(region)?;
+    move_pages(region, Some(&vec![node; region.pages()]), MPOL_MF_MOVE_ALL)?;
+    let after = nodes(region)?;
+    let moves = before.iter().zip(after);
+    Ok(moves
+        .filter(|(before, after)| **before != node && *after == node)
+        .count())
 }
 
 /// Fails unless all pages lie on `node`.

@@ -91,6 +91,10 @@ fn unload() -> Result<()> {
     ksm::set_run(Run::Unmerge)?;
     let now = ksm::counters()?;
     ensure!(now == Counters::ZERO, "after run=2: {now}");
-    wait::until("the module's end", || Ok(module::try_unload().ok()))
-        .context("cannot unload ksm_rs")
+    wait::until("the module's end", || {
+        // What has gone meanwhile has left its node.
+        ksm::set_run(Run::Unmerge)?;
+        Ok(module::try_unload().ok())
+    })
+    .context("cannot unload ksm_rs")
 }

@@ -11,7 +11,7 @@ use ksm_tests::{
     peer::Peer,
     procfs,
     region::{Region, HUGE_PAGES},
-    PAGE_SIZE,
+    wait, PAGE_SIZE,
 };
 
 use crate::{
@@ -181,6 +181,9 @@ fn fork(_: &Options) -> Result<()> {
     })?;
     child.await_step()?;
     other.advise_mergeable()?;
+    wait::until("merged pages", || {
+        Ok((ksm::counters()?.sharing > 0).then_some(()))
+    })?;
     for round in 0..3 {
         scanner.scans(3)?;
         child.round()?;

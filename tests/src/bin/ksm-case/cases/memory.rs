@@ -198,10 +198,15 @@ fn soft_dirty(_: &Options) -> Result<()> {
     ));
 
     step("merging is no write");
+    ksm::set_run(Run::Stop)?;
+    let third = Region::mergeable(&content)?;
     pagemap::clear_soft_dirty()?;
-    scanner.scans(3)?;
-    let dirty = pagemap::soft_dirty(&right)?;
-    ensure!(!dirty.contains(&true), "marked without a write: {dirty:?}");
+    ksm::set_run(Run::Merge)?;
+    scanner.expect(Counters::stable(32, 64, 0))?;
+    for region in [&right, &third] {
+        let dirty = pagemap::soft_dirty(region)?;
+        ensure!(!dirty.contains(&true), "marked without a write: {dirty:?}");
+    }
     step("a write to a merged page is one");
     left.page_mut(5)[0] ^= 1;
     let dirty = pagemap::soft_dirty(&left)?;

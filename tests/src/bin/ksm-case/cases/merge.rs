@@ -178,7 +178,7 @@ fn merge_volatile(_: &Options) -> Result<()> {
     let scanner = Scanner::start()?;
     ksm::write("sleep_millisecs", PAUSE_FOR_WRITER_MS)?;
     let mut writer = Peer::fork(|link| {
-        let mut region = Region::mergeable(&pattern::pages(9, PAGES))?;
+        let mut region = Region::mergeable(&pattern::page(9, 0).repeat(PAGES))?;
         link.step()?;
         keep_changing(&mut region);
         Ok(())
@@ -205,11 +205,12 @@ const VOLATILE: Counters = Counters {
     ..Counters::ZERO
 };
 
-/// Gives every page a new content, again and again, until the process is killed.
+/// Gives every page a new content, again and again, until the process is killed. Each two are equal
+/// most of the time.
 fn keep_changing(region: &mut Region) {
     for round in 0u64.. {
         for index in 0..region.pages() {
-            let stamp = (round << 16) | index as u64;
+            let stamp = (round << 16) | (index / 2) as u64;
             region.page_mut(index)[PAGE_SIZE / 2..][..8].copy_from_slice(&stamp.to_ne_bytes());
         }
         std::thread::sleep(std::time::Duration::from_millis(1));

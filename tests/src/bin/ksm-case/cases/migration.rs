@@ -81,7 +81,7 @@ fn compaction(options: &Options) -> Result<()> {
 
     let end = Instant::now() + Duration::from_secs(options.seconds / 4);
     let mut rounds = 0;
-    while Instant::now() < end {
+    while Instant::now() < end || rounds < 10 {
         let page = rounds * 37 % PAGES;
         own.page_mut(page)[7] ^= 1;
         expected[page * PAGE_SIZE + 7] ^= 1;
@@ -140,7 +140,7 @@ fn move_pages(options: &Options) -> Result<()> {
 
     let end = Instant::now() + Duration::from_secs(options.seconds / 4);
     let (mut rounds, mut moved) = (0u32, 0);
-    while Instant::now() < end {
+    while Instant::now() < end || rounds < 4 {
         moved += numa::move_to(&region, rounds % 2)?;
         region.verify(&content)?;
         rounds += 1;

@@ -2,7 +2,7 @@
 
 //! Loading and unloading the module beside processes that use KSM.
 
-use std::{convert::Infallible, thread, time::Duration};
+use std::{convert::Infallible, thread};
 
 use anyhow::{bail, ensure, Context, Result};
 use ksm_tests::{
@@ -265,13 +265,12 @@ fn rmmod_offlining(_: &Options) -> Result<()> {
 /// A process that sets `run`, which the module lets nobody do while memory is going offline.
 fn blocked_writer() -> Result<Option<Peer>> {
     let writer = Peer::fork(|_| ksm::set_run(Run::Stop))?;
-    for _ in 0..20 {
-        thread::sleep(Duration::from_millis(50));
-        match procfs::process_state(writer.pid())? {
-            'Z' => break,
-            'D' => return Ok(Some(writer)),
-            _ => {}
-        }
+    let state = wait::until("a writer that is done, or waits", || {
+        let state = procfs::process_state(writer.pid())?;
+        Ok(matches!(state, 'Z' | 'D').then_some(state))
+    })?;
+    if state == 'D' {
+        return Ok(Some(writer));
     }
     writer.join()?;
     Ok(None)

@@ -124,22 +124,30 @@ fn merges_in_the_end(_: &Options) -> Result<()> {
     Ok(())
 }
 
+/// With so few pages at a time the advisor begins, and any machine can do more.
+const LEAST: u64 = 10;
+
 fn advisor(_: &Options) -> Result<()> {
     let scanner = Scanner::prepare()?;
     let region = Region::mergeable(&pattern::pages(4, 2048))?;
-    ksm::write("advisor_min_pages_to_scan", 500)?;
+    ksm::write("advisor_min_pages_to_scan", LEAST)?;
     ksm::write("advisor_max_pages_to_scan", 3000)?;
     ksm::write("advisor_max_cpu", 100)?;
     ksm::write("advisor_mode", "scan-time")?;
     ksm::set_run(Run::Merge)?;
     step("a goal that is far away: as many pages as the CPU limit allows, at most 3000");
     ksm::write("advisor_target_scan_time", 1)?;
+    let mut most = 0;
     for _ in 0..20 {
         scanner.scans(1)?;
         let pages: u64 = ksm::read("pages_to_scan")?;
-        ensure!(pages > 0, "pages_to_scan became 0");
-        ensure!(pages <= 3000, "pages_to_scan is {pages}, above the limit");
+        ensure!(
+            (LEAST..=3000).contains(&pages),
+            "pages_to_scan is {pages}, beyond the limits"
+        );
+        most = most.max(pages);
     }
+    ensure!(most > LEAST, "the advisor changes nothing");
     ksm::write("advisor_max_pages_to_scan", 777)?;
     wait::until("the advisor's change", || {
         Ok((ksm::read::<u64>("pages_to_scan")? <= 777).then_some(()))

@@ -2,8 +2,6 @@
 
 //! Memory that runs out while pages are merged.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{bail, ensure, Context, Result};
 use ksm_tests::{
     cgroup::Cgroup,
@@ -241,16 +239,11 @@ fn prctl_without_room(_: &Options) -> Result<()> {
 
 fn run_2_without_room(_: &Options) -> Result<()> {
     let mut narrow = Narrow::new(|_| Ok(()), |_| Ok(()))?;
-    let start = Instant::now();
     let result = ksm::set_run(Run::Unmerge);
     let run: u32 = ksm::read("run")?;
     let now = ksm::counters()?;
     let outcome = if result.is_ok() { "works" } else { "fails" };
     step(format!("run=2 {outcome}; run is {run}, {now}"));
-    ensure!(
-        start.elapsed() < Duration::from_secs(100),
-        "that took very long"
-    );
     match result {
         // As mm/ksm.c has it when a fault finds no memory.
         Err(_) => ensure!(run == 0, "run is {run} after an error"),

@@ -9,14 +9,14 @@ use std::{
 
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
-    cgroup::Cgroup,
+    cgroup::{self, Cgroup},
     ksm::{self, Counters, Run, Scanner},
     module, pattern,
     peer::Peer,
     procfs,
     region::Region,
     swap::{self, Swap},
-    MIB,
+    wait, MIB,
 };
 
 use crate::{
@@ -59,7 +59,6 @@ pub const CASES: &[Case] = &[
 ];
 
 const PAGES: usize = 512;
-const RECLAIM_ROUNDS: u32 = 20;
 const RCU_PATIENCE: Duration = Duration::from_secs(1);
 const SHARERS: usize = 4;
 
@@ -127,11 +126,10 @@ impl Setting {
     /// Reclaims what can be; gives the number of pages that went to swap.
     fn reclaim(&self) -> Result<i64> {
         let before = procfs::vmstat("pswpout")?;
-        for _ in 0..RECLAIM_ROUNDS {
+        let begin = Instant::now();
+        while begin.elapsed() < cgroup::STATISTICS_LAG {
             self.group.reclaim(16 * MIB);
-            // Whoever reads these numbers brings them up to date, and reclaim goes by them: it
-            // would not see that all that is left is active.
-            self.group.statistic("anon")?;
+            thread::sleep(Duration::from_millis(50));
         }
         Ok(procfs::vmstat("pswpout")? - before)
     }
@@ -200,17 +198,20 @@ fn swap_write(_: &Options) -> Result<()> {
     let scanner = Scanner::start()?;
     let content = pattern::pages(2, PAGES);
     let mut setting = Setting::new(&content)?;
-    for round in 0..3 {
+    // In the last round the two that have written are equal again.
+    for (round, receivers) in [3, 2, 2].into_iter().enumerate() {
         scanner.settle()?;
+        ksm::set_run(Run::Stop)?;
         let before = procfs::vmstat("cow_ksm")?;
         let out = setting.reclaim()?;
         step(format!(
             "round {round}: {out} pages out, then one process writes"
         ));
         tell(&mut setting.peers[round], WRITE)?;
-        setting.tell_all(VERIFY)?;
+        verify_swapped(&mut setting, receivers)?;
         let cow = procfs::vmstat("cow_ksm")? - before;
         step(format!("cow_ksm rose by {cow}"));
+        ksm::set_run(Run::Merge)?;
     }
     setting.end()
 }
@@ -266,10 +267,13 @@ fn swap_while_scanning(options: &Options) -> Result<()> {
     let content = pattern::pages(4, PAGES);
     let mut setting = Setting::new(&content)?;
     let end = Instant::now() + Duration::from_secs(options.seconds / 2);
+    let patience = end + wait::STALL_LIMIT;
     let mut rounds = 0usize;
-    let mut out = 0;
-    while Instant::now() < end {
-        out += setting.reclaim()?;
+    let before = copies()?;
+    while Instant::now() < end || (copies()? == before && Instant::now() < patience) {
+        for _ in 0..10 {
+            setting.group.reclaim(16 * MIB);
+        }
         let what = if rounds % 2 == 0 { WRITE } else { VERIFY };
         tell(&mut setting.peers[rounds % SHARERS], what)?;
         if rounds % 7 == 6 {
@@ -279,8 +283,11 @@ fn swap_while_scanning(options: &Options) -> Result<()> {
         setting.tell_all(VERIFY)?;
         rounds += 1;
     }
-    step(format!("{rounds} rounds, {out} pages swapped out"));
-    ensure!(out > 0, "nothing was swapped out");
+    let copied = copies()? - before;
+    step(format!(
+        "{rounds} rounds, {copied} copies of KSM pages that came back from swap"
+    ));
+    ensure!(copied > 0, "no KSM page came back from swap");
     ksm::set_run(Run::Unmerge)?;
     let now = ksm::counters()?;
     ensure!(now == Counters::ZERO, "left over: {now}");

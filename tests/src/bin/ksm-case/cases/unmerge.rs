@@ -2,9 +2,11 @@
 
 //! Merged pages become private again when they are asked to, with their contents.
 
+use std::thread;
+
 use anyhow::{ensure, Result};
 use ksm_tests::{
-    cgroup::{leave, Cgroup},
+    cgroup::{self, leave, Cgroup},
     ksm::{self, Counters, Run, Scanner},
     pagemap, pattern,
     peer::Peer,
@@ -258,6 +260,7 @@ fn charge(_: &Options) -> Result<()> {
     owner.step()?;
     owner.join()?;
     scanner.expect(Counters::stable(64, 0, 0))?;
+    thread::sleep(cgroup::STATISTICS_LAG);
     let (shared, before) = (group.statistic("anon")?, other.statistic("anon")?);
     let size = content.len() as u64;
     ensure!(shared >= size, "{shared} bytes are charged to the first");
@@ -265,6 +268,7 @@ fn charge(_: &Options) -> Result<()> {
     step("unmerged, they are the second's");
     last.advise_unmergeable()?;
     last.verify(&content)?;
+    thread::sleep(cgroup::STATISTICS_LAG);
     let (left, after) = (group.statistic("anon")?, other.statistic("anon")?);
     step(format!(
         "first: {shared}, then {left} bytes; second: {before}, then {after}"

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use ksm_tests::{
     control_file,
     ksm::{self, Run},
@@ -39,16 +39,19 @@ impl Actor for Unmerging {
 
 /// Unloads the module when that is allowed, and loads it.
 pub fn reloading(_: &mut ChaCha8Rng) -> Result<Box<dyn Actor>> {
-    Ok(Box::new(Reloading))
+    Ok(Box::new(Reloading { unloaded: 0 }))
 }
 
-struct Reloading;
+struct Reloading {
+    unloaded: usize,
+}
 
 impl Actor for Reloading {
     fn round(&mut self, random: &mut ChaCha8Rng) -> Result<()> {
         ksm::set_run(Run::Unmerge)?;
         match module::try_unload() {
             Ok(()) => {
+                self.unloaded += 1;
                 std::thread::sleep(Duration::from_micros(random.random_range(0..2_000)));
                 module::load(&module::file().context("$KSM_RS_KO is not set")?)?;
                 scan::prepare(random.random())?;
@@ -59,6 +62,11 @@ impl Actor for Reloading {
         }
         ksm::set_run(Run::Merge)?;
         std::thread::sleep(Duration::from_micros(random.random_range(0..30_000)));
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        ensure!(self.unloaded > 0, "the module was never unloaded");
         Ok(())
     }
 }
