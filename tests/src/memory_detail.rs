@@ -3,11 +3,11 @@
 //! What the kernel uses memory for, by slab cache and by caller of vmalloc: a hint at who has
 //! grown, where [`MemoryUse`](crate::memory_use::MemoryUse) says that somebody has.
 
-use std::{collections::BTreeMap, fs, io};
+use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::PAGE_SIZE;
+use crate::{procfs, PAGE_SIZE};
 
 /// KiB by user.
 #[derive(Default, Clone)]
@@ -40,10 +40,7 @@ impl MemoryDetail {
     }
 
     fn add_lines(&mut self, file: &str, parse: fn(&str) -> Option<(String, i64)>) -> Result<()> {
-        let text = match fs::read_to_string(file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            text => text.with_context(|| format!("cannot read {file}"))?,
-        };
+        let text = procfs::read_if_present(file)?;
         for (user, kib) in text.lines().filter_map(parse) {
             *self.0.entry(user).or_default() += kib;
         }

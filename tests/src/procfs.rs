@@ -217,13 +217,17 @@ fn free_pages_in(zoneinfo: &str) -> u64 {
     zoneinfo.lines().filter_map(free).sum()
 }
 
+/// A file's text, or none where the kernel does not have the file.
+pub fn read_if_present(file: &str) -> Result<String> {
+    match fs::read_to_string(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        text => text.with_context(|| format!("cannot read {file}")),
+    }
+}
+
 /// Names of slab caches; none where the kernel does not tell (`CONFIG_SLUB_DEBUG`).
 pub fn slab_caches() -> Result<Vec<String>> {
-    let text = match fs::read_to_string("/proc/slabinfo") {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        text => text.context("cannot read slabinfo")?,
-    };
-    Ok(text
+    Ok(read_if_present("/proc/slabinfo")?
         .lines()
         .skip(2)
         .filter_map(|line| line.split_whitespace().next())

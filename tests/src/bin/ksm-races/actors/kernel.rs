@@ -183,12 +183,7 @@ struct Offlining {
 impl Actor for Offlining {
     fn round(&mut self, random: &mut ChaCha8Rng) -> Result<()> {
         let block = &self.blocks[random.random_range(0..self.blocks.len())];
-        // It may be refused, since pages are in use.
-        if block.take_offline().is_ok() {
-            self.gone += 1;
-            self.memory.verify()?;
-            block.bring_online()?;
-        }
+        self.gone += usize::from(self.take_away(block)?);
         self.memory.write_somewhere(random);
         self.memory.verify()
     }
@@ -203,17 +198,23 @@ impl Actor for Offlining {
 }
 
 impl Offlining {
-    /// Tries all blocks in turn until one has been away.
-    fn take_any(&self) -> Result<Option<()>> {
-        let Some(block) = self
-            .blocks
-            .iter()
-            .find(|block| block.take_offline().is_ok())
-        else {
-            return Ok(None);
-        };
+    /// Takes a block offline for a moment; that may be refused, since pages are in use.
+    fn take_away(&self, block: &Block) -> Result<bool> {
+        if block.take_offline().is_err() {
+            return Ok(false);
+        }
         self.memory.verify()?;
         block.bring_online()?;
-        Ok(Some(()))
+        Ok(true)
+    }
+
+    /// Tries all blocks in turn until one has been away.
+    fn take_any(&self) -> Result<Option<()>> {
+        for block in &self.blocks {
+            if self.take_away(block)? {
+                return Ok(Some(()));
+            }
+        }
+        Ok(None)
     }
 }
