@@ -13,7 +13,10 @@
 
 #![deny(unsafe_code)]
 
-use crate::mm::prefetch::prefetch;
+use crate::{
+    kthread,
+    mm::prefetch::prefetch, //
+};
 use core::{
     fmt,
     iter::successors,
@@ -219,6 +222,14 @@ impl<T: Default> Pool<T> {
         value
     }
 
+    /// Drops all values, and gives the CPU away in between if others want it.
+    pub(crate) fn clear(&mut self) {
+        while self.chunks.pop().is_some() {
+            kthread::cond_resched();
+        }
+        *self = Self::new();
+    }
+
     /// The handle of the value behind that of `handle`, or of the first, in the order of
     /// [`Pool::handles`]; `handle` may be that of a value that was just removed.
     pub(crate) fn next_after(&self, handle: Option<Handle<T>>) -> Option<Handle<T>> {
@@ -373,6 +384,21 @@ mod tests {
         }
         assert_eq!(pool.chunks.capacity(), 0);
         assert!(pool.handles().next().is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn a_cleared_pool_is_as_new() -> Result {
+        let mut pool = Pool::new();
+        for _ in 0..2 {
+            for n in 0..CELLS + 1 {
+                let handle = pool.insert(n, GFP_KERNEL)?;
+                assert_eq!(handle.position(), (n / CELLS, n % CELLS));
+            }
+            pool.clear();
+            assert!(pool.len() == 0 && pool.handles().next().is_none());
+            assert_eq!(pool.chunks.capacity(), 0);
+        }
         Ok(())
     }
 

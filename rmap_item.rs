@@ -258,6 +258,11 @@ impl TrackedMm {
         self.slot.as_ref()
     }
 
+    /// Notes that all items are gone.
+    pub(crate) fn forget_items(&mut self) {
+        self.first = 0;
+    }
+
     /// Whether no page is tracked any more.
     pub(crate) fn is_empty(&self) -> bool {
         self.first == 0

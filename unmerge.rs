@@ -9,7 +9,9 @@ use crate::{
     kthread,
     mm::{
         address_space::{
+            reset,
             user_of,
+            Counter,
             ReadLockedMm, //
         },
         prefetch::prefetch,
@@ -99,6 +101,9 @@ impl Scanner {
             unmerge_all_slots(ksm)?;
             // Nodes first: they take their mappings with them, which else are looked up one by one.
             let all_removed = self.remove_unmapped_nodes(ksm);
+            if all_removed {
+                self.forget_items(ksm);
+            }
             self.collect_all_slots(ksm);
             if all_removed && ksm.slots.arrivals() == arrivals {
                 break;
@@ -108,6 +113,19 @@ impl Scanner {
         self.partitions.fit_stable(&mut self.nodes);
         ksm.stats.full_scans.set(0);
         Ok(())
+    }
+
+    /// Forgets all items at once: there is no node, so none is merged, and no tree has them.
+    fn forget_items(&mut self, ksm: &Ksm) {
+        self.items.clear();
+        ksm.stats.rmap_items.set(0);
+        ksm.stats.pages_unshared.set(0);
+        self.mms.for_each_mut(|mm| {
+            mm.forget_items();
+            if let Some(slot) = mm.slot() {
+                reset(slot.mm(), Counter::RmapItems);
+            }
+        });
     }
 
     /// Frees all items, and ends the tracking of their address spaces.

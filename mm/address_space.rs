@@ -118,6 +118,19 @@ pub(crate) enum Counter {
 
 /// Adds `change` to a counter of `mm`.
 pub(crate) fn count(mm: &Mm, counter: Counter, change: isize) {
+    let word = counter_of(mm, counter);
+    word.store(
+        word.load(Ordering::Relaxed).wrapping_add_signed(change),
+        Ordering::Relaxed,
+    );
+}
+
+/// Sets a counter of `mm` to zero.
+pub(crate) fn reset(mm: &Mm, counter: Counter) {
+    counter_of(mm, counter).store(0, Ordering::Relaxed);
+}
+
+fn counter_of(mm: &Mm, counter: Counter) -> &AtomicUsize {
     let raw = mm.as_raw();
     // SAFETY: `mm` is alive, and both fields are aligned words in it.
     let word = unsafe {
@@ -129,11 +142,7 @@ pub(crate) fn count(mm: &Mm, counter: Counter, change: isize) {
     };
     // SAFETY: See above. Everybody else reads these words only; fork sets those of a new mm to zero
     // before KSM knows it.
-    let word = unsafe { AtomicUsize::from_ptr(word) };
-    word.store(
-        word.load(Ordering::Relaxed).wrapping_add_signed(change),
-        Ordering::Relaxed,
-    );
+    unsafe { AtomicUsize::from_ptr(word) }
 }
 
 /// How many zero pages KSM has put in place of others; the kernel's own count, which a fork may
