@@ -26,7 +26,7 @@ def test_guests_share_memory(vm, ksm, record_property):
 @pytest.mark.parametrize("ksm", ["c", "rs"])
 def test_linux_guests_of_qemu_share_memory(vm, ksm, record_property):
     timeout = kvm_command.TIMEOUT["qemu"]
-    options = {"ksm": ksm, "timeout": timeout, **kvm_plan.MACHINE}
+    options = {"ksm": ksm, "timeout": timeout, **kvm_plan.QEMU_MACHINE}
     result = vm.run(*kvm_plan.qemu(), lane=kvm_plan.LANE, **options)
     # It sees to it itself that the pages of files are merged: most others are free memory.
     assert result.status == 0, result.explain()

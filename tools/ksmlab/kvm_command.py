@@ -59,7 +59,9 @@ def command(options: argparse.Namespace) -> list[str]:
 
 
 def run_once(options: argparse.Namespace, ksm: str, images: Images) -> Record:
-    machine = {**kvm_plan.MACHINE, **({"cpus": 1} if options.icount else {})}
+    machine = {**(kvm_plan.QEMU_MACHINE if options.qemu else kvm_plan.MACHINE)}
+    if options.icount:
+        machine["cpus"] = 1
     request = Request(
         command=command(options),
         lane=kvm_plan.LANE,

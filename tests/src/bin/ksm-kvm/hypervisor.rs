@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 
 /// How long a guest may take until it says something.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -77,7 +77,7 @@ impl Hypervisor {
             let line = match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) => line,
                 Err(RecvTimeoutError::Timeout) => bail!("no word from a guest; {}", self.said()),
-                Err(RecvTimeoutError::Disconnected) => bail!("a guest ended; {}", self.said()),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.has_ended()?),
             };
             let word = line.split_once("ksm-kvm: ").map(|(_, word)| word.trim());
             match word.and_then(|word| word.split_once(' ')) {
@@ -89,6 +89,12 @@ impl Hypervisor {
                 _ => self.last_lines.push(line),
             }
         }
+    }
+
+    /// Why there will be no more words.
+    fn has_ended(&mut self) -> Result<anyhow::Error> {
+        let status = self.process.wait().context("wait for QEMU")?;
+        Ok(anyhow!("a guest ended, QEMU: {status}; {}", self.said()))
     }
 
     fn said(&self) -> String {
