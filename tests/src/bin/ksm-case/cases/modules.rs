@@ -376,7 +376,11 @@ fn given_back(_: &Options) -> Result<()> {
         saved > pages_kib * 9 / 10,
         "merging has freed {saved} KiB only"
     );
-    ensure!(taken >= RECORDS_KIB, "the records take {taken} KiB only");
+    // Slabs that were there, with room in them, have taken in some of the records.
+    ensure!(
+        taken + NOISE.slab >= RECORDS_KIB,
+        "the records take {taken} KiB only"
+    );
     loaded
         .ensure_no_growth(&unmerged, &NOISE)
         .context("run=2")?;
