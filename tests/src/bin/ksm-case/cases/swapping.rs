@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
-    cgroup::{self, Cgroup},
+    cgroup::Cgroup,
     ksm::{self, Counters, Run, Scanner},
-    module, pattern,
+    module, pagemap, pattern,
     peer::Peer,
     procfs,
     region::Region,
@@ -123,15 +123,21 @@ impl Setting {
         Ok(Self { peers, group, swap })
     }
 
-    /// Reclaims what can be; gives the number of pages that went to swap.
+    /// Reclaims until what is shared lies in swap; gives the number of pages that went there.
     fn reclaim(&self) -> Result<i64> {
         let before = procfs::vmstat("pswpout")?;
-        let begin = Instant::now();
-        while begin.elapsed() < cgroup::STATISTICS_LAG {
+        // Some KSM pages may stay in memory.
+        let enough = self.peers.len() * PAGES * 19 / 20;
+        wait::until("what is shared to be swapped out", || {
             self.group.reclaim(16 * MIB);
-            thread::sleep(Duration::from_millis(50));
-        }
+            Ok((self.absent()? >= enough).then_some(()))
+        })?;
         Ok(procfs::vmstat("pswpout")? - before)
+    }
+
+    /// Pages offered to KSM that are not in memory.
+    fn absent(&self) -> Result<usize> {
+        self.peers.iter().map(absent_of).sum()
     }
 
     fn tell_all(&mut self, what: u8) -> Result<()> {
@@ -147,6 +153,17 @@ impl Setting {
         drop(self.group);
         self.swap.off()
     }
+}
+
+/// Pages that a process offers to KSM and that are not in memory.
+fn absent_of(peer: &Peer) -> Result<usize> {
+    let process = peer.pid().as_raw() as u32;
+    let mut absent = 0;
+    for range in procfs::mergeable_ranges(process)? {
+        let frames = pagemap::frames_of(process, &range)?;
+        absent += frames.iter().filter(|frame| frame.is_none()).count();
+    }
+    Ok(absent)
 }
 
 /// How often a swapped-in page had to be copied as it was a KSM page once.
