@@ -3,12 +3,14 @@
 
 import itertools
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import harness
-from ksmlab import checks, config, console, flavour, kernel, machine, reuse
+from ksmlab import checks, config, console, flavour, kernel, machine, reuse, test_command
 from ksmlab.say import Failure
 
 
@@ -168,3 +170,23 @@ def test_dates_say_which_patched_files_differ_from_an_earlier_build(tmp_path):
     reuse.date_patched_files(old, new)
     assert (new / "same.c").stat().st_mtime == 1000
     assert (new / "changed.c").stat().st_mtime > 1000
+
+
+MODULE_OF_TWO_GROUPS = """
+import os, pathlib, pytest
+GROUPS = [pytest.param(g, id=f"{g}{n}", marks=pytest.mark.xdist_group(g)) for n in range(8) for g in "ab"]
+@pytest.mark.parametrize("group", GROUPS)
+def test_it(group):
+    with pathlib.Path(group).open("a") as file:
+        print(os.environ["PYTEST_XDIST_WORKER"], file=file)
+"""
+
+
+def test_a_group_of_tests_is_run_by_one_worker(tmp_path):
+    (tmp_path / "test_groups.py").write_text(MODULE_OF_TWO_GROUPS)
+    command = [sys.executable, "-m", "pytest", *test_command.IN_PARALLEL]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    for group in "ab":
+        workers = (tmp_path / group).read_text().split()
+        assert len(workers) == 8
+        assert len(set(workers)) == 1

@@ -10,6 +10,7 @@ from .paths import REPO
 
 # Two VMs at a time: half of a test's time is booting and waiting.
 WORKERS = 2
+IN_PARALLEL = ("-n", str(WORKERS), "--dist", "loadgroup")
 
 
 def run() -> int:
@@ -21,9 +22,8 @@ def run() -> int:
     programs.build()
     selftests.build()
     python = setup.python()
-    options = ["-n", str(WORKERS), "--dist", "loadgroup", "-v"]
     os.chdir(REPO / "tests")
-    os.execv(python, [str(python), "-m", "pytest", *options, *sys.argv[1:]])
+    os.execv(python, [str(python), "-m", "pytest", *IN_PARALLEL, "-v", *sys.argv[1:]])
 
 
 if __name__ == "__main__":
