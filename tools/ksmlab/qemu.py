@@ -13,10 +13,6 @@ from .machine import Request, Wiring, boot_arguments, bytes_of
 OUT_DEVICE = "/dev/hvc0"
 ERR_DEVICE = "/dev/hvc1"
 
-# The other one, `pc`, computes its table of interrupts in a loop of ACPI's language,
-# which takes the kernel's interpreter ten seconds, and a debug kernel's a minute.
-MACHINE = "q35"
-
 
 def image(build: Path) -> Path:
     return build / "arch/x86/boot/bzImage"
@@ -81,7 +77,6 @@ def arguments(kernel: Path, request: Request, wiring: Wiring) -> list[str]:
     ]
     return [
         "qemu-system-x86_64",
-        *("-machine", MACHINE),
         *accelerator(request),
         *("-cpu", "max", "-smp", processors(request)),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
