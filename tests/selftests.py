@@ -28,9 +28,9 @@ MORE_COMMANDS = ("ksm_tests -M -p 10 -t 1", "ksm_tests -C", "ksm_tests -D -s 100
 # fails as often as not.
 TRIES = {"ksm_tests -U": 3, "ksm_tests -N -m 1": 10}
 
-# These wait for a scan of much memory, for two minutes, and keep a CPU busy while they do.
-# That has to be interrupted for each page that is merged, which takes milliseconds if it
-# is an emulated one that shares a real one. So they have the only CPU, with ksmd.
+# These wait up to two minutes for a scan of much memory, and keep a CPU busy meanwhile.
+# It has to be interrupted for each page that is merged, which takes milliseconds if it
+# is an emulated one that shares a real one.  So they and ksmd have one CPU together.
 ON_ONE_CPU = {f"ksm_tests -{test} -s 100" for test in "HPD"} | {"ksm_tests -C"}
 
 MACHINE = {"um": {"mem": "768M"}, "x86": {"mem": "2G", "numa": 2}}

@@ -174,8 +174,8 @@ def test_dates_say_which_patched_files_differ_from_an_earlier_build(tmp_path):
 
 MODULE_OF_TWO_GROUPS = """
 import os, pathlib, pytest
-GROUPS = [pytest.param(g, id=f"{g}{n}", marks=pytest.mark.xdist_group(g)) for n in range(8) for g in "ab"]
-@pytest.mark.parametrize("group", GROUPS)
+IN_GROUPS = [pytest.param(group, marks=pytest.mark.xdist_group(group)) for group in 8 * "ab"]
+@pytest.mark.parametrize("group", IN_GROUPS)
 def test_it(group):
     with pathlib.Path(group).open("a") as file:
         print(os.environ["PYTEST_XDIST_WORKER"], file=file)

@@ -9,8 +9,7 @@ from .main import main
 from .paths import REPO
 
 # Two VMs at a time: half of a test's time is booting and waiting.
-WORKERS = 2
-IN_PARALLEL = ("-n", str(WORKERS), "--dist", "loadgroup")
+IN_PARALLEL = ("-n", "2", "--dist", "loadgroup")
 
 
 def run() -> int:
