@@ -236,6 +236,10 @@ impl Scanner {
             Clue::Nothing => {}
             Clue::Checksum => self.seek_equal(ksm, mm, *item, pages),
             Clue::OldChecksum => {
+                // An earlier page of the batch may have found it in the unstable tree.
+                if matches!(self.items[*item].place(), Place::Stable(..)) {
+                    return;
+                }
                 self.leave_tree(ksm, *item);
                 let settled = self.merge_with_zero_page(ksm, mm, *item, page)
                     || self.merge_with_stable(ksm, mm, *item, pages, By::Checksum)
