@@ -141,7 +141,7 @@ impl Scanner {
         &mut self,
         ksm: &Ksm,
         node: Handle<StableNode>,
-        locked: &LockedFolio<'_>,
+        locked: &mut LockedFolio<'_>,
         mapping: Mapping,
     ) -> Result {
         let item = mapping.item;

@@ -168,8 +168,8 @@ impl Scanner {
             };
             // Without memory for it the mapping goes on unlisted, until the next scan.
             let _ = self.mapping(&vma, item).and_then(|mapping| {
-                let shared = page.folio().lock();
-                self.attach(ksm, node, &shared, mapping)
+                let mut shared = page.folio().lock();
+                self.attach(ksm, node, &mut shared, mapping)
             });
         }
     }
@@ -208,8 +208,8 @@ impl Scanner {
         let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
         let mapping = self.mapping(&vma, item)?;
         // Held for as long as the mapping is listed but may not be there yet, or be clean.
-        let shared = target.page().folio().lock();
-        self.attach(ksm, node, &shared, mapping)?;
+        let mut shared = target.page().folio().lock();
+        self.attach(ksm, node, &mut shared, mapping)?;
         window::pause(Window::Listed);
         let replaced = self.try_replace(&vma, address, page, Target::Ksm { page: target, next });
         match replaced {

@@ -10,7 +10,9 @@
 //! # Invariants
 //!
 //! A folio points to an anchor only between [`bind`] and the folio's end, [`KsmFolio::release`],
-//! [`keep_last`] or migration, and in that time the anchor is not freed: [`OwnedAnchor`] sees to it when dropped.
+//! [`keep_last`] or migration, and in that time the anchor is not freed: [`OwnedAnchor`] sees to it
+//! when dropped. While [`keep_last`] has taken all references from the folio, its anchor may be freed
+//! already: nobody follows the pointer then, as that takes a reference or the folio's lock.
 
 use crate::{
     mappings::Mappings,
@@ -120,15 +122,17 @@ impl Anchor {
         loop {
             let page = self.page()?;
             window::pause(Window::Referenced);
-            let locked = page.folio().lock();
-            if let Some(folio) = self.target(&locked) {
+            let mut locked = page.folio().lock();
+            if let Some(folio) = self.target(&mut locked) {
                 return Ok(f(folio));
             }
         }
     }
 
     /// The folio of `locked`, if it is the node's.
-    pub(crate) fn target<'a>(&'a self, locked: &'a LockedFolio<'_>) -> Option<KsmFolio<'a>> {
+    ///
+    /// There is one such at a time for a lock, which its way to the mappings relies on.
+    pub(crate) fn target<'a>(&'a self, locked: &'a mut LockedFolio<'_>) -> Option<KsmFolio<'a>> {
         // INVARIANT: The lock is held for as long as the result lives, and the folio points here.
         // SAFETY: The folio is alive.
         let points_here = unsafe { self.is_target_of(locked.folio().as_raw()) };
