@@ -53,6 +53,9 @@ use crate::{
     partition::Partitions, //
 };
 
+/// How long to wait before looking again whether leftovers of `run` = 2 can be removed.
+const LEFTOVERS_PAUSE: Limit = Limit::Millis(1000);
+
 /// What `run` may be set to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Run {
@@ -84,6 +87,8 @@ pub(crate) struct Ksm {
     #[pin]
     pub(crate) slots: Slots,
     run: Tunable,
+    /// Whether nodes were left when all was undone.
+    leftovers: Tunable,
     pub(crate) tunables: Tunables,
     pub(crate) stats: Stats,
     pub(crate) module: &'static ThisModule,
@@ -109,6 +114,7 @@ impl Ksm {
                 scanner <- new_mutex!(scanner, "ksm_rs_scan"),
                 slots <- Slots::new(),
                 run: Tunable::new(Run::Stop as usize),
+                leftovers: Tunable::new(0),
                 tunables: Tunables::new(),
                 stats: Stats::new(),
                 module,
@@ -148,6 +154,25 @@ impl Ksm {
         drop(scanner);
         self.work.wake_all();
         Ok(())
+    }
+
+    /// Notes whether nodes are left now that all has been undone.
+    pub(crate) fn note_leftovers(&self, any: bool) {
+        self.leftovers.set(usize::from(any));
+    }
+
+    /// Whether all has been undone but for nodes whose pages somebody still had: a process that
+    /// was just ending, or one without the advice.
+    fn has_leftovers(&self) -> bool {
+        self.leftovers.is_set() && self.is_unmerging()
+    }
+
+    /// Removes the nodes whose pages nobody has any more.
+    fn collect_leftovers(&self) {
+        let mut scanner = self.lock_scanner();
+        if self.has_leftovers() {
+            self.note_leftovers(!scanner.remove_unmapped_nodes(self));
+        }
     }
 
     /// Sets the pause between two steps; a pause that goes on ends.
@@ -314,8 +339,14 @@ impl Body for Ksm {
             if self.should_scan() {
                 self.scan(thread);
                 self.pause(thread);
+            } else if self.has_leftovers() {
+                self.work
+                    .wait(thread, LEFTOVERS_PAUSE, || self.should_scan());
+                self.collect_leftovers();
             } else {
-                self.work.wait(thread, Limit::None, || self.should_scan());
+                self.work.wait(thread, Limit::None, || {
+                    self.should_scan() || self.has_leftovers()
+                });
             }
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Giving back private pages for merged ones, range by range.
+//! Giving back private pages for merged ones: in a range, or everywhere for `run` = 2.
 
 #![deny(unsafe_code)]
 
@@ -60,14 +60,20 @@ const NODES_AHEAD: usize = 8;
 ///
 /// # Errors
 ///
-/// `ENOMEM` if there is no memory for a copy, `ERESTARTSYS` if a signal is pending. The rest of the
-/// range is still merged then, and the caller must not take the advice from the vma.
+/// `ENOMEM` if there is no memory for a copy, `ERESTARTSYS` if a signal is pending: the rest of the
+/// range is still merged then. `EBUSY` if userfaultfd keeps everybody from pages that are merged:
+/// those still are. In all cases the caller must not take the advice from the vma.
 pub(crate) fn unmerge_range(vma: &VmaRef, range: Range<usize>, lock: MmapLock) -> Result {
     let mut start = range.start;
+    let mut is_kept_out = false;
     loop {
         let found = find_merged(vma, start..range.end, lock);
+        is_kept_out |= found.are_kept_out();
         let Some(first) = found.as_slice().first() else {
-            return Ok(());
+            return match is_kept_out {
+                true => Err(EBUSY),
+                false => Ok(()),
+            };
         };
         // Faults may have backed out, so the next walk begins where these were found.
         start = *first;
@@ -91,9 +97,11 @@ pub(crate) fn unmerge_range(vma: &VmaRef, range: Range<usize>, lock: MmapLock) -
 impl Scanner {
     /// Unmerges every page of every address space, and forgets all that is known of them.
     ///
+    /// What is left, if anything, [`Ksm::collect_leftovers`] is to look after.
+    ///
     /// # Errors
     ///
-    /// As [`unmerge_range`].
+    /// `ENOMEM` and `ERESTARTSYS` as [`unmerge_range`].
     pub(crate) fn unmerge_all(&mut self, ksm: &Ksm) -> Result {
         self.rewind();
         for round in 0..ROUNDS {
@@ -110,6 +118,7 @@ impl Scanner {
             }
             fsleep(Delta::from_millis(1 << round));
         }
+        ksm.note_leftovers(self.nodes.len() > 0);
         self.partitions.fit_stable(&mut self.nodes);
         ksm.stats.full_scans.set(0);
         Ok(())
@@ -189,7 +198,11 @@ fn unmerge_mm(mm: &MmWithUser) -> Result {
     let locked = ReadLockedMm::new(mm);
     for vma in locked.advised_from(0) {
         if let Some(vma) = vma.populated() {
-            unmerge_range(vma.vma(), vma.range(), MmapLock::Read)?;
+            match unmerge_range(vma.vma(), vma.range(), MmapLock::Read) {
+                // It is no reason to leave the others as they are.
+                Err(error) if error == EBUSY => {}
+                other => other?,
+            }
         }
     }
     Ok(())

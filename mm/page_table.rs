@@ -161,6 +161,13 @@ impl Entries<'_> {
         Some((address, folio))
     }
 
+    /// Whether a fault at the entry that was found last would wait for userfaultfd.
+    pub(crate) fn is_kept_out(&self) -> bool {
+        // SAFETY: By the type invariant the table is mapped and locked. The entry is part of it:
+        // `next` has gone past it.
+        unsafe { bindings::ksm_is_kept_out(self.vma.as_ptr(), self.next.wrapping_sub(1)) }
+    }
+
     /// The folio of `page`, which one of the entries maps.
     pub(crate) fn folio_of(&self, page: NonNull<bindings::page>) -> &Folio {
         // SAFETY: A page that an entry maps is not freed while the lock is held.

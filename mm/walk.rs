@@ -128,11 +128,18 @@ pub(crate) const UNMERGE_BATCH: usize = 64;
 pub(crate) struct MergedAddresses {
     addresses: [usize; UNMERGE_BATCH],
     len: usize,
+    are_kept_out: bool,
 }
 
 impl MergedAddresses {
     pub(crate) fn as_slice(&self) -> &[usize] {
         &self.addresses[..self.len]
+    }
+
+    /// Whether there are pages among them that userfaultfd keeps everybody from, which have been
+    /// left out.
+    pub(crate) fn are_kept_out(&self) -> bool {
+        self.are_kept_out
     }
 
     /// Notes one more; returns whether there is room for another.
@@ -159,6 +166,7 @@ pub(crate) fn find_merged(vma: &VmaRef, range: Range<usize>, lock: MmapLock) -> 
     let mut found = MergedAddresses {
         addresses: [0; UNMERGE_BATCH],
         len: 0,
+        are_kept_out: false,
     };
     if let MmapLock::Write = lock {
         // SAFETY: The caller holds the mmap lock for writing.
@@ -173,7 +181,12 @@ pub(crate) fn find_merged(vma: &VmaRef, range: Range<usize>, lock: MmapLock) -> 
             // SAFETY: The address maps the folio, under the lock that `entries` has.
             let kept =
                 folio.is_some_and(|folio| unsafe { ksm_folio::keep_last(folio, vma, address) });
-            if !kept && !found.push(address) {
+            if kept {
+                continue;
+            }
+            if entries.is_kept_out() {
+                found.are_kept_out = true;
+            } else if !found.push(address) {
                 return found;
             }
         }

@@ -43,8 +43,9 @@ mod abi {
         pub copy: i64,
     }
 
+    /// `struct uffdio_writeprotect` and `struct uffdio_rwprotect`.
     #[repr(C)]
-    pub struct WriteProtect {
+    pub struct Protect {
         pub range: Range,
         pub mode: u64,
     }
@@ -62,20 +63,27 @@ mod abi {
     nix::ioctl_readwrite!(api, 0xaa, 0x3f, Api);
     nix::ioctl_readwrite!(register, 0xaa, 0x00, Register);
     nix::ioctl_readwrite!(copy, 0xaa, 0x03, Copy);
-    nix::ioctl_readwrite!(write_protect, 0xaa, 0x06, WriteProtect);
+    nix::ioctl_readwrite!(write_protect, 0xaa, 0x06, Protect);
+    nix::ioctl_readwrite!(access_protect, 0xaa, 0x09, Protect);
 }
 
 const API: u64 = 0xaa;
 
 /// Milliseconds to wait for a fault, before it is time to look whether there will be any.
 const FAULT_WAIT: u8 = 50;
-const WRITE_PROTECT: u64 = 1;
+const PROTECT: u64 = 1;
+
+/// The feature without which there is no [`Mode::Access`].
+const ACCESS_FEATURE: u64 = 1 << 17;
 
 /// The event that is a fault; the byte alone is defined.
 const PAGE_FAULT: u8 = 0x12;
 
 /// In the flags of a fault: somebody writes to what is protected.
 const FAULT_WRITE_PROTECT: u64 = 1 << 1;
+
+/// Somebody reads or writes what is protected from either.
+const FAULT_ACCESS: u64 = 1 << 3;
 
 /// A fault that somebody waits to have resolved.
 #[derive(Debug)]
@@ -93,6 +101,20 @@ pub enum Mode {
     Missing = 1,
     /// Writes to pages that were protected.
     WriteProtect = 2,
+    /// Any access to pages that were protected.
+    Access = 8,
+}
+
+impl Mode {
+    fn of(flags: u64) -> Self {
+        if flags & FAULT_ACCESS != 0 {
+            Self::Access
+        } else if flags & FAULT_WRITE_PROTECT != 0 {
+            Self::WriteProtect
+        } else {
+            Self::Missing
+        }
+    }
 }
 
 /// One such file descriptor.
@@ -101,6 +123,15 @@ pub struct UserFault(OwnedFd);
 impl UserFault {
     /// A new one, or nothing if the kernel has none.
     pub fn new() -> Result<Option<Self>> {
+        Self::with_features(0)
+    }
+
+    /// One for [`Mode::Access`], or nothing if the kernel has none.
+    pub fn for_access() -> Result<Option<Self>> {
+        Self::with_features(ACCESS_FEATURE)
+    }
+
+    fn with_features(features: u64) -> Result<Option<Self>> {
         // Only such a descriptor can be polled.
         let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
         // SAFETY: The call takes flags only.
@@ -113,12 +144,14 @@ impl UserFault {
         let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
         let mut api = abi::Api {
             api: API,
-            features: 0,
+            features,
             ioctls: 0,
         };
         // SAFETY: The structure is what this call takes.
-        unsafe { abi::api(fd.as_raw_fd(), &mut api) }.context("UFFDIO_API")?;
-        Ok(Some(Self(fd)))
+        match unsafe { abi::api(fd.as_raw_fd(), &mut api) } {
+            Err(Errno::EINVAL) => Ok(None),
+            other => other.map(|_| Some(Self(fd))).context("UFFDIO_API"),
+        }
     }
 
     /// Takes charge of a region; tells if the kernel cannot do that for this mode.
@@ -159,14 +192,9 @@ impl UserFault {
         ensure!(length as usize == size, "half a message of userfaultfd");
         let [event, ..] = message.event.to_ne_bytes();
         ensure!(event == PAGE_FAULT, "an event {event:#x} of userfaultfd");
-        let is_protected = message.flags & FAULT_WRITE_PROTECT != 0;
         Ok(Some(Fault {
             page: message.address as usize / PAGE_SIZE * PAGE_SIZE,
-            mode: if is_protected {
-                Mode::WriteProtect
-            } else {
-                Mode::Missing
-            },
+            mode: Mode::of(message.flags),
         }))
     }
 
@@ -178,17 +206,38 @@ impl UserFault {
 
     /// Lets everybody write to a page again, and those go on who wait for that.
     pub fn allow_writes(&self, page: usize) -> Result<()> {
-        let mut protect = abi::WriteProtect {
-            range: abi::Range {
-                start: page as u64,
-                len: PAGE_SIZE as u64,
-            },
-            mode: 0,
-        };
+        self.write_protect(page_range(page), false)
+    }
+
+    /// Protects a region from writes, or ends that.
+    pub fn protect(&self, region: &Region, on: bool) -> Result<()> {
+        self.write_protect(range_of(region), on)
+    }
+
+    fn write_protect(&self, range: abi::Range, on: bool) -> Result<()> {
+        let mut protect = protection(range, on);
         // SAFETY: The structure is what this call takes; it changes no content.
         unsafe { abi::write_protect(self.0.as_raw_fd(), &mut protect) }
             .map(drop)
             .context("UFFDIO_WRITEPROTECT")
+    }
+
+    /// Lets everybody have access to a page again, and those go on who wait for that.
+    pub fn allow_access(&self, page: usize) -> Result<()> {
+        self.access_protect(page_range(page), false)
+    }
+
+    /// Protects a region from any access, or ends that.
+    pub fn keep_out(&self, region: &Region, on: bool) -> Result<()> {
+        self.access_protect(range_of(region), on)
+    }
+
+    fn access_protect(&self, range: abi::Range, on: bool) -> Result<()> {
+        let mut protect = protection(range, on);
+        // SAFETY: The structure is what this call takes; it changes no content.
+        unsafe { abi::access_protect(self.0.as_raw_fd(), &mut protect) }
+            .map(drop)
+            .context("UFFDIO_RWPROTECT")
     }
 
     fn copy(&self, address: usize, content: &[u8]) -> Result<()> {
@@ -205,17 +254,17 @@ impl UserFault {
             .map(drop)
             .context("UFFDIO_COPY")
     }
+}
 
-    /// Protects a region from writes, or ends that.
-    pub fn protect(&self, region: &Region, on: bool) -> Result<()> {
-        let mut protect = abi::WriteProtect {
-            range: range_of(region),
-            mode: if on { WRITE_PROTECT } else { 0 },
-        };
-        // SAFETY: The structure is what this call takes, and the region ours.
-        unsafe { abi::write_protect(self.0.as_raw_fd(), &mut protect) }
-            .map(drop)
-            .context("UFFDIO_WRITEPROTECT")
+fn protection(range: abi::Range, on: bool) -> abi::Protect {
+    let mode = if on { PROTECT } else { 0 };
+    abi::Protect { range, mode }
+}
+
+fn page_range(page: usize) -> abi::Range {
+    abi::Range {
+        start: page as u64,
+        len: PAGE_SIZE as u64,
     }
 }
 

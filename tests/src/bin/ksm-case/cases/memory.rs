@@ -5,6 +5,7 @@
 use std::{
     fs::{File, OpenOptions},
     os::unix::fs::{FileExt, OpenOptionsExt},
+    thread,
 };
 
 use anyhow::{ensure, Context, Result};
@@ -16,7 +17,7 @@ use ksm_tests::{
     swap::{self, Zram},
     uring::PinningRing,
     userfault::{Mode, UserFault},
-    wait, MIB,
+    wait, MIB, PAGE_SIZE,
 };
 use nix::errno::Errno;
 
@@ -40,6 +41,12 @@ pub const CASES: &[Case] = &[
         "uffd-wp",
         "userfaultfd's protection of merged pages outlives their unmerging",
         uffd_wp,
+    )
+    .on("x86"),
+    Case::new(
+        "uffd-access",
+        "userfaultfd tells of any access to merged pages, and they merge and part without one",
+        uffd_access,
     )
     .on("x86"),
     Case::new(
@@ -170,6 +177,65 @@ fn uffd_wp(_: &Options) -> Result<()> {
     plain.verify(&content)
 }
 
+fn uffd_access(_: &Options) -> Result<()> {
+    let none = Skip("userfaultfd cannot tell of any access here".into());
+    let uffd = UserFault::for_access()?.ok_or(none)?;
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(5, PAGES);
+    let plain = Region::mergeable(&content)?;
+    let mut guarded = Region::mergeable(&content)?;
+    ensure!(uffd.register(&guarded, Mode::Access)?, "not registered");
+    uffd.keep_out(&guarded, true)?;
+
+    step("pages merge though their owner is kept out");
+    scanner.expect(Counters::stable(32, 32, 0))?;
+    step("a read is told, and then a write");
+    ensure_told(&uffd, guarded.page_address(3), || {
+        guarded.page(3)[0] == content[3 * PAGE_SIZE]
+    })?;
+    let page = guarded.page_address(4);
+    ensure_told(&uffd, page, || {
+        guarded.page_mut(4)[0] ^= 1;
+        true
+    })?;
+    guarded.page_mut(4)[0] ^= 1;
+
+    step("pages that their owner is kept out of cannot part, and keep the advice");
+    ensure!(guarded.try_advise_unmergeable() == Err(Errno::EBUSY));
+    scanner.expect(Counters::stable(32, 32, 0))?;
+    step("he is let in again");
+    uffd.keep_out(&guarded, false)?;
+    guarded.verify(&content)?;
+    guarded.advise_unmergeable()?;
+    expect_sharing(&scanner, 0)?;
+    guarded.verify(&content)?;
+    plain.verify(&content)
+}
+
+/// Makes sure that `access` to `page` waits until it is allowed, and gives what it should.
+fn ensure_told(uffd: &UserFault, page: usize, access: impl FnOnce() -> bool + Send) -> Result<()> {
+    thread::scope(|scope| {
+        let access = scope.spawn(access);
+        let fault = wait::until("an access that is told of", || match uffd.fault()? {
+            None => {
+                ensure!(!access.is_finished(), "nobody was told of an access");
+                Ok(None)
+            }
+            some => Ok(some),
+        })?;
+        uffd.allow_access(page)?;
+        ensure!(
+            fault.page == page && fault.mode == Mode::Access,
+            "told of {fault:?}"
+        );
+        ensure!(
+            access.join().is_ok_and(|is_right| is_right),
+            "not the content"
+        );
+        Ok(())
+    })
+}
+
 fn ensure_protected(region: &Region, expected: bool) -> Result<()> {
     let marks = pagemap::write_protected(region)?;
     ensure!(
@@ -269,7 +335,7 @@ fn direct_io(options: &Options) -> Result<()> {
         device.read_exact_at(left.bytes_mut(), at).context("read")?;
         left.verify(expected)?;
         device.write_all_at(left.bytes(), at).context("write")?;
-        std::thread::sleep(std::time::Duration::from_millis(rounds as u64 % 20));
+        thread::sleep(std::time::Duration::from_millis(rounds as u64 % 20));
         left.verify(expected)?;
         right.verify(&content)?;
         source.verify(&new_content)?;

@@ -57,6 +57,12 @@ pub const CASES: &[Case] = &[
     )
     .unloaded(),
     Case::new(
+        "rmmod-leftovers",
+        "what run=2 must leave is collected when its last user has ended, and the module can go",
+        rmmod_leftovers,
+    )
+    .unloaded(),
+    Case::new(
         "rmmod-offlining",
         "the module can be unloaded while memory is going offline, and whoever waits for it goes on",
         rmmod_offlining,
@@ -239,6 +245,38 @@ fn expect_busy() -> Result<()> {
         Err(Errno::EAGAIN | Errno::EBUSY) => Ok(()),
         other => bail!("unloading while pages are merged gives {other:?}"),
     }
+}
+
+fn rmmod_leftovers(_: &Options) -> Result<()> {
+    load()?;
+    let content = pattern::pages(5, PAGES);
+    let left = Region::mergeable(&content)?;
+    let right = Region::mergeable(&content)?;
+    let mut peer = Peer::fork(|link| {
+        left.advise_unmergeable()?;
+        right.advise_unmergeable()?;
+        link.send(())?;
+        link.receive::<()>()?;
+        left.verify(&content)?;
+        right.verify(&content)
+    })?;
+    peer.await_step()?;
+    let scanner = Scanner::start()?;
+    scanner.expect(Counters::stable(64, 64, 0))?;
+
+    step("a process without the advice has inherited what became KSM pages");
+    ksm::set_run(Run::Unmerge)?;
+    expect_busy()?;
+    peer.step()?;
+    peer.join()?;
+    step("it has ended");
+    wait::until("an unload", || match module::try_unload() {
+        Ok(()) => Ok(Some(())),
+        Err(Errno::EAGAIN | Errno::EBUSY) => Ok(None),
+        Err(error) => Err(error.into()),
+    })?;
+    left.verify(&content)?;
+    right.verify(&content)
 }
 
 fn rmmod_offlining(_: &Options) -> Result<()> {
