@@ -8,9 +8,10 @@
 //! # The way of a page
 //!
 //! [`madvise_hook`] registers address spaces in [`slots`]. [`scan`] goes through them, gathers
-//! candidates by [`mm::walk`]. [`batch`] has a [`rmap_item`] for each, and [`merge`] looks them up in
-//! the [`stable_tree`] and the [`unstable_tree`] and lets [`mm::share`] change page tables. [`collect`]
-//! and [`unmerge`] undo it. [`rmap_walk`] finds the mappings of a merged page for the rest of mm.
+//! candidates by [`mm::walk`]; [`sieve`] leaves out what needs no attention. [`batch`] has a
+//! [`rmap_item`] for each, [`lookup`] searches the [`stable_tree`] and the [`unstable_tree`] for its
+//! equal, and [`merge`] lets [`mm::share`] change page tables. [`collect`] and [`unmerge`] undo it.
+//! [`rmap_walk`] finds the mappings of a merged page for the rest of mm.
 //!
 //! # Lock order
 //!

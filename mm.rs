@@ -3,7 +3,8 @@
 //! Safe wrappers of the parts of mm that KSM needs.
 //!
 //! Each file wraps one concept of C under its C name. They stand in for what `kernel::mm` does not
-//! have yet, and are the only place, with the other wrappers, where `unsafe` is allowed.
+//! have yet. `unsafe` is allowed in them, in the other wrappers, in [`crate::madvise_hook`] and in the
+//! module's root, and nowhere else.
 
 pub(crate) mod address_space;
 pub(crate) mod anon_vma;

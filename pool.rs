@@ -6,7 +6,7 @@
 //! word saved in it is a word saved for each page of every guest. Values that refer to each other
 //! by handle need half the room that they need with pointers, and a handle that outlives its value
 //! is a logic error that no memory is lost by: it leads to another value of the arena, to an empty
-//! cell, or to no chunk, which is found out at once. In a debug kernel, the other two are as well.
+//! cell, or to no chunk, which is found out at once. In a debug kernel, an empty cell is as well.
 //!
 //! Values lie in chunks of [`CELLS`]; a chunk whose last value leaves is given back at once, and
 //! the table of chunks when the arena is empty.

@@ -20,10 +20,10 @@ use kernel::{
     bindings,
     mm::{
         virt::VmaRef,
-        Mm, //
+        Mm,
         MmWithUser,
         MmWithUserAsync,
-        MmapReadGuard,
+        MmapReadGuard, //
     },
     sync::aref::ARef, //
 };
