@@ -73,6 +73,22 @@ const API: u64 = 0xaa;
 const FAULT_WAIT: u8 = 50;
 const PROTECT: u64 = 1;
 
+/// One of the two calls that protect a range, or end that.
+struct ProtectCall {
+    ioctl: unsafe fn(libc::c_int, *mut abi::Protect) -> nix::Result<libc::c_int>,
+    name: &'static str,
+}
+
+const WRITES: ProtectCall = ProtectCall {
+    ioctl: abi::write_protect,
+    name: "UFFDIO_WRITEPROTECT",
+};
+
+const ACCESSES: ProtectCall = ProtectCall {
+    ioctl: abi::access_protect,
+    name: "UFFDIO_RWPROTECT",
+};
+
 /// The feature without which there is no [`Mode::Access`].
 const ACCESS_FEATURE: u64 = 1 << 17;
 
@@ -149,7 +165,7 @@ impl UserFault {
         };
         // SAFETY: The structure is what this call takes.
         match unsafe { abi::api(fd.as_raw_fd(), &mut api) } {
-            Err(Errno::EINVAL) => Ok(None),
+            Err(Errno::EINVAL) if features != 0 => Ok(None),
             other => other.map(|_| Some(Self(fd))).context("UFFDIO_API"),
         }
     }
@@ -206,38 +222,31 @@ impl UserFault {
 
     /// Lets everybody write to a page again, and those go on who wait for that.
     pub fn allow_writes(&self, page: usize) -> Result<()> {
-        self.write_protect(page_range(page), false)
+        self.set_protection(WRITES, page_range(page), false)
     }
 
     /// Protects a region from writes, or ends that.
     pub fn protect(&self, region: &Region, on: bool) -> Result<()> {
-        self.write_protect(range_of(region), on)
-    }
-
-    fn write_protect(&self, range: abi::Range, on: bool) -> Result<()> {
-        let mut protect = protection(range, on);
-        // SAFETY: The structure is what this call takes; it changes no content.
-        unsafe { abi::write_protect(self.0.as_raw_fd(), &mut protect) }
-            .map(drop)
-            .context("UFFDIO_WRITEPROTECT")
+        self.set_protection(WRITES, range_of(region), on)
     }
 
     /// Lets everybody have access to a page again, and those go on who wait for that.
     pub fn allow_access(&self, page: usize) -> Result<()> {
-        self.access_protect(page_range(page), false)
+        self.set_protection(ACCESSES, page_range(page), false)
     }
 
     /// Protects a region from any access, or ends that.
     pub fn keep_out(&self, region: &Region, on: bool) -> Result<()> {
-        self.access_protect(range_of(region), on)
+        self.set_protection(ACCESSES, range_of(region), on)
     }
 
-    fn access_protect(&self, range: abi::Range, on: bool) -> Result<()> {
-        let mut protect = protection(range, on);
-        // SAFETY: The structure is what this call takes; it changes no content.
-        unsafe { abi::access_protect(self.0.as_raw_fd(), &mut protect) }
+    fn set_protection(&self, call: ProtectCall, range: abi::Range, on: bool) -> Result<()> {
+        let mode = if on { PROTECT } else { 0 };
+        let mut protect = abi::Protect { range, mode };
+        // SAFETY: The structure is what both calls take; they change no content.
+        unsafe { (call.ioctl)(self.0.as_raw_fd(), &mut protect) }
             .map(drop)
-            .context("UFFDIO_RWPROTECT")
+            .context(call.name)
     }
 
     fn copy(&self, address: usize, content: &[u8]) -> Result<()> {
@@ -254,11 +263,6 @@ impl UserFault {
             .map(drop)
             .context("UFFDIO_COPY")
     }
-}
-
-fn protection(range: abi::Range, on: bool) -> abi::Protect {
-    let mode = if on { PROTECT } else { 0 };
-    abi::Protect { range, mode }
 }
 
 fn page_range(page: usize) -> abi::Range {
