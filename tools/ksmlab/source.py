@@ -18,8 +18,8 @@ from .shell import logged
 
 PATCHES = REPO / "patches"
 
-# Debian's packages of the source, the best one first.
-PACKAGES = (("linux-source-7.3", "trixie-backports"), ("linux-source-7.2", "testing"))
+# Debian's package of the source for which the series is made, and the suite that has it.
+PACKAGE, SUITE = "linux-source-7.3", "trixie-backports"
 
 
 @dataclass(frozen=True)
@@ -83,19 +83,15 @@ def version_key(tree: Path) -> list[int]:
 
 
 def fetch() -> Path:
-    for package, suite in PACKAGES:
-        other = apt.OtherSuite(suite)
-        other.update()
-        if other.newest(package):
-            return fetch_package(other, package)
-    raise Failure("no suite has the kernel's source; give one in KSM_RS_KERNEL_SOURCE")
-
-
-def fetch_package(suite: apt.OtherSuite, package: str) -> Path:
-    tree = in_cache("source", f"debian-{suite.newest(package)}")
+    suite = apt.OtherSuite(SUITE)
+    suite.update()
+    version = suite.newest(PACKAGE)
+    if not version:
+        raise Failure(f"{SUITE} has no {PACKAGE}; give its source in KSM_RS_KERNEL_SOURCE")
+    tree = in_cache("source", f"debian-{version}")
     with tempfile.TemporaryDirectory(dir=tree.parent) as scratch:
-        with step(f"fetching {package} (160 MB)"):
-            archive = suite.download(package, Path(scratch))
+        with step(f"fetching {PACKAGE} (160 MB)"):
+            archive = suite.download(PACKAGE, Path(scratch))
             apt.unpack(archive, Path(scratch))
         unpack(next(Path(scratch).glob("usr/src/linux-source-*.tar.*")), tree)
     return tree
