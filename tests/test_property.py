@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """Random sequences of what can happen to memory, against a model of what every byte must be."""
 
-import shutil
-
 import pytest
 
 from harness import LANES
-from ksmlab.paths import REPO
-
-# Sequences that have failed: they are tried first.
-REGRESSIONS = REPO / "tests/regressions"
+from ksmlab import regressions
 
 SECONDS = {"um": 20, "x86": 40}
 OPTIONS = {"um": {"mem": "256M"}, "x86": {"mem": "768M", "numa": 2, "cpus": 2}}
@@ -18,16 +13,9 @@ OPTIONS = {"um": {"mem": "256M"}, "x86": {"mem": "768M", "numa": 2, "cpus": 2}}
 @pytest.mark.parametrize("lane", LANES)
 def test_random_sequences(vm, lane, record_property):
     share = vm.directory / "regressions"
-    shutil.copytree(REGRESSIONS, share)
+    regressions.copy_to(share)
     command = ["ksm-property", "--regressions", "/mnt/share", "--seconds", str(SECONDS[lane])]
     result = vm.run(*command, lane=lane, share=share, **OPTIONS[lane])
-    keep_new(share, lane)
+    regressions.keep_new(share, lane)
     assert result.status == 0, result.explain()
     record_property(f"property tests in the lane {lane}", result.text.splitlines()[-1])
-
-
-def keep_new(share, lane: str) -> None:
-    """Take over what failed, or took the kernel down."""
-    for path in share.glob("*.json"):
-        if not (REGRESSIONS / path.name).exists():
-            shutil.copy(path, REGRESSIONS / f"{lane}-{path.name}")

@@ -4,19 +4,14 @@ case soak-full, of random sequences, and of unloading the module."""
 
 import argparse
 import random
-import shutil
 import tempfile
 import time
 from pathlib import Path
 
-from . import flavour, kernel, programs, setup, vm
+from . import flavour, kernel, programs, regressions, setup, vm
 from .machine import Images, Request
 from .main import main
-from .paths import REPO
 from .say import say
-
-# Sequences that have failed: they are tried first.
-REGRESSIONS = REPO / "tests/regressions"
 
 MACHINE = {
     "um": {"cpus": 1, "numa": 1, "mem": "1G"},
@@ -54,13 +49,6 @@ def request(options: argparse.Namespace, share: Path) -> Request:
     )
 
 
-def keep_new(share: Path) -> None:
-    """Take over what failed, or took the kernel down."""
-    for path in share.glob("*.json"):
-        if not (REGRESSIONS / path.name).exists():
-            shutil.copy(path, REGRESSIONS / f"soak-{path.name}")
-
-
 def run() -> int:
     options = parse()
     built = kernel.of(options.lane, "rs", options.flavour, setup.tools())
@@ -70,11 +58,11 @@ def run() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ksm-soak-") as directory:
         share = Path(directory) / "regressions"
-        shutil.copytree(REGRESSIONS, share)
+        regressions.copy_to(share)
         wanted = request(options, share)
         say(f"{' '.join(wanted.command)} in the kernel {built.name}")
         status = vm.run(wanted, images)
-        keep_new(share)
+        regressions.keep_new(share, "soak")
     minutes = (time.monotonic() - began) / 60
     say(f"soak {'passed' if status == 0 else 'FAILED'} after {minutes:.0f} minutes")
     return status
