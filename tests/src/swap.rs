@@ -2,7 +2,13 @@
 
 //! Block devices of compressed memory, and swap on them.
 
-use std::{ffi::CString, path::Path, process::Command};
+use std::{
+    ffi::CString,
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
@@ -10,7 +16,7 @@ use nix::errno::Errno;
 use crate::control_file;
 
 /// The one device that the kernel makes by itself.
-pub const DEVICE: &str = "/dev/zram0";
+const DEVICE: &str = "/dev/zram0";
 const DIRECTORY: &str = "/sys/block/zram0";
 
 /// True if this kernel has such a device.
@@ -26,6 +32,16 @@ impl Zram {
     pub fn new(bytes: usize) -> Result<Self> {
         control_file::write(format!("{DIRECTORY}/disksize"), bytes)?;
         Ok(Self(()))
+    }
+
+    /// Opens the device so that it reads and writes the callers' pages themselves.
+    pub fn open_direct(&self) -> Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(DEVICE)
+            .context("cannot open the device")
     }
 }
 

@@ -2,11 +2,7 @@
 
 //! What else programs and devices do to memory that is merged.
 
-use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::{FileExt, OpenOptionsExt},
-    thread,
-};
+use std::{fs::File, os::unix::fs::FileExt, thread};
 
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
@@ -291,12 +287,7 @@ fn device() -> Result<(Zram, File)> {
         return Err(Skip("this kernel has no zram".into()).into());
     }
     let zram = Zram::new(16 * MIB)?;
-    let device = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_DIRECT)
-        .open(swap::DEVICE)
-        .context("cannot open the device")?;
+    let device = zram.open_direct()?;
     Ok((zram, device))
 }
 

@@ -2,10 +2,7 @@
 
 //! What devices and the rest of the kernel do to memory.
 
-use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::{FileExt, OpenOptionsExt},
-};
+use std::{fs::File, os::unix::fs::FileExt};
 
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
@@ -13,7 +10,7 @@ use ksm_tests::{
     control_file,
     memory_block::Block,
     numa, procfs,
-    swap::{self, Swap, Zram},
+    swap::{Swap, Zram},
     wait, MIB, PAGE_SIZE,
 };
 use nix::unistd::Pid;
@@ -33,12 +30,7 @@ const DEVICE_PAGES: usize = 512;
 /// Reads from a device straight into mergeable memory, and writes from there to it.
 pub fn reading_direct(random: &mut ChaCha8Rng) -> Result<Box<dyn Actor>> {
     let zram = Zram::new(DEVICE_PAGES * PAGE_SIZE)?;
-    let device = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_DIRECT)
-        .open(swap::DEVICE)
-        .context("cannot open the device")?;
+    let device = zram.open_direct()?;
     let source = Mirror::new(random, DEVICE_PAGES)?;
     device
         .write_all_at(source.region.bytes(), 0)
