@@ -5,9 +5,11 @@
 #![deny(unsafe_code)]
 
 use crate::{
+    area::Area,
     kthread,
     mappings::Mapping,
     mm::{
+        anon_vma::AnonVmaReadGuard,
         ksm_folio::KsmFolio,
         rmap::{
             RmapWalkControl,
@@ -19,6 +21,11 @@ use crate::{
         Window, //
     }, //
 };
+use core::iter::{
+    from_fn,
+    once, //
+};
+use kernel::sync::Arc;
 
 /// Which vmas of a mapping's anon_vma a round visits.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,28 +36,53 @@ enum Round {
     Forks,
 }
 
+/// How many mappings are shown under one lock at most: who wants to link a vma waits for it.
+const MAPPINGS_AT_ONCE: usize = 32;
+
 /// Shows `control` each place where the page may be mapped, until it has seen enough.
 pub(crate) fn rmap_walk(folio: &KsmFolio<'_>, control: &mut RmapWalkControl<'_>) {
     for round in [Round::Merged, Round::Forks] {
-        for mapping in folio.mappings().iter() {
+        let mut mappings = folio.mappings().iter().peekable();
+        while let Some(first) = mappings.next() {
             kthread::cond_resched();
             window::pause(Window::Walking);
-            if walk_mapping(folio, mapping, round, control) == Walk::Done {
+            // Mappings are listed as the scan has come to them, so neighbours often share a lock.
+            let neighbours =
+                from_fn(|| mappings.next_if(|mapping| Arc::ptr_eq(&mapping.area, &first.area)));
+            let run = once(first).chain(neighbours).take(MAPPINGS_AT_ONCE);
+            if walk_run(folio, &first.area, run, round, control) == Walk::Done {
                 return;
             }
         }
     }
 }
 
-fn walk_mapping(
+/// Walks a `run` of mappings of one area.
+fn walk_run<'a>(
     folio: &KsmFolio<'_>,
-    mapping: &Mapping,
+    area: &Area,
+    run: impl Iterator<Item = &'a Mapping>,
     round: Round,
     control: &mut RmapWalkControl<'_>,
 ) -> Walk {
-    let Some(anon_vma) = control.lock(mapping.area.anon_vma()) else {
+    let Some(anon_vma) = control.lock(area.anon_vma()) else {
         return Walk::Done;
     };
+    for mapping in run {
+        if walk_mapping(folio, mapping, &anon_vma, round, control) == Walk::Done {
+            return Walk::Done;
+        }
+    }
+    Walk::Continue
+}
+
+fn walk_mapping(
+    folio: &KsmFolio<'_>,
+    mapping: &Mapping,
+    anon_vma: &AnonVmaReadGuard<'_>,
+    round: Round,
+    control: &mut RmapWalkControl<'_>,
+) -> Walk {
     let address = mapping.address();
     // A merged page is never moved: mremap() unmerges first. So its index has stayed the same.
     for vma in anon_vma.vmas_with(mapping.index()) {
