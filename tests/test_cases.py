@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Behaviour: each case of the program ksm-case, in a VM of its own."""
+"""Behaviour: each case of the program ksm-case, in a VM of its own, or with others like it."""
 
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from ksmlab import programs
+from harness import TIMEOUT, Result, Vm, needs
+from ksmlab import flavour, programs
+from ksmlab.paths import REPO
 
 SKIPPED = 77
+
+# Cases to a VM. A debug kernel takes half a minute to boot and, in the end, to look for what is lost.
+SHARING = {flavour.ORDINARY: 1, flavour.DEBUG: 16, flavour.KCSAN: 16}
 
 
 @dataclass
@@ -30,7 +36,6 @@ class Case:
     lanes: list[Lane]
     memory: str
     modes: list[str]
-    description: str
 
 
 def all_cases() -> list[Case]:
@@ -40,30 +45,104 @@ def all_cases() -> list[Case]:
     )
     rows = [line.split("\t") for line in listing.stdout.splitlines()]
     return [
-        Case(name, list(map(Lane.parse, lanes.split(","))), memory, modes.split(","), description)
-        for name, lanes, memory, modes, description in rows
+        Case(name, list(map(Lane.parse, lanes.split(","))), memory, modes.split(","))
+        for name, lanes, memory, modes, _description in rows
     ]
 
 
-def name(case: Case, mode: str, lane: Lane) -> str:
-    return f"{lane.name}-{case.name}" + ("" if mode == "rs" else f"-{mode}")
+@dataclass(frozen=True)
+class Machine:
+    """What a VM must be for a case."""
+
+    lane: str
+    mode: str
+    options: tuple[tuple[str, str], ...]
+
+    def id(self, case: str) -> str:
+        return f"{self.lane}-{case}" + ("" if self.mode == "rs" else f"-{self.mode}")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Cases that share a VM."""
+
+    machine: Machine
+    names: tuple[str, ...]
+
+    def run(self, directory: Path) -> "Run":
+        lane = self.machine.lane
+        share = directory / "cases"
+        share.mkdir()
+        options = dict(self.machine.options)
+        if self.machine.mode == "none":
+            options["no_module"] = True
+        command = [REPO / "tests/run-cases", "/mnt/share", needs(lane)["timeout"], *self.names]
+        result = Vm(directory).run(
+            *map(str, command),
+            lane=lane,
+            share=share,
+            timeout=TIMEOUT[lane] * len(self.names),
+            **options,
+        )
+        return Run(result, share)
+
+
+@dataclass
+class Run:
+    """How the VM of a batch has ended, and its cases."""
+
+    vm: Result
+    share: Path
+
+    def status(self, name: str) -> int | None:
+        path = self.share / f"{name}.status"
+        return int(path.read_text()) if path.exists() else None
+
+    def text(self, name: str) -> str:
+        path = self.share / name
+        return path.read_text(errors="replace") if path.exists() else "(did not begin)"
+
+
+def batches() -> list[Batch]:
+    alike: dict[Machine, list[str]] = {}
+    for case in all_cases():
+        for mode in case.modes:
+            for lane in case.lanes:
+                options = {"mem": case.memory, **lane.options}
+                machine = Machine(lane.name, mode, tuple(options.items()))
+                alike.setdefault(machine, []).append(case.name)
+    size = SHARING[flavour.usual()]
+    return [
+        Batch(machine, tuple(names[first : first + size]))
+        for machine, names in alike.items()
+        for first in range(0, len(names), size)
+    ]
 
 
 def parameters() -> list:
     return [
-        pytest.param(case, mode, lane, id=name(case, mode, lane))
-        for case in all_cases()
-        for mode in case.modes
-        for lane in case.lanes
+        pytest.param(
+            batch,
+            name,
+            id=batch.machine.id(name),
+            marks=pytest.mark.xdist_group(batch.machine.id(batch.names[0])),
+        )
+        for batch in batches()
+        for name in batch.names
     ]
 
 
-@pytest.mark.parametrize(("case", "mode", "lane"), parameters())
-def test_case(vm, case, mode, lane):
-    options = {"mem": case.memory, **lane.options}
-    if mode == "none":
-        options["no_module"] = True
-    result = vm.run("ksm-case", case.name, lane=lane.name, **options)
-    if result.status == SKIPPED:
-        pytest.skip(result.text.strip().splitlines()[-1])
-    assert result.status == 0, f"{case.description}\n{result.explain()}"
+@pytest.fixture(scope="module")
+def runs():
+    """The runs so far: the first case that is asked for runs all of its batch."""
+    return {}
+
+
+@pytest.mark.parametrize(("batch", "name"), parameters())
+def test_case(runs, tmp_path, batch, name):
+    if batch not in runs:
+        runs[batch] = batch.run(tmp_path)
+    run = runs[batch]
+    if run.vm.status == 0 and run.status(name) == SKIPPED:
+        pytest.skip(run.text(name).strip().splitlines()[-1])
+    assert (run.vm.status, run.status(name)) == (0, 0), f"{run.text(name)}\n{run.vm.explain()}"

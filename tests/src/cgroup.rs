@@ -27,6 +27,8 @@ impl Cgroup {
             "+memory",
         )?;
         let directory = PathBuf::from(ROOT).join(name);
+        // One of that name that another program has left here when it ended.
+        let _ = fs::remove_dir(&directory);
         fs::create_dir(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
         Ok(Self { directory })
