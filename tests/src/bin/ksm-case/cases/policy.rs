@@ -69,9 +69,11 @@ fn skips(_: &Options) -> Result<()> {
         after - before
     );
 
+    ksm::set_run(Run::Stop)?;
     ksm::write("smart_scan", 1)?;
     let pages_before: u64 = ksm::read("pages_scanned")?;
     let scans_before = ksm::full_scans()?;
+    ksm::set_run(Run::Merge)?;
     scanner.scans(40)?;
     ksm::set_run(Run::Stop)?;
     let skipped = ksm::read::<u64>("pages_skipped")? - after;
