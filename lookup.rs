@@ -213,6 +213,8 @@ fn verdict(page: &PinnedPage, other: &PinnedPage) -> Verdict {
 
 fn node_verdict(page: &PinnedPage, node: &StableNode) -> Verdict {
     match node.anchor.as_ref().map(|anchor| anchor.page()) {
+        // It has no content that could be compared, but its place in the tree.
+        Some(Ok(other)) if other.is_poisoned() => Verdict::Before,
         Some(Ok(other)) => verdict(page, &other),
         _ => Verdict::Stop,
     }

@@ -209,6 +209,10 @@ impl Scanner {
         let mapping = self.mapping(&vma, item)?;
         // Held for as long as the mapping is listed but may not be there yet, or be clean.
         let mut shared = target.page().folio().lock();
+        if target.page().is_poisoned() {
+            // Whoever has mapped it does not any more, so its node will soon be collected.
+            return Err(EFAULT);
+        }
         self.attach(ksm, node, &mut shared, mapping)?;
         window::pause(Window::Listed);
         let replaced = self.try_replace(&vma, address, page, Target::Ksm { page: target, next });

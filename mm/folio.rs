@@ -208,6 +208,12 @@ impl PinnedPage {
         unsafe { bindings::page_to_pfn(self.as_raw()) }
     }
 
+    /// Whether the hardware has lost the page's content: to read it may stop the machine.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        // SAFETY: By the type invariant the page is alive.
+        unsafe { bindings::ksm_page_is_poisoned(self.as_raw()) }
+    }
+
     /// The NUMA node that the page is on.
     pub(crate) fn node(&self) -> i32 {
         // SAFETY: By the type invariant the page is alive.

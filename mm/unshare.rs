@@ -18,6 +18,12 @@ pub(crate) enum Fault {
     NoMemory,
 }
 
+/// What a fault says when there is no page, or the hardware has lost its content.
+const NO_PAGE: bindings::vm_fault_t = bindings::vm_fault_reason_VM_FAULT_SIGBUS
+    | bindings::vm_fault_reason_VM_FAULT_SIGSEGV
+    | bindings::vm_fault_reason_VM_FAULT_HWPOISON
+    | bindings::vm_fault_reason_VM_FAULT_HWPOISON_LARGE;
+
 /// Breaks the sharing of the page at `address` of `vma`; sleeps.
 pub(crate) fn unshare(vma: &VmaRef, address: usize) -> Fault {
     let flags = bindings::fault_flag_FAULT_FLAG_UNSHARE | bindings::fault_flag_FAULT_FLAG_REMOTE;
@@ -27,10 +33,7 @@ pub(crate) fn unshare(vma: &VmaRef, address: usize) -> Fault {
         unsafe { bindings::handle_mm_fault(vma.as_ptr(), address, flags, core::ptr::null_mut()) };
     if result & bindings::vm_fault_reason_VM_FAULT_OOM != 0 {
         Fault::NoMemory
-    } else if result
-        & (bindings::vm_fault_reason_VM_FAULT_SIGBUS | bindings::vm_fault_reason_VM_FAULT_SIGSEGV)
-        != 0
-    {
+    } else if result & NO_PAGE != 0 {
         Fault::Gone
     } else {
         Fault::Handled

@@ -6,7 +6,7 @@ use std::{fmt, fs, path::PathBuf, str::FromStr};
 
 use anyhow::{anyhow, bail, Context, Result};
 
-use crate::{region::Region, wait};
+use crate::{procfs, region::Region, wait};
 
 /// The directory that KSM shows itself in.
 pub const DIRECTORY: &str = "/sys/kernel/mm/ksm";
@@ -123,6 +123,9 @@ pub fn full_scans() -> Result<u64> {
     read("full_scans")
 }
 
+/// A pause between two scans that nobody waits for, in milliseconds.
+const DAYS: u32 = 1 << 30;
+
 /// A running scanner in a known state.
 ///
 /// A full scan is counted only while there is memory to scan, so this holds an advised region
@@ -168,6 +171,31 @@ impl Scanner {
             })?;
         }
         Ok(())
+    }
+
+    /// Lets the scanner rest, except for scans by [`Scanner::scan_once`].
+    pub fn scan_on_demand(&self) -> Result<()> {
+        set_run(Run::Stop)?;
+        write("sleep_millisecs", DAYS)?;
+        set_run(Run::Merge)?;
+        // The scan that was interrupted, or one more.
+        self.scan_once()
+    }
+
+    /// Has all memory scanned once, from where the last scan has ended.
+    pub fn scan_once(&self) -> Result<()> {
+        let thread = procfs::Ksmd::find()?;
+        let rest = |scans: u64| {
+            wait::until("the end of a scan", || {
+                Ok((full_scans()? >= scans && thread.is_asleep()?).then_some(()))
+            })
+        };
+        rest(0)?;
+        let scans = full_scans()?;
+        let pause: u32 = read("sleep_millisecs")?;
+        // A change ends the pause.
+        write("sleep_millisecs", pause ^ 1)?;
+        rest(scans + 1)
     }
 
     /// Scans until the counters stay as they are, and returns them.

@@ -38,6 +38,12 @@ pub const CASES: &[Case] = &[
     )
     .on("x86"),
     Case::new(
+        "memory-failure-equal",
+        "a page does not merge with a KSM page that has broken",
+        equal_after_failure,
+    )
+    .on("x86"),
+    Case::new(
         "memory-offline",
         "a block of memory that holds KSM pages is taken offline, and comes back",
         block_offline,
@@ -47,6 +53,9 @@ pub const CASES: &[Case] = &[
 ];
 
 const PAGES: usize = 16;
+
+/// The page that breaks.
+const BROKEN: usize = 5;
 
 fn soft_offline(_: &Options) -> Result<()> {
     let scanner = Scanner::start()?;
@@ -137,17 +146,11 @@ fn expect_bus_error(peer: &Peer) -> Result<()> {
     }
 }
 
-fn hard_failure(_: &Options) -> Result<()> {
-    const BROKEN: usize = 5;
-    let scanner = Scanner::start()?;
-    let content = pattern::pages(2, PAGES);
-    let other_content = pattern::pages(3, PAGES);
-    let early = reader(&content, true)?;
-    let mut late = reader(&content, false)?;
-    let mut unrelated = reader(&other_content, true)?;
+/// Holds `content`, and breaks one page when told to.
+fn injector(content: &[u8]) -> Result<Peer> {
     let mut injector = Peer::fork(|link| {
         set_early_kill(false)?;
-        let mut region = Region::mergeable(&content)?;
+        let mut region = Region::mergeable(content)?;
         link.step()?;
         link.await_step()?;
         let mut broken = region.split_off(BROKEN)?;
@@ -155,14 +158,75 @@ fn hard_failure(_: &Options) -> Result<()> {
         broken.advise_raw(libc::MADV_HWPOISON)
     })?;
     injector.await_step()?;
+    Ok(injector)
+}
+
+/// Has the page broken, which ends the process that does it.
+fn break_page(mut injector: Peer) -> Result<()> {
+    injector.step()?;
+    expect_bus_error(&injector)?;
+    std::mem::forget(injector);
+    Ok(())
+}
+
+fn equal_after_failure(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(5, PAGES);
+    let injector = injector(&content)?;
+    let early = Region::mergeable(&content)?;
+    scanner.expect(Counters::stable(16, 16, 0))?;
+    let frames = pagemap::frames(&early)?;
+
+    step("the scanner sees another one, with the same content, for the first time");
+    scanner.scan_on_demand()?;
+    let late = Region::mergeable(&content)?;
+    ensure!(
+        late.address() < early.address(),
+        "it would be scanned after the broken page's mapping is collected"
+    );
+    scanner.scan_once()?;
+    let now = ksm::counters()?;
+    ensure!(
+        now.volatile == PAGES as u64 && now.sharing == 16,
+        "not seen, or not once: {now}"
+    );
+    step("page 5 breaks; the others merge");
+    break_page(injector)?;
+    scanner.scan_once()?;
+    for (index, frame) in pagemap::frames(&late)?.into_iter().enumerate() {
+        ensure!(
+            (frame == frames[index]) == (index != BROKEN),
+            "page {index} is in frame {frame}, as was {}",
+            frames[index]
+        );
+    }
+    late.verify(&content)?;
+    step("later, it merges with another");
+    let last = Region::mergeable(&content)?;
+    for _ in 0..3 {
+        scanner.scan_once()?;
+    }
+    ensure_shared(&late, &last)?;
+    ksm::set_run(Run::Unmerge)?;
+    let now = ksm::counters()?;
+    ensure!(now == Counters::ZERO, "left over: {now}");
+    late.verify(&content)
+}
+
+fn hard_failure(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(2, PAGES);
+    let other_content = pattern::pages(3, PAGES);
+    let early = reader(&content, true)?;
+    let mut late = reader(&content, false)?;
+    let mut unrelated = reader(&other_content, true)?;
+    let injector = injector(&content)?;
     scanner.expect(Counters::stable(16, 2 * 16, 16))?;
     ksm::set_run(Run::Stop)?;
 
     step("page 5 breaks");
-    injector.step()?;
+    break_page(injector)?;
     step("who broke it, and who asked to be killed early, gets SIGBUS at once");
-    expect_bus_error(&injector)?;
-    std::mem::forget(injector);
     expect_bus_error(&early)?;
     std::mem::forget(early);
     step("who did not lives on, and reads all other pages");

@@ -269,6 +269,17 @@ fn soft_dirty(_: &Options) -> Result<()> {
         let dirty = pagemap::soft_dirty(region)?;
         ensure!(!dirty.contains(&true), "marked without a write: {dirty:?}");
     }
+    step("nor is becoming the zero page");
+    ksm::set_run(Run::Stop)?;
+    ksm::write("use_zero_pages", 1)?;
+    let zeros = Region::mergeable(&vec![0; PAGES * PAGE_SIZE])?;
+    pagemap::clear_soft_dirty()?;
+    ksm::set_run(Run::Merge)?;
+    scanner.settle()?;
+    let count: usize = ksm::read("ksm_zero_pages")?;
+    ensure!(count == PAGES, "{count} zero pages");
+    let dirty = pagemap::soft_dirty(&zeros)?;
+    ensure!(!dirty.contains(&true), "marked without a write: {dirty:?}");
     step("a write to a merged page is one");
     left.page_mut(5)[0] ^= 1;
     let dirty = pagemap::soft_dirty(&left)?;

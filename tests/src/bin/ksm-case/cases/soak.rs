@@ -84,8 +84,7 @@ fn soak_full(options: &Options) -> Result<()> {
     swap.off()?;
     // So that the group can be removed, and the case run again.
     cgroup::leave(Pid::this())?;
-    // Not ksm_zero_pages: a fork beside the scanner miscounts what its child inherits, with any KSM.
-    for file in ["stable_node_chains", "stable_node_dups"] {
+    for file in ["stable_node_chains", "stable_node_dups", "ksm_zero_pages"] {
         let left: i64 = ksm::read(file)?;
         ensure!(left == 0, "{file} is {left} at the end");
     }

@@ -34,6 +34,11 @@ pub const CASES: &[Case] = &[
         processes,
     ),
     Case::new(
+        "zero-pages-not-inherited",
+        "a child counts no zero pages of what it does not inherit",
+        not_inherited,
+    ),
+    Case::new(
         "zero-pages-toggle",
         "turned off, zero pages stay until they are unmerged, and new ones become KSM pages",
         toggle,
@@ -71,6 +76,14 @@ fn expect_zero_pages(all: usize, own: usize) -> Result<()> {
         "ksm_stat says {found} zero pages, not {own}"
     );
     Ok(())
+}
+
+/// Waits until there are no zero pages but `own`, those of this process.
+fn await_zero_pages(own: usize) -> Result<()> {
+    // Where the scan was just looking at a child, its memory goes a moment after it.
+    wait::until("the child's zero pages to go", || {
+        Ok(expect_zero_pages(own, own).ok())
+    })
 }
 
 fn merge_and_write(_: &Options) -> Result<()> {
@@ -120,6 +133,21 @@ fn unmerge(_: &Options) -> Result<()> {
     by_run.verify(&vec![0; PAGES * PAGE_SIZE])
 }
 
+fn not_inherited(_: &Options) -> Result<()> {
+    let scanner = prepare()?;
+    let kept = zeros(PAGES)?;
+    let (withheld, wiped) = (zeros(PAGES)?, zeros(PAGES)?);
+    withheld.advise_raw(libc::MADV_DONTFORK)?;
+    wiped.advise_raw(libc::MADV_WIPEONFORK)?;
+    scanner.settle()?;
+    expect_zero_pages(3 * PAGES, 3 * PAGES)?;
+    for _ in 0..3 {
+        Peer::fork(|_| expect_zero_pages(4 * PAGES, PAGES))?.join()?;
+        await_zero_pages(3 * PAGES)?;
+    }
+    kept.verify(&vec![0; PAGES * PAGE_SIZE])
+}
+
 fn processes(_: &Options) -> Result<()> {
     let scanner = prepare()?;
     let mut region = zeros(PAGES)?;
@@ -144,10 +172,7 @@ fn processes(_: &Options) -> Result<()> {
     child.join()?;
     let child = Peer::fork(|_| expect_zero_pages(2 * PAGES, PAGES))?;
     child.join()?;
-    // Where the scan was just looking at the child, its memory goes a moment after it.
-    wait::until("the child's zero pages to go", || {
-        Ok(expect_zero_pages(PAGES, PAGES).ok())
-    })?;
+    await_zero_pages(PAGES)?;
 
     step("mremap unmerges what it moves, munmap and MADV_DONTNEED end what they unmap");
     region = zeros(PAGES)?;
