@@ -60,7 +60,8 @@ def test_an_ordinary_boot_is_no_trouble():
 [    0.1] kmemleak: Kernel memory leak detector initialized (mem pool available: 15500)
 [    0.2] UBSAN and KASAN are words
 [    9.0] page dumped because: unmovable page
-[    9.1] page dumped because: migration failure
+[    9.1] page dumped because: isolation failed
+[    9.2] page dumped because: migration failure
 """
     assert console.trouble(log) is None
 

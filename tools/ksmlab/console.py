@@ -14,9 +14,9 @@ TROUBLE = re.compile(
     r"|INFO: possible|possible .* detected|inconsistent lock state|suspicious RCU usage"
     r"|DEBUG_LOCKS_WARN_ON|INFO: trying to register non-static key"
     r"|turning off the locking correctness validator|INFO: lockdep is turned off"
-    # Memory.  A block of it may stay online because of a page, which is then dumped.
+    # Memory.  A page that delays a block's going offline, or prevents it, is dumped.
     r"|KASAN: |KCSAN: |UBSAN: |KFENCE: |Bad page state|Bad rss-counter"
-    r"|page dumped because: (?!unmovable page|migration failure)"
+    r"|page dumped because: (?!unmovable page|isolation failed|migration failure)"
     r"|pagealloc: (?:memory corruption|single bit error)|list_(?:add|del) (?:corruption|double add)"
     r"|BUG \S+ \(|kmemleak: \d+ new suspected|unreferenced object"
 )
