@@ -4,9 +4,9 @@
 
 use std::{fmt, fs, path::PathBuf, str::FromStr};
 
-use anyhow::{anyhow, bail, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 
-use crate::{procfs, region::Region, wait};
+use crate::{procfs::Ksmd, region::Region, wait};
 
 /// The directory that KSM shows itself in.
 pub const DIRECTORY: &str = "/sys/kernel/mm/ksm";
@@ -123,8 +123,8 @@ pub fn full_scans() -> Result<u64> {
     read("full_scans")
 }
 
-/// A pause between two scans that nobody waits for, in milliseconds.
-const DAYS: u32 = 1 << 30;
+/// A pause that does not end by itself, in milliseconds.
+pub const FOR_EVER: u32 = 3_600_000;
 
 /// A running scanner in a known state.
 ///
@@ -176,7 +176,7 @@ impl Scanner {
     /// Lets the scanner rest, except for scans by [`Scanner::scan_once`].
     pub fn scan_on_demand(&self) -> Result<()> {
         set_run(Run::Stop)?;
-        write("sleep_millisecs", DAYS)?;
+        write("sleep_millisecs", FOR_EVER)?;
         set_run(Run::Merge)?;
         // The scan that was interrupted, or one more.
         self.scan_once()
@@ -184,18 +184,25 @@ impl Scanner {
 
     /// Has all memory scanned once, from where the last scan has ended.
     pub fn scan_once(&self) -> Result<()> {
-        let thread = procfs::Ksmd::find()?;
-        let rest = |scans: u64| {
-            wait::until("the end of a scan", || {
-                Ok((full_scans()? >= scans && thread.is_asleep()?).then_some(()))
-            })
-        };
-        rest(0)?;
-        let scans = full_scans()?;
+        let before = full_scans()?;
+        self.take_step()?;
+        ensure!(full_scans()? > before, "pages_to_scan is less than a scan");
+        Ok(())
+    }
+
+    /// Ends the scanner's pause, which is about [`FOR_EVER`], and waits for the next one: meanwhile
+    /// it has scanned `pages_to_scan` pages, or come to the end of a scan.
+    pub fn take_step(&self) -> Result<()> {
+        let thread = Ksmd::find()?;
+        let progress = || anyhow::Ok((read::<u64>("pages_scanned")?, full_scans()?));
+        wait::until("a pause", || Ok(thread.is_asleep()?.then_some(())))?;
+        let before = progress()?;
+        // A change of the pause ends it.
         let pause: u32 = read("sleep_millisecs")?;
-        // A change ends the pause.
-        write("sleep_millisecs", pause ^ 1)?;
-        rest(scans + 1)
+        write("sleep_millisecs", pause + 1)?;
+        wait::until("a step", || {
+            Ok((progress()? != before && thread.is_asleep()?).then_some(()))
+        })
     }
 
     /// Scans until the counters stay as they are, and returns them.

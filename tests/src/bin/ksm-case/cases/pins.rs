@@ -10,7 +10,7 @@ use ksm_tests::{
     ksm::{self, Counters, Run, Scanner},
     numa, pagemap, pattern,
     peer::{Link, Peer},
-    procfs::{self, Ksmd},
+    procfs,
     region::Region,
     swap::{self, Swap},
     wait, MIB,
@@ -161,9 +161,6 @@ const MANY_PAGES: usize = 96;
 /// Steps that end in the middle of a region, at an end of one, or beyond all.
 const STEPS: [usize; 8] = [1, 7, 64, 65, 96, 1, 100, 1000];
 
-/// A pause that does not end by itself.
-const FOR_EVER: u32 = 3_600_000;
-
 /// Twins, and pages that have no equal.
 struct Residents {
     left: Region,
@@ -264,15 +261,16 @@ fn evictor() -> Result<Box<dyn Evictor>> {
 
 fn between_steps(_: &Options) -> Result<()> {
     let mut evictor = evictor()?;
-    let _scanner = Scanner::prepare()?;
+    let scanner = Scanner::prepare()?;
     let residents = Residents::new()?;
-    ksm::write("sleep_millisecs", FOR_EVER)?;
+    ksm::write("sleep_millisecs", ksm::FOR_EVER)?;
     ksm::write("pages_to_scan", 1)?;
     ksm::set_run(Run::Merge)?;
     let mut most_sharing = 0;
     for round in 0..6 {
         for pages in STEPS {
-            take_step(pages)?;
+            ksm::write("pages_to_scan", pages)?;
+            scanner.take_step()?;
             most_sharing = most_sharing.max(ksm::counters()?.sharing);
             evictor
                 .evict(&residents)
@@ -286,20 +284,4 @@ fn between_steps(_: &Options) -> Result<()> {
     ));
     ensure!(most_sharing > 0, "nothing was merged");
     Ok(())
-}
-
-/// Lets the scanner take one step, and waits until it pauses again.
-fn take_step(pages: usize) -> Result<()> {
-    let ksmd = Ksmd::find()?;
-    wait::until("a pause", || Ok(ksmd.is_asleep()?.then_some(())))?;
-    let scanned: u64 = ksm::read("pages_scanned")?;
-    let scans = ksm::full_scans()?;
-    ksm::write("pages_to_scan", pages)?;
-    // A change of the pause ends it.
-    let pause: u32 = ksm::read("sleep_millisecs")?;
-    ksm::write("sleep_millisecs", pause + 1)?;
-    wait::until("a step", || {
-        let moved = ksm::read::<u64>("pages_scanned")? > scanned || ksm::full_scans()? > scans;
-        Ok((moved && ksmd.is_asleep()?).then_some(()))
-    })
 }
