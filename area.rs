@@ -8,9 +8,13 @@
 
 #![deny(unsafe_code)]
 
-use crate::mm::{
-    anon_vma::AnonVma,
-    vma::MergeableVma, //
+use crate::{
+    mm::{
+        anon_vma::AnonVma,
+        vma::MergeableVma, //
+    },
+    rmap_item::TrackedMm,
+    table::Handle, //
 };
 use kernel::{
     page::{
@@ -25,6 +29,7 @@ use kernel::{
 pub(crate) struct Area {
     anon_vma: AnonVma,
     mm: usize,
+    owner: Handle<TrackedMm>,
     /// The page number of the first address.
     first_page: usize,
     /// The index of that page in the anon_vma.
@@ -33,12 +38,13 @@ pub(crate) struct Area {
 
 impl Area {
     /// As much of `vma` as there are numbers for; `address` is part of it.
-    fn new(vma: &MergeableVma<'_>, address: usize) -> Self {
+    fn new(vma: &MergeableVma<'_>, address: usize, owner: Handle<TrackedMm>) -> Self {
         let farthest = address.saturating_sub(u32::MAX as usize * PAGE_SIZE);
         let start = vma.range().start.max(farthest);
         Self {
             anon_vma: vma.anon_vma(),
             mm: vma.mm_raw() as usize,
+            owner,
             first_page: start >> PAGE_SHIFT,
             first_index: vma.linear_index(start),
         }
@@ -53,6 +59,12 @@ impl Area {
         self.mm
     }
 
+    /// What `ksmd` tracks the address space as: for as long as there is an item of a merged page of
+    /// the area.
+    pub(crate) fn owner(&self) -> Handle<TrackedMm> {
+        self.owner
+    }
+
     /// The address of a page of the area.
     pub(crate) fn address(&self, page: u32) -> usize {
         (self.first_page + page as usize) * PAGE_SIZE
@@ -64,8 +76,15 @@ impl Area {
     }
 
     /// The number, in this area, of the page at `address` of `vma`, if it is part of the area.
-    fn page_at(&self, vma: &MergeableVma<'_>, address: usize) -> Option<u32> {
-        let same = self.mm == vma.mm_raw() as usize && vma.has_anon_vma(&self.anon_vma);
+    fn page_at(
+        &self,
+        vma: &MergeableVma<'_>,
+        address: usize,
+        owner: Handle<TrackedMm>,
+    ) -> Option<u32> {
+        let same = self.owner == owner
+            && self.mm == vma.mm_raw() as usize
+            && vma.has_anon_vma(&self.anon_vma);
         let distance = (address >> PAGE_SHIFT).checked_sub(self.first_page)?;
         let page = u32::try_from(distance).ok()?;
         (same && self.index(page) == vma.linear_index(address)).then_some(page)
@@ -82,20 +101,22 @@ impl RecentAreas {
         Self([const { None }; Self::COUNT])
     }
 
-    /// The area of the page at `address` of `vma`, and the page's number in it.
+    /// The area of the page at `address` of `vma`, and the page's number in it; `owner` is the
+    /// address space of `vma`.
     pub(crate) fn find(
         &mut self,
         vma: &MergeableVma<'_>,
         address: usize,
+        owner: Handle<TrackedMm>,
     ) -> Result<(Arc<Area>, u32)> {
         let place = &mut self.0[vma.anon_vma_number() % Self::COUNT];
         if let Some(area) = place {
-            if let Some(page) = area.page_at(vma, address) {
+            if let Some(page) = area.page_at(vma, address, owner) {
                 return Ok((area.clone(), page));
             }
         }
-        let area = Arc::new(Area::new(vma, address), GFP_KERNEL)?;
-        let page = area.page_at(vma, address).ok_or(ERANGE)?;
+        let area = Arc::new(Area::new(vma, address, owner), GFP_KERNEL)?;
+        let page = area.page_at(vma, address, owner).ok_or(ERANGE)?;
         Ok((place.insert(area).clone(), page))
     }
 

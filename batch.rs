@@ -22,7 +22,6 @@ use crate::{
         }, //
     },
     partition::Partition,
-    pool::Handle,
     rmap_item::{
         Place,
         RmapItem, //
@@ -32,12 +31,14 @@ use crate::{
         Visit, //
     },
     stable_node::StableNode,
+    table::Handle,
     window::{
         self,
         Window, //
     }, //
 };
 use kernel::{
+    alloc::AllocError,
     mm::MmWithUser,
     prelude::*, //
 };
@@ -120,7 +121,9 @@ impl Scanner {
             match page {
                 Met::Ksm(node) => self.consider_ksm(ksm, mm, item, node),
                 Met::Anonymous(page) => {
-                    self.leave_stale_place(ksm, item);
+                    if self.prepare_search(ksm, item).is_err() {
+                        continue;
+                    }
                     self.prefetch_stable_root(item, &page);
                     // There is room for the whole batch.
                     let _ = all.push_within_capacity(Sought {
@@ -144,12 +147,22 @@ impl Scanner {
         item: Handle<RmapItem>,
         node: Handle<StableNode>,
     ) {
-        if matches!(self.items[item].place(), Place::Stable(known, _) if known == node) {
+        if matches!(self.items[item].place(), Place::Stable(known) if known == node) {
             self.replace_in_partition(ksm, node);
             return;
         }
         self.leave_tree(ksm, item);
         self.adopt_fork(ksm, mm, item);
+    }
+
+    /// Sees to it that the page of `item`, which is not merged, can be looked for.
+    fn prepare_search(&mut self, ksm: &Ksm, item: Handle<RmapItem>) -> Result<(), AllocError> {
+        let last_checksum = match self.items[item].place() {
+            Place::Stable(node) => self.nodes[node].checksum(),
+            _ => 0,
+        };
+        self.leave_stale_place(ksm, item);
+        self.ensure_unstable_node(item, last_checksum)
     }
 
     /// Takes the item of a page that is not merged out of where it cannot stand any more.
@@ -199,7 +212,7 @@ impl Scanner {
 
     /// Whether the page's checksum of the last scan is that of a KSM page, or of the zero page.
     fn was_that_of_ksm(&self, ksm: &Ksm, item: Handle<RmapItem>, page: &PinnedPage) -> bool {
-        let checksum = self.items[item].checksum();
+        let checksum = self.checksum_of(item);
         if checksum == self.zero_checksum && ksm.tunables.use_zero_pages.is_set() {
             return true;
         }
@@ -217,11 +230,11 @@ impl Scanner {
     ) -> bool {
         let checksum = page
             .with_content(|content| later.with_content(|ahead| self.keys.checksum(content, ahead)));
-        let unchanged = self.items[item].checksum() == checksum;
+        let unchanged = self.checksum_of(item) == checksum;
         if !unchanged {
             // In a tree it stands under its checksum.
             self.leave_tree(ksm, item);
-            self.items[item].set_checksum(checksum);
+            self.unstable_nodes[item.node()].set_checksum(checksum);
         }
         unchanged
     }
@@ -236,8 +249,11 @@ impl Scanner {
             Clue::Nothing => {}
             Clue::Checksum => self.seek_equal(ksm, mm, *item, pages),
             Clue::OldChecksum => {
-                // An earlier page of the batch may have found it in the unstable tree.
-                if matches!(self.items[*item].place(), Place::Stable(..)) {
+                // An earlier page of the batch may have found it in the unstable tree, and another
+                // since then that the page of both is gone.
+                if !self.has_unstable_node(*item)
+                    || matches!(self.items[*item].place(), Place::Stable(_))
+                {
                     return;
                 }
                 self.leave_tree(ksm, *item);
@@ -276,12 +292,12 @@ impl Scanner {
     }
 
     fn prefetch_stable_root(&self, item: Handle<RmapItem>, page: &PinnedPage) {
-        let checksum = self.items[item].checksum();
+        let checksum = self.checksum_of(item);
         self.trees_of(page).stable.forest().prefetch_root(checksum);
     }
 
     fn prefetch_unstable_root(&self, item: Handle<RmapItem>, page: &PinnedPage) {
-        let checksum = self.items[item].checksum();
+        let checksum = self.checksum_of(item);
         let trees = self.trees_of(page);
         trees.unstable.forest().prefetch_root(checksum);
     }
@@ -289,10 +305,13 @@ impl Scanner {
     /// Asks the CPU to fetch what the look-ups of all pages with a clue will meet first.
     fn prefetch_tops(&self, all: &[Sought]) {
         for Sought { item, page, .. } in all.iter().filter(|one| one.clue != Clue::Nothing) {
-            let checksum = self.items[*item].checksum();
+            let checksum = self.checksum_of(*item);
             let trees = self.trees_of(page);
             trees.stable.forest().prefetch_top(&self.nodes, checksum);
-            trees.unstable.forest().prefetch_top(&self.items, checksum);
+            trees
+                .unstable
+                .forest()
+                .prefetch_top(&self.unstable_nodes, checksum);
         }
     }
 }

@@ -18,7 +18,6 @@ use crate::{
         }, //
     },
     partition::PartitionId,
-    pool::Handle,
     rmap_item::{
         ListCursor,
         Place,
@@ -28,14 +27,14 @@ use crate::{
     scan::Scanner,
     slots::MmSlot,
     stable_node::StableNode,
-    trace, //
+    table::Handle,
+    trace,
+    unstable_node::UnstableNode, //
 };
 use kernel::{
+    alloc::AllocError,
     prelude::*,
-    sync::{
-        atomic::Relaxed,
-        Arc, //
-    }, //
+    sync::Arc, //
 };
 
 impl Scanner {
@@ -91,8 +90,35 @@ impl Scanner {
 
     fn free_next(&mut self, ksm: &Ksm, cursor: &mut ListCursor, item: Handle<RmapItem>) {
         self.leave_tree(ksm, item);
+        self.drop_unstable_node(item);
         cursor.unlink(&mut self.mms, &mut self.items, item);
         self.items.remove(item);
+    }
+
+    /// Lets the page of `item`, which is in no unstable tree, have a node for one; with `checksum`
+    /// if it has none yet.
+    pub(crate) fn ensure_unstable_node(
+        &mut self,
+        item: Handle<RmapItem>,
+        checksum: u32,
+    ) -> Result<(), AllocError> {
+        if self.has_unstable_node(item) {
+            return Ok(());
+        }
+        let new = UnstableNode::new(checksum);
+        self.unstable_nodes.put(item.node(), new, crate::SCAN_GFP)
+    }
+
+    /// Whether the page of `item` has a node for an unstable tree.
+    pub(crate) fn has_unstable_node(&self, item: Handle<RmapItem>) -> bool {
+        self.unstable_nodes.contains(item.node())
+    }
+
+    /// Frees what [`Scanner::ensure_unstable_node`] has made, if it has; the page is merged or gone.
+    pub(crate) fn drop_unstable_node(&mut self, item: Handle<RmapItem>) {
+        if self.has_unstable_node(item) {
+            self.unstable_nodes.remove(item.node());
+        }
     }
 
     /// Goes past `item`, which is the next at `cursor`, and frees it if this scan has met no page
@@ -125,10 +151,11 @@ impl Scanner {
         match self.items[item].place() {
             Place::Nowhere => {}
             Place::Unstable | Place::Forgotten => {
-                self.partitions.leave_unstable(&mut self.items, item);
+                let (items, nodes) = (&mut self.items, &mut self.unstable_nodes);
+                self.partitions.leave_unstable(items, nodes, item);
                 ksm.stats.pages_unshared.sub(1);
             }
-            Place::Stable(node, index) => self.detach(ksm, node, index),
+            Place::Stable(node) => self.detach(ksm, node, item),
         }
     }
 
@@ -144,85 +171,95 @@ impl Scanner {
         locked: &mut LockedFolio<'_>,
         mapping: Mapping,
     ) -> Result {
-        let item = mapping.item;
+        let (item, owner) = (mapping.item, mapping.area.owner());
         let anchor = self.nodes[node].anchor.as_ref().ok_or(ENOENT)?;
         let Some(mut folio) = anchor.target(locked) else {
             self.remove_stale(ksm, node);
             return Err(ENOENT);
         };
         let mappings = folio.mappings_mut();
-        let index = mappings.len() as u32;
+        let index = mappings.len();
         mappings.push(mapping)?;
-        self.note_attached(ksm, node, item, index);
+        self.note_attached(ksm, (item, owner), node, index);
         Ok(())
     }
 
-    /// Notes that the mapping of `item` is number `index` of `node`.
+    /// Notes that the mapping of `item`, which is one of `owner`, is number `index` of `node`.
     pub(crate) fn note_attached(
         &mut self,
         ksm: &Ksm,
+        (item, owner): (Handle<RmapItem>, Handle<TrackedMm>),
         node: Handle<StableNode>,
-        item: Handle<RmapItem>,
-        index: u32,
+        index: usize,
     ) {
-        self.items[item].set_place(Place::Stable(node, index));
-        self.note_mappings(node, index as usize + 1);
+        self.items[item].note_merged(node, index);
+        self.note_mappings(node, index + 1);
         match index {
             0 => ksm.stats.pages_shared.add(1),
             _ => ksm.stats.pages_sharing.add(1),
         }
-        self.count_merging(item, 1);
+        self.count_merging(owner, 1);
     }
 
-    /// Notes that the mapping of `item` is gone, which leaves `left` mappings of its node.
-    fn note_detached(&mut self, ksm: &Ksm, item: Handle<RmapItem>, left: usize) {
-        self.items[item].set_place(Place::Nowhere);
+    /// Notes that `mapping` is gone, which leaves `left` mappings of its node.
+    fn note_detached(&mut self, ksm: &Ksm, mapping: &Mapping, left: usize) {
         match left {
             0 => ksm.stats.pages_shared.sub(1),
             _ => ksm.stats.pages_sharing.sub(1),
         }
-        self.count_merging(item, -1);
+        self.part(mapping);
+    }
+
+    /// Notes that `mapping` is gone.
+    fn part(&mut self, mapping: &Mapping) {
+        let owner = mapping.area.owner();
+        self.items[mapping.item].note_parted(owner);
+        self.count_merging(owner, -1);
     }
 
     fn note_mappings(&self, node: Handle<StableNode>, count: usize) {
         if let Some(anchor) = &self.nodes[node].anchor {
-            anchor.notes.mappings.store(count as u32, Relaxed);
+            anchor.notes.set_mappings(count);
         }
     }
 
-    fn count_merging(&self, item: Handle<RmapItem>, change: isize) {
-        let mm = self.items[item].mm();
-        if let Some(slot) = mm.and_then(|mm| self.mms[mm].slot()) {
+    fn count_merging(&self, mm: Handle<TrackedMm>, change: isize) {
+        if let Some(slot) = self.mms[mm].slot() {
             count(slot.mm(), Counter::MergingPages, change);
         }
     }
 
-    /// Takes mapping number `index` from `node`, which is removed if nothing maps its page any more.
-    fn detach(&mut self, ksm: &Ksm, node: Handle<StableNode>, index: u32) {
+    /// Takes the mapping of `item` from `node`, which is removed if nothing maps its page any more.
+    fn detach(&mut self, ksm: &Ksm, node: Handle<StableNode>, item: Handle<RmapItem>) {
         let Some(anchor) = &self.nodes[node].anchor else {
             return;
         };
+        let items = &self.items;
         let taken = anchor.with_folio(|mut folio| {
-            let (gone, moved) = folio.mappings_mut().take(index as usize)?;
-            let moved = moved.map(|moved| moved.item);
+            let mappings = folio.mappings_mut();
+            let index = items[item]
+                .possible_indices(mappings.len())
+                .find(|at| mappings.get(*at).is_some_and(|its| its.item == item))?;
+            let (gone, moved) = mappings.take(index)?;
+            let moved = moved.map(|moved| (moved.item, index));
             let left = folio.mappings().len();
             // A page that waits to be freed, or to be written to swap, would leave a node that only
             // a page of the same checksum would lead to.
             let parted = left == 0 && folio.release().is_ok();
-            Some((gone.item, moved, left, parted))
+            Some((gone, moved, left, parted))
         });
         match taken {
             Ok(Some((gone, moved, left, parted))) => {
-                if let Some(moved) = moved {
+                if let Some((moved, index)) = moved {
                     self.items[moved].set_index(index);
                 }
                 self.note_mappings(node, left);
-                self.note_detached(ksm, gone, left);
+                self.note_detached(ksm, &gone, left);
                 if parted {
                     self.remove_stale(ksm, node);
                 }
             }
-            Ok(None) => pr_err!("mapping {index} of a stable node is missing\n"),
+            Ok(None) => pr_err!("a mapping of a stable node is missing\n"),
             Err(_) => self.remove_stale(ksm, node),
         }
     }
@@ -235,30 +272,21 @@ impl Scanner {
         }
     }
 
-    /// Takes its anchor and its mappings from a node whose page is gone; returns the partition that
-    /// it belongs to.
+    /// Takes its mappings from a node whose page is gone; returns the partition that it belongs to.
     pub(crate) fn strip(&mut self, ksm: &Ksm, node: Handle<StableNode>) -> Option<PartitionId> {
-        let anchor = self.nodes[node].anchor.take()?;
+        let anchor = self.nodes[node].anchor.as_mut()?;
+        let mappings = anchor.take_mappings()?;
         let (pfn, partition) = (anchor.pfn(), anchor.notes.partition());
-        match anchor.into_mappings() {
-            Ok(mappings) => {
-                for mapping in mappings.iter() {
-                    trace::remove_rmap_item(pfn, mapping.item, mapping.area.mm());
-                    self.items[mapping.item].set_place(Place::Nowhere);
-                    self.count_merging(mapping.item, -1);
-                }
-                if let Some(sharing) = mappings.len().checked_sub(1) {
-                    ksm.stats.pages_shared.sub(1);
-                    ksm.stats.pages_sharing.sub(sharing);
-                }
-                trace::remove_ksm_page(pfn);
-                Some(partition)
-            }
-            Err(anchor) => {
-                self.nodes[node].anchor = Some(anchor);
-                None
-            }
+        for mapping in mappings.iter() {
+            trace::remove_rmap_item(pfn, mapping.item, mapping.area.mm());
+            self.part(mapping);
         }
+        if let Some(sharing) = mappings.len().checked_sub(1) {
+            ksm.stats.pages_shared.sub(1);
+            ksm.stats.pages_sharing.sub(sharing);
+        }
+        trace::remove_ksm_page(pfn);
+        Some(partition)
     }
 
     /// Takes `node` out of the stable tree of its `partition`.

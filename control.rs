@@ -24,7 +24,7 @@ use crate::{
     },
     rmap_item::{
         ListCursor,
-        RmapItem, //
+        BYTES_PER_PAGE, //
     },
     scan::Scanner,
     slots::{
@@ -32,7 +32,6 @@ use crate::{
         Which, //
     }, //
 };
-use core::mem::size_of;
 use kernel::{
     mm::Mm,
     new_mutex,
@@ -250,7 +249,7 @@ impl Ksm {
     /// Bytes that merging saves, less those that it takes; may be negative.
     pub(crate) fn general_profit(&self) -> isize {
         let saved = zero_pages().wrapping_add_unsigned(self.stats.pages_sharing.get());
-        let taken = self.stats.rmap_items.get() * size_of::<RmapItem>();
+        let taken = self.stats.rmap_items.get() * BYTES_PER_PAGE;
         saved
             .wrapping_mul(PAGE_SIZE as isize)
             .wrapping_sub_unsigned(taken)

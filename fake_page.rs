@@ -6,7 +6,7 @@
 
 use crate::{
     forest::Keyed,
-    pool::Handle,
+    mm::pages::Pages,
     rbtree::{
         Links,
         TreeNode,
@@ -16,6 +16,11 @@ use crate::{
         Siblings,
         StableEntry, //
     }, //
+    table::{
+        per_page,
+        Handle,
+        Stored, //
+    },
 };
 use core::cmp::Ordering;
 
@@ -53,6 +58,11 @@ impl FakePage {
             Ordering::Greater => Verdict::After,
         }
     }
+}
+
+impl Stored for FakePage {
+    type Chunk = [Self; per_page::<Self>()];
+    type Memory = Pages;
 }
 
 impl TreeNode for FakePage {

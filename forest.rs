@@ -10,10 +10,6 @@
 
 use crate::{
     mm::prefetch::prefetch,
-    pool::{
-        Handle,
-        Pool, //
-    },
     rbtree::{
         Descent,
         Root,
@@ -21,6 +17,10 @@ use crate::{
         Vacancy,
         Verdict, //
     }, //
+    table::{
+        Handle,
+        Table, //
+    },
 };
 use core::cmp::Ordering;
 use kernel::prelude::*;
@@ -58,7 +58,7 @@ impl<T: Keyed> Forest<T> {
 
     /// Asks the CPU to fetch the first node that a search for `checksum` will meet.
     #[inline]
-    pub(crate) fn prefetch_top(&self, pool: &Pool<T>, checksum: u32) {
+    pub(crate) fn prefetch_top(&self, pool: &Table<T>, checksum: u32) {
         if let Some(top) = self.root(checksum).top() {
             pool.prefetch(top);
         }
@@ -68,7 +68,7 @@ impl<T: Keyed> Forest<T> {
     #[inline]
     pub(crate) fn descend(
         &self,
-        pool: &Pool<T>,
+        pool: &Table<T>,
         checksum: u32,
         mut compare: impl FnMut(Handle<T>, &T) -> Verdict,
     ) -> Descent<T> {
@@ -81,24 +81,24 @@ impl<T: Keyed> Forest<T> {
     }
 
     /// Puts `node` where [`Forest::descend`] for its checksum has ended.
-    pub(crate) fn insert(&mut self, pool: &mut Pool<T>, at: Vacancy<T>, node: Handle<T>) {
+    pub(crate) fn insert(&mut self, pool: &mut Table<T>, at: Vacancy<T>, node: Handle<T>) {
         self.root_of(pool, node).insert(pool, at, node);
         self.len += 1;
     }
 
     /// Whether `node`, which is in some forest, is in this one.
-    pub(crate) fn contains(&self, pool: &Pool<T>, node: Handle<T>) -> bool {
+    pub(crate) fn contains(&self, pool: &Table<T>, node: Handle<T>) -> bool {
         self.root(pool[node].checksum()).contains(pool, node)
     }
 
     /// Takes out `node`, which is in one of the trees.
-    pub(crate) fn remove(&mut self, pool: &mut Pool<T>, node: Handle<T>) {
+    pub(crate) fn remove(&mut self, pool: &mut Table<T>, node: Handle<T>) {
         self.root_of(pool, node).remove(pool, node);
         self.len -= 1;
     }
 
     /// Puts `new`, which has the same checksum, in the place of `old`.
-    pub(crate) fn replace(&mut self, pool: &mut Pool<T>, old: Handle<T>, new: Handle<T>) {
+    pub(crate) fn replace(&mut self, pool: &mut Table<T>, old: Handle<T>, new: Handle<T>) {
         self.root_of(pool, old).replace(pool, old, new);
     }
 
@@ -117,7 +117,7 @@ impl<T: Keyed> Forest<T> {
     }
 
     /// Makes the number of trees fit that of nodes, if there is memory for it.
-    pub(crate) fn fit(&mut self, pool: &mut Pool<T>) -> Result {
+    pub(crate) fn fit(&mut self, pool: &mut Table<T>) -> Result {
         if self.suits(self.len) {
             return Ok(());
         }
@@ -143,7 +143,7 @@ impl<T: Keyed> Forest<T> {
         &self.roots[self.shard(checksum)]
     }
 
-    fn root_of(&mut self, pool: &Pool<T>, node: Handle<T>) -> &mut Root<T> {
+    fn root_of(&mut self, pool: &Table<T>, node: Handle<T>) -> &mut Root<T> {
         let shard = self.shard(pool[node].checksum());
         &mut self.roots[shard]
     }
@@ -157,7 +157,7 @@ impl<T: Keyed> Forest<T> {
     #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn count_nodes(
         &self,
-        pool: &Pool<T>,
+        pool: &Table<T>,
         in_order: impl Fn(&T, &T) -> bool,
     ) -> Option<usize> {
         self.roots
@@ -186,6 +186,7 @@ mod tests {
     use super::*;
     use crate::{
         fake_page::FakePage,
+        pool::Pool,
         random::Random, //
     };
 

@@ -9,9 +9,10 @@
 //!
 //! [`madvise_hook`] registers address spaces in [`slots`]. [`scan`] goes through them, gathers
 //! candidates by [`mm::walk`]; [`sieve`] leaves out what needs no attention. [`batch`] has a
-//! [`rmap_item`] for each, [`lookup`] searches the [`stable_tree`] and the [`unstable_tree`] for its
-//! equal, and [`merge`] lets [`mm::share`] change page tables. [`collect`] and [`unmerge`] undo it.
-//! [`rmap_walk`] finds the mappings of a merged page for the rest of mm.
+//! [`rmap_item`] for each, and an [`unstable_node`] until it is merged; [`lookup`] searches the
+//! [`stable_tree`] and the [`unstable_tree`] for its equal, and [`merge`] lets [`mm::share`] change
+//! page tables. [`collect`] and [`unmerge`] undo it. [`rmap_walk`] finds the mappings of a merged
+//! page for the rest of mm.
 //!
 //! # Lock order
 //!
@@ -66,8 +67,10 @@ mod slots;
 mod stable_node;
 mod stable_tree;
 mod sysfs;
+mod table;
 mod trace;
 mod unmerge;
+mod unstable_node;
 mod unstable_tree;
 mod window;
 

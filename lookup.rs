@@ -21,10 +21,7 @@ use crate::{
         }, //
     },
     partition::PartitionId,
-    pool::{
-        Handle,
-        Pool, //
-    },
+    pool::Pool,
     rbtree::Verdict,
     rmap_item::{
         RmapItem,
@@ -36,13 +33,11 @@ use crate::{
         Lookup,
         StableTree, //
     },
+    table::Handle,
     unstable_tree::Outcome, //
 };
 use core::cmp::Ordering;
-use kernel::{
-    prelude::*,
-    sync::atomic::Relaxed, //
-};
+use kernel::prelude::*;
 
 /// The page of an item, held together with its address space.
 pub(crate) struct Held {
@@ -74,6 +69,11 @@ impl Scanner {
         self.partitions.of_node(page.node())
     }
 
+    /// The last checksum of the page of `item`, which is not merged.
+    pub(crate) fn checksum_of(&self, item: Handle<RmapItem>) -> u32 {
+        self.unstable_nodes[item.node()].checksum()
+    }
+
     /// The first node with the content of `page`, whose checksum is that of `item`.
     pub(crate) fn find_stable(
         &mut self,
@@ -82,7 +82,7 @@ impl Scanner {
         page: &PinnedPage,
         by: By,
     ) -> Option<Handle<StableNode>> {
-        let checksum = self.items[item].checksum();
+        let checksum = self.checksum_of(item);
         let partition = self.partition_of(page);
         loop {
             let stable = &self.partitions.get(partition).stable;
@@ -123,12 +123,13 @@ impl Scanner {
             items,
             mms,
             nodes,
+            unstable_nodes,
             probe,
             ..
         } = self;
         let unstable = &mut partitions.get(partition).unstable;
-        let outcome = unstable.search_or_insert(items, item, |_, other| {
-            match hold(mms, nodes, probe, other) {
+        let outcome = unstable.search_or_insert(unstable_nodes, item.node(), |other, _| {
+            match hold(mms, nodes, probe, &items[other.item()]) {
                 // What a fork has left in two address spaces is one page already; and what has
                 // moved to another NUMA node belongs into another tree.
                 Some(other)
@@ -146,7 +147,7 @@ impl Scanner {
             }
         });
         match (outcome, held) {
-            (Outcome::Match(other), Some(held)) => Meeting::Equal(other, held),
+            (Outcome::Match(other), Some(held)) => Meeting::Equal(other.item(), held),
             (Outcome::Inserted, _) => Meeting::Waiting,
             _ => Meeting::TurnedAway,
         }
@@ -184,11 +185,10 @@ impl Scanner {
         let Some(anchor) = &self.nodes[first].anchor else {
             return false;
         };
-        let age = now.wrapping_sub(anchor.notes.pruned.load(Relaxed)) as usize;
-        if age < ksm.tunables.chains_prune_millisecs.get() {
+        if anchor.notes.since_pruned(now) < ksm.tunables.chains_prune_millisecs.get() {
             return false;
         }
-        anchor.notes.pruned.store(now, Relaxed);
+        anchor.notes.set_pruned(now);
         let mut any = false;
         while let Some(node) = next {
             next = StableTree::next_in_chain(&self.nodes, node);

@@ -14,14 +14,11 @@ use crate::{
         rmap::RmapWalkControl,
         walk::MmapLock, //
     },
-    rmap_item::RmapItem,
+    rmap_item::BYTES_PER_PAGE,
     rmap_walk::rmap_walk,
     unmerge::unmerge_range, //
 };
-use core::{
-    mem::size_of,
-    ptr, //
-};
+use core::ptr;
 use kernel::{
     bindings,
     error::to_result,
@@ -63,7 +60,7 @@ impl Drop for Registration {
 }
 
 static OPS: bindings::ksm_ops = bindings::ksm_ops {
-    rmap_item_size: size_of::<RmapItem>(),
+    rmap_item_size: BYTES_PER_PAGE,
     enter: Some(enter),
     exit: Some(exit),
     unmerge: Some(unmerge),

@@ -8,8 +8,8 @@
 
 use crate::{
     area::Area,
-    pool::Handle,
     rmap_item::RmapItem, //
+    table::Handle,
 };
 use kernel::{
     prelude::*,
@@ -107,6 +107,14 @@ impl<T> Mappings<T> {
         }
     }
 
+    /// Number `index`, if there are so many.
+    pub(crate) fn get(&self, index: usize) -> Option<&T> {
+        match self {
+            Self::Few(few) => few.get(index)?.as_ref(),
+            Self::Many(many) => many.get(index),
+        }
+    }
+
     fn get_mut(&mut self, index: usize) -> Option<&mut T> {
         match self {
             Self::Few(few) => few.get_mut(index)?.as_mut(),
@@ -187,6 +195,7 @@ mod tests {
             }
             assert_eq!(mappings.len(), model.len());
             assert!(mappings.iter().eq(&model));
+            assert!((0..=model.len()).all(|at| mappings.get(at) == model.get(at)));
         }
         Ok(())
     }

@@ -9,7 +9,6 @@
 
 use crate::{
     control::Ksm,
-    forest::Keyed,
     lookup::{
         By,
         Held,
@@ -44,7 +43,6 @@ use crate::{
     },
     module_hold::ModuleHold,
     partition::PartitionId,
-    pool::Handle,
     rmap_item::{
         Place,
         RmapItem, //
@@ -55,6 +53,7 @@ use crate::{
         StableNode, //
     },
     stable_tree::StableTree,
+    table::Handle,
     trace,
     unmerge::unmerge_range,
     window::{
@@ -89,8 +88,8 @@ impl Scanner {
         item: Handle<RmapItem>,
         page: &PinnedPage,
     ) -> bool {
-        let item_checksum = self.items[item].checksum();
-        if !ksm.tunables.use_zero_pages.is_set() || item_checksum != self.zero_checksum {
+        let checksum = self.checksum_of(item);
+        if !ksm.tunables.use_zero_pages.is_set() || checksum != self.zero_checksum {
             return false;
         }
         let address = self.items[item].address();
@@ -146,7 +145,7 @@ impl Scanner {
             meeting => meeting,
         };
         if matches!(meeting, Meeting::Waiting) {
-            self.items[item].set_place(Place::Unstable);
+            self.items[item].note_waiting();
             ksm.stats.pages_unshared.add(1);
         }
     }
@@ -167,10 +166,13 @@ impl Scanner {
                 return;
             };
             // Without memory for it the mapping goes on unlisted, until the next scan.
-            let _ = self.mapping(&vma, item).and_then(|mapping| {
+            let adopted = self.mapping(&vma, item).and_then(|mapping| {
                 let mut shared = page.folio().lock();
                 self.attach(ksm, node, &mut shared, mapping)
             });
+            if adopted.is_ok() {
+                self.drop_unstable_node(item);
+            }
         }
     }
 
@@ -217,7 +219,10 @@ impl Scanner {
         window::pause(Window::Listed);
         let replaced = self.try_replace(&vma, address, page, Target::Ksm { page: target, next });
         match replaced {
-            Ok(()) => ksm_folio::mark_dirty(&shared),
+            Ok(()) => {
+                ksm_folio::mark_dirty(&shared);
+                self.drop_unstable_node(item);
+            }
             Err(_) => {
                 drop(shared);
                 self.leave_tree(ksm, item);
@@ -250,10 +255,14 @@ impl Scanner {
         let Held { mm: other_mm, page } = held;
         let result = self.merge_into(ksm, &other_mm, other, (&page, &page), node);
         self.give_up(page);
-        result.inspect_err(|_| {
-            window::pause(Window::Refused);
-            self.demote(ksm, mm, item);
-        })
+        match result {
+            Ok(()) => self.drop_unstable_node(item),
+            Err(_) => {
+                window::pause(Window::Refused);
+                self.demote(ksm, mm, item);
+            }
+        }
+        result
     }
 
     /// Makes `page` the KSM page of a new node, which is not in the tree yet.
@@ -265,10 +274,11 @@ impl Scanner {
         page: &PinnedPage,
     ) -> Result<Handle<StableNode>> {
         let address = self.items[item].address();
-        let checksum = self.items[item].checksum();
+        let checksum = self.checksum_of(item);
         let locked = ReadLockedMm::new(mm);
         let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
         let mapping = self.mapping(&vma, item)?;
+        let owner = mapping.area.owner();
         let node = self.new_node(ksm, checksum, self.partition_of(page), mapping)?;
         let made = self.nodes[node].anchor.as_ref().is_some_and(|anchor| {
             page.try_lock_single()
@@ -279,13 +289,14 @@ impl Scanner {
             self.forget_node(node);
             return Err(EFAULT);
         }
-        self.note_attached(ksm, node, item, 0);
+        self.note_attached(ksm, (item, owner), node, 0);
         Ok(node)
     }
 
-    /// The mapping of `item` in `vma`.
+    /// The mapping that `item`, which has none, will have in `vma`.
     fn mapping(&mut self, vma: &MergeableVma<'_>, item: Handle<RmapItem>) -> Result<Mapping> {
-        let (area, page) = self.areas.find(vma, self.items[item].address())?;
+        let owner = self.items[item].mm().ok_or(EINVAL)?;
+        let (area, page) = self.areas.find(vma, self.items[item].address(), owner)?;
         Ok(Mapping { area, page, item })
     }
 
@@ -341,7 +352,7 @@ impl Scanner {
             let _ = unmerge_range(vma.vma(), address..address + PAGE_SIZE, MmapLock::Read);
         }
         drop(locked);
-        if let Place::Stable(node, _) = self.items[item].place() {
+        if let Place::Stable(node) = self.items[item].place() {
             self.remove_if_unmapped(ksm, node);
         }
     }

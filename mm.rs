@@ -17,6 +17,7 @@ pub(crate) mod lru;
 pub(crate) mod notifier;
 pub(crate) mod oom;
 pub(crate) mod page_table;
+pub(crate) mod pages;
 pub(crate) mod prefetch;
 pub(crate) mod pte;
 pub(crate) mod rmap;

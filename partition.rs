@@ -7,10 +7,7 @@
 #![deny(unsafe_code)]
 
 use crate::{
-    pool::{
-        Handle,
-        Pool, //
-    },
+    pool::Pool,
     rmap_item::{
         Place,
         RmapItem, //
@@ -21,6 +18,11 @@ use crate::{
         StableEntry,
         StableTree, //
     },
+    table::{
+        Handle,
+        Table, //
+    },
+    unstable_node::UnstableNode,
     unstable_tree::UnstableTree, //
 };
 use kernel::prelude::*;
@@ -44,7 +46,7 @@ impl PartitionId {
 /// The trees of one set of pages.
 pub(crate) struct Partition {
     pub(crate) stable: StableTree<StableNode>,
-    pub(crate) unstable: UnstableTree<RmapItem>,
+    pub(crate) unstable: UnstableTree<UnstableNode>,
 }
 
 /// All partitions.
@@ -90,19 +92,24 @@ impl Partitions {
     }
 
     /// Takes `item`, which counts as unshared, out of the unstable tree that it may be in.
-    pub(crate) fn leave_unstable(&mut self, items: &mut Pool<RmapItem>, item: Handle<RmapItem>) {
+    pub(crate) fn leave_unstable(
+        &mut self,
+        items: &mut Pool<RmapItem>,
+        nodes: &mut Table<UnstableNode>,
+        item: Handle<RmapItem>,
+    ) {
         if items[item].place() == Place::Unstable {
-            self.remove_unstable(items, item);
+            self.remove_unstable(nodes, item.node());
         }
-        items[item].set_place(Place::Nowhere);
+        items[item].note_left_tree();
     }
 
-    fn remove_unstable(&mut self, items: &mut Pool<RmapItem>, item: Handle<RmapItem>) {
-        // An item has no room for the name of its partition.
+    fn remove_unstable(&mut self, nodes: &mut Table<UnstableNode>, node: Handle<UnstableNode>) {
+        // A node has no room for the name of its partition.
         let last = self.partitions.len() - 1;
         for (index, partition) in self.partitions.iter_mut().enumerate() {
-            if index == last || partition.unstable.contains(items, item) {
-                partition.unstable.remove(items, item);
+            if index == last || partition.unstable.contains(nodes, node) {
+                partition.unstable.remove(nodes, node);
                 return;
             }
         }
@@ -126,10 +133,12 @@ impl Partitions {
 
     /// Forgets all stable trees; the `nodes` wait to be inserted anew.
     pub(crate) fn forget_stable(&mut self, nodes: &mut Pool<StableNode>) {
+        if self.count_chains() != (0, 0) {
+            nodes.for_each_mut(|node| node.set_siblings(Siblings::default()));
+        }
         for partition in &mut self.partitions {
             partition.stable.forget();
         }
-        nodes.for_each_mut(|node| node.set_siblings(Siblings::default()));
     }
 
     /// Makes all stable trees fit the number of their nodes, where there is memory for it.
@@ -161,6 +170,7 @@ mod tests {
 
     struct Fixture {
         items: Pool<RmapItem>,
+        nodes: Table<UnstableNode>,
         partitions: Partitions,
     }
 
@@ -168,6 +178,7 @@ mod tests {
         fn new(partitions: usize) -> Result<Self> {
             Ok(Self {
                 items: Pool::new(),
+                nodes: Table::new(),
                 partitions: Partitions::new(partitions)?,
             })
         }
@@ -175,12 +186,19 @@ mod tests {
         /// A new item of that checksum, which no other has.
         fn wait_in(&mut self, partition: u32, checksum: u32) -> Result<Handle<RmapItem>> {
             let item = self.items.insert(RmapItem::default(), GFP_KERNEL)?;
-            self.items[item].set_checksum(checksum);
+            let node = item.node();
+            self.nodes
+                .put(node, UnstableNode::new(checksum), GFP_KERNEL)?;
             let unstable = &mut self.partitions.get(PartitionId(partition)).unstable;
-            let outcome = unstable.search_or_insert(&mut self.items, item, |_, _| Verdict::Match);
+            let outcome = unstable.search_or_insert(&mut self.nodes, node, |_, _| Verdict::Match);
             assert!(matches!(outcome, Outcome::Inserted));
-            self.items[item].set_place(Place::Unstable);
+            self.items[item].note_waiting();
             Ok(item)
+        }
+
+        fn leave(&mut self, item: Handle<RmapItem>) {
+            self.partitions
+                .leave_unstable(&mut self.items, &mut self.nodes, item);
         }
     }
 
@@ -192,9 +210,8 @@ mod tests {
             waiting.push(fixture.wait_in(checksum % 3, checksum)?, GFP_KERNEL)?;
         }
         for item in waiting {
-            let Fixture { items, partitions } = &mut fixture;
-            partitions.leave_unstable(items, item);
-            assert!(items[item].place() == Place::Nowhere);
+            fixture.leave(item);
+            assert!(fixture.items[item].place() == Place::Nowhere);
         }
         // There is room for all of them again.
         for checksum in 0..60 {
@@ -207,17 +224,18 @@ mod tests {
     fn who_was_forgotten_counts_until_it_leaves() -> Result {
         let mut fixture = Fixture::new(2)?;
         let old = fixture.wait_in(1, 7)?;
-        let Fixture { items, partitions } = &mut fixture;
+        let Fixture {
+            items, partitions, ..
+        } = &mut fixture;
         partitions.forget_unstable(items, 1000);
         assert!(partitions.unstable_suits(1000) && !partitions.unstable_suits(100_000));
         assert!(items[old].place() == Place::Forgotten && items[old].is_unshared());
         // Its old place is free.
         let new = fixture.wait_in(1, 7)?;
-        let Fixture { items, partitions } = &mut fixture;
-        partitions.leave_unstable(items, old);
-        assert!(!items[old].is_unshared());
-        assert!(items[new].place() == Place::Unstable);
-        partitions.leave_unstable(items, new);
+        fixture.leave(old);
+        assert!(!fixture.items[old].is_unshared());
+        assert!(fixture.items[new].place() == Place::Unstable);
+        fixture.leave(new);
         fixture.wait_in(1, 7)?;
         Ok(())
     }

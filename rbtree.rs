@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Red-black trees over the values of a [`Pool`].
+//! Red-black trees over the values of a [`Table`].
 //!
 //! `lib/rbtree.c` links nodes by pointer: 24 bytes a node, and a tree that cannot be walked in safe
 //! code. Here a link is a [`Handle`], a node's three links with its colour take 12 bytes, and an
-//! index into the arena stands where a pointer would be followed.
+//! index into the table stands where a pointer would be followed.
 //!
 //! # Invariants
 //!
@@ -14,10 +14,11 @@
 
 #![deny(unsafe_code)]
 
-use crate::pool::{
+use crate::table::{
     raw_or_zero,
     Handle,
-    Pool, //
+    Stored,
+    Table, //
 };
 use core::marker::PhantomData;
 
@@ -45,26 +46,8 @@ pub(crate) struct Links {
     child: [u32; 2],
 }
 
-impl Links {
-    /// Undoes [`Links::into_words`].
-    #[inline]
-    pub(crate) fn from_words([parent_and_red, left, right]: [u32; 3]) -> Self {
-        Self {
-            parent_and_red,
-            child: [left, right],
-        }
-    }
-
-    /// The links as they may be kept where other things are kept outside of a tree.
-    #[inline]
-    pub(crate) fn into_words(self) -> [u32; 3] {
-        let [left, right] = self.child;
-        [self.parent_and_red, left, right]
-    }
-}
-
 /// What a value must offer to stand in a tree.
-pub(crate) trait TreeNode: Default {
+pub(crate) trait TreeNode: Stored {
     /// The links last set.
     fn links(&self) -> Links;
     /// Keeps `links`.
@@ -131,7 +114,7 @@ impl<T: TreeNode> Root<T> {
     #[inline]
     pub(crate) fn descend(
         &self,
-        pool: &Pool<T>,
+        pool: &Table<T>,
         mut verdict: impl FnMut(Handle<T>, &T) -> Verdict,
     ) -> Descent<T> {
         let mut parent = None;
@@ -151,7 +134,7 @@ impl<T: TreeNode> Root<T> {
     }
 
     /// Puts `node` where a search ended.
-    pub(crate) fn insert(&mut self, pool: &mut Pool<T>, at: Vacancy<T>, node: Handle<T>) {
+    pub(crate) fn insert(&mut self, pool: &mut Table<T>, at: Vacancy<T>, node: Handle<T>) {
         let mut tree = Editor { root: self, pool };
         tree.edit(node, |links| *links = Links::default());
         match at.parent {
@@ -163,20 +146,20 @@ impl<T: TreeNode> Root<T> {
     }
 
     /// Puts `node` behind all others.
-    pub(crate) fn append(&mut self, pool: &mut Pool<T>, node: Handle<T>) {
+    pub(crate) fn append(&mut self, pool: &mut Table<T>, node: Handle<T>) {
         if let Descent::Vacant(at) = self.descend(pool, |_, _| Verdict::After) {
             self.insert(pool, at, node);
         }
     }
 
     /// All nodes, in order.
-    pub(crate) fn nodes<'a>(&self, pool: &'a Pool<T>) -> impl Iterator<Item = Handle<T>> + 'a {
+    pub(crate) fn nodes<'a>(&self, pool: &'a Table<T>) -> impl Iterator<Item = Handle<T>> + 'a {
         let first = self.top().map(|top| outermost(pool, top, Side::Left));
         core::iter::successors(first, |node| successor(pool, *node))
     }
 
     /// Takes `node`, which is in this tree, out of it.
-    pub(crate) fn remove(&mut self, pool: &mut Pool<T>, node: Handle<T>) {
+    pub(crate) fn remove(&mut self, pool: &mut Table<T>, node: Handle<T>) {
         let mut tree = Editor { root: self, pool };
         let gap = tree.cut_out(node);
         if gap.black_is_missing {
@@ -185,7 +168,7 @@ impl<T: TreeNode> Root<T> {
     }
 
     /// Whether `node`, which is in some tree, is in this one.
-    pub(crate) fn contains(&self, pool: &Pool<T>, node: Handle<T>) -> bool {
+    pub(crate) fn contains(&self, pool: &Table<T>, node: Handle<T>) -> bool {
         let mut top = node;
         while let Some(above) = parent(pool, top) {
             top = above;
@@ -194,7 +177,7 @@ impl<T: TreeNode> Root<T> {
     }
 
     /// Puts `new` exactly where `old` stands.
-    pub(crate) fn replace(&mut self, pool: &mut Pool<T>, old: Handle<T>, new: Handle<T>) {
+    pub(crate) fn replace(&mut self, pool: &mut Table<T>, old: Handle<T>, new: Handle<T>) {
         let mut tree = Editor { root: self, pool };
         let links = tree.pool[old].links();
         tree.replace_below_parent(old, Some(new));
@@ -206,16 +189,16 @@ impl<T: TreeNode> Root<T> {
     }
 }
 
-fn parent<T: TreeNode>(pool: &Pool<T>, node: Handle<T>) -> Option<Handle<T>> {
+fn parent<T: TreeNode>(pool: &Table<T>, node: Handle<T>) -> Option<Handle<T>> {
     Handle::from_raw(pool[node].links().parent_and_red >> 1)
 }
 
-fn child<T: TreeNode>(pool: &Pool<T>, node: Handle<T>, side: Side) -> Option<Handle<T>> {
+fn child<T: TreeNode>(pool: &Table<T>, node: Handle<T>, side: Side) -> Option<Handle<T>> {
     Handle::from_raw(pool[node].links().child[side as usize])
 }
 
 /// The last node on the way down from `node` along one side.
-fn outermost<T: TreeNode>(pool: &Pool<T>, mut node: Handle<T>, side: Side) -> Handle<T> {
+fn outermost<T: TreeNode>(pool: &Table<T>, mut node: Handle<T>, side: Side) -> Handle<T> {
     while let Some(next) = child(pool, node, side) {
         node = next;
     }
@@ -223,7 +206,7 @@ fn outermost<T: TreeNode>(pool: &Pool<T>, mut node: Handle<T>, side: Side) -> Ha
 }
 
 /// The node after `node` in the order of its tree.
-fn successor<T: TreeNode>(pool: &Pool<T>, mut node: Handle<T>) -> Option<Handle<T>> {
+fn successor<T: TreeNode>(pool: &Table<T>, mut node: Handle<T>) -> Option<Handle<T>> {
     if let Some(right) = child(pool, node, Side::Right) {
         return Some(outermost(pool, right, Side::Left));
     }
@@ -244,9 +227,9 @@ struct Gap<T> {
 }
 
 /// A tree that is being changed.
-struct Editor<'a, T> {
+struct Editor<'a, T: TreeNode> {
     root: &'a mut Root<T>,
-    pool: &'a mut Pool<T>,
+    pool: &'a mut Table<T>,
 }
 
 impl<T: TreeNode> Editor<'_, T> {
@@ -458,7 +441,7 @@ pub(crate) mod check {
     /// for neighbours, always says yes.
     pub(crate) fn count_nodes<T: TreeNode>(
         root: &Root<T>,
-        pool: &Pool<T>,
+        pool: &Table<T>,
         in_order: impl Fn(&T, &T) -> bool,
     ) -> Option<usize> {
         let mut survey = Survey {
@@ -476,8 +459,8 @@ pub(crate) mod check {
         Some(survey.nodes)
     }
 
-    struct Survey<'a, T, F> {
-        pool: &'a Pool<T>,
+    struct Survey<'a, T: TreeNode, F> {
+        pool: &'a Table<T>,
         nodes: usize,
         last: Option<Handle<T>>,
         in_order: F,
@@ -513,13 +496,23 @@ pub(crate) mod check {
 #[kernel::macros::kunit_tests(ksm_rs_rbtree)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use crate::{
+        mm::pages::Pages,
+        pool::Pool,
+        random::Random,
+        table::per_page, //
+    };
     use kernel::prelude::*;
 
     #[derive(Default)]
     struct Number {
         links: Links,
         value: u32,
+    }
+
+    impl Stored for Number {
+        type Chunk = [Self; per_page::<Self>()];
+        type Memory = Pages;
     }
 
     impl TreeNode for Number {

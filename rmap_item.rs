@@ -10,20 +10,20 @@
 #![deny(unsafe_code)]
 
 use crate::{
-    forest::Keyed,
-    pool::{
+    mm::pages::Pages,
+    pool::Pool,
+    slots::MmSlot,
+    stable_node::StableNode,
+    table::{
+        per_page,
         raw_or_zero,
         Handle,
-        Pool, //
+        Stored, //
     },
-    rbtree::{
-        Links,
-        TreeNode, //
-    },
-    slots::MmSlot,
-    stable_node::StableNode, //
+    unstable_node::UnstableNode, //
 };
 use kernel::{
+    alloc::allocator::Kmalloc,
     page::PAGE_SHIFT,
     sync::Arc, //
 };
@@ -93,103 +93,161 @@ pub(crate) enum Place {
     Unstable,
     /// In the unstable tree before that was forgotten; it counts as if it still was.
     Forgotten,
-    /// Its page is merged: the mapping with this index of a stable node.
-    Stable(Handle<StableNode>, u32),
+    /// Its page is merged: one of the mappings of a stable node.
+    Stable(Handle<StableNode>),
 }
 
-/// A [`Place`] in one byte: in the top bits what place it is, in the others the number of a scan that
-/// has met the item there.
+/// What all items have in one word: from the top, the number of the virtual page; a detail, which
+/// is the [`SmartAge`] of a page that is not merged, or the lowest bits of the index of a mapping;
+/// a kind of place; and the number of a scan that has met the item there.
 #[derive(Clone, Copy, Default)]
-struct Tag(u8);
+struct Head(u64);
 
-impl Tag {
-    const NOWHERE: u8 = 0;
-    const UNSTABLE: u8 = 0x40;
-    const STABLE: u8 = 0x80;
-    const FORGOTTEN: u8 = 0xc0;
+impl Head {
+    const PASS: u64 = Pass::MASK as u64;
+    const KIND: u64 = 0xc0;
+    const DETAIL: u64 = 0xfff << Self::DETAIL_SHIFT;
+    const DETAIL_SHIFT: u32 = 8;
+    const PAGE_SHIFT: u32 = 20;
 
-    fn kind(self) -> u8 {
-        self.0 & !Pass::MASK
+    const NOWHERE: u64 = 0;
+    const UNSTABLE: u64 = 0x40;
+    const STABLE: u64 = 0x80;
+    const FORGOTTEN: u64 = 0xc0;
+
+    /// User space has addresses below 2^56, so nothing is cut off.
+    fn of(page: usize) -> Self {
+        Self((page as u64) << Self::PAGE_SHIFT)
+    }
+
+    fn page(self) -> usize {
+        (self.0 >> Self::PAGE_SHIFT) as usize
+    }
+
+    fn kind(self) -> u64 {
+        self.0 & Self::KIND
+    }
+
+    /// Sets the kind of place, where no scan has met the item so far.
+    fn set_kind(&mut self, kind: u64) {
+        self.0 = self.0 & !(Self::KIND | Self::PASS) | kind;
     }
 
     fn pass(self) -> Pass {
-        Pass(self.0 & Pass::MASK)
+        Pass((self.0 & Self::PASS) as u8)
+    }
+
+    fn set_pass(&mut self, pass: Pass) {
+        self.0 = self.0 & !Self::PASS | u64::from(pass.0);
+    }
+
+    fn detail(self) -> usize {
+        ((self.0 & Self::DETAIL) >> Self::DETAIL_SHIFT) as usize
+    }
+
+    /// Keeps as much of `detail` as there is room for.
+    fn set_detail(&mut self, detail: usize) {
+        let detail = (detail as u64) << Self::DETAIL_SHIFT & Self::DETAIL;
+        self.0 = self.0 & !Self::DETAIL | detail;
     }
 }
 
-/// The metadata of one page: 32 bytes, two to a cache line.
+/// The metadata of one page: 16 bytes. What it takes to find an equal of the page is in an
+/// [`UnstableNode`] as long as the page is not merged.
 #[derive(Default)]
 pub(crate) struct RmapItem {
-    /// The number of the virtual page, in two parts so that the rest finds room in one word.
-    page_low: u32,
-    page_high: u16,
-    age: SmartAge,
-    tag: Tag,
-    mm: u32,
+    head: Head,
     next: u32,
-    checksum: u32,
-    /// The links in the unstable tree, or the node and index of a merged page.
-    words: [u32; 3],
+    /// The stable node of a merged page, the address space of any other.
+    owner: u32,
 }
 
-const _: () = assert!(core::mem::size_of::<RmapItem>() == 32);
+impl Stored for RmapItem {
+    type Chunk = [Self; per_page::<Self>()];
+    type Memory = Pages;
+}
+
+const _: () = assert!(size_of::<RmapItem>() == 16);
+
+/// What profits are reckoned with: the bytes for a page that is not merged.
+pub(crate) const BYTES_PER_PAGE: usize = size_of::<RmapItem>() + size_of::<UnstableNode>();
 
 impl RmapItem {
+    /// Indices that differ by a multiple of this look the same to an item.
+    const INDICES: usize = 1 << (Head::PAGE_SHIFT - Head::DETAIL_SHIFT);
+
     /// An item for the page at `address`.
     pub(crate) fn new(mm: Handle<TrackedMm>, address: usize) -> Self {
-        let page = address >> PAGE_SHIFT;
         Self {
-            page_low: page as u32,
-            page_high: (page >> u32::BITS) as u16,
-            mm: mm.raw(),
-            ..Self::default()
+            head: Head::of(address >> PAGE_SHIFT),
+            next: 0,
+            owner: mm.raw(),
         }
     }
 
     /// The virtual address of the page.
     pub(crate) fn address(&self) -> usize {
-        ((self.page_high as usize) << u32::BITS | self.page_low as usize) << PAGE_SHIFT
+        self.head.page() << PAGE_SHIFT
     }
 
-    /// The address space that the item belongs to.
+    /// The address space that the item belongs to, unless its page is merged: then its mapping
+    /// knows.
     pub(crate) fn mm(&self) -> Option<Handle<TrackedMm>> {
-        Handle::from_raw(self.mm)
+        match self.head.kind() {
+            Head::STABLE => None,
+            _ => Handle::from_raw(self.owner),
+        }
     }
 
     /// Where the item stands.
     pub(crate) fn place(&self) -> Place {
-        match (self.tag.kind(), Handle::from_raw(self.words[0])) {
-            (Tag::UNSTABLE, _) => Place::Unstable,
-            (Tag::FORGOTTEN, _) => Place::Forgotten,
-            (Tag::STABLE, Some(node)) => Place::Stable(node, self.words[1]),
+        match (self.head.kind(), Handle::from_raw(self.owner)) {
+            (Head::UNSTABLE, _) => Place::Unstable,
+            (Head::FORGOTTEN, _) => Place::Forgotten,
+            (Head::STABLE, Some(node)) => Place::Stable(node),
             _ => Place::Nowhere,
         }
     }
 
-    /// Notes where the item stands; to put it there is the caller's part.
-    pub(crate) fn set_place(&mut self, place: Place) {
-        self.tag = Tag(match place {
-            Place::Nowhere => Tag::NOWHERE,
-            Place::Unstable => Tag::UNSTABLE,
-            Place::Forgotten => Tag::FORGOTTEN,
-            Place::Stable(node, index) => {
-                self.words = [node.raw(), index, 0];
-                // Once it is written to, it is a new page.
-                self.age = SmartAge::default();
-                Tag::STABLE
-            }
-        });
+    /// Notes that the item's page is merged, with mapping number `index` of `node`.
+    pub(crate) fn note_merged(&mut self, node: Handle<StableNode>, index: usize) {
+        self.head.set_kind(Head::STABLE);
+        self.owner = node.raw();
+        self.set_index(index);
     }
 
-    /// Notes that the mapping of the item, which is in place [`Place::Stable`], has another index.
-    pub(crate) fn set_index(&mut self, index: u32) {
-        self.words[1] = index;
+    /// Notes that the item's page, which belongs to `mm`, is not merged any more. Once it is written
+    /// to, it is a new page.
+    pub(crate) fn note_parted(&mut self, mm: Handle<TrackedMm>) {
+        self.head.set_kind(Head::NOWHERE);
+        self.head.set_detail(0);
+        self.owner = mm.raw();
+    }
+
+    /// Notes that the mapping of a merged page has another index.
+    pub(crate) fn set_index(&mut self, index: usize) {
+        self.head.set_detail(index);
+    }
+
+    /// Which of `count` mappings may be that of the item, whose page is merged.
+    pub(crate) fn possible_indices(&self, count: usize) -> impl Iterator<Item = usize> {
+        (self.head.detail()..count).step_by(Self::INDICES)
+    }
+
+    /// Notes that the item, whose page is not merged, is in the unstable tree.
+    pub(crate) fn note_waiting(&mut self) {
+        self.head.set_kind(Head::UNSTABLE);
+    }
+
+    /// Notes that the item, whose page is not merged, is in no tree, and does not count as if it was.
+    pub(crate) fn note_left_tree(&mut self) {
+        self.head.set_kind(Head::NOWHERE);
     }
 
     /// Notes that the unstable tree, if the item was in it, was forgotten.
     pub(crate) fn note_forgotten_tree(&mut self) {
         if self.place() == Place::Unstable {
-            self.set_place(Place::Forgotten);
+            self.head.set_kind(Head::FORGOTTEN);
         }
     }
 
@@ -200,41 +258,23 @@ impl RmapItem {
 
     /// Notes that a scan has met the page, which stays where it is.
     pub(crate) fn note_met(&mut self, pass: Pass) {
-        self.tag = Tag(self.tag.kind() | pass.0);
+        self.head.set_pass(pass);
     }
 
     /// Whether a scan has met the page, and passed over it or let it stay where it is.
     pub(crate) fn was_met(&self, pass: Pass) -> bool {
-        self.tag.pass() == pass
+        self.head.pass() == pass
     }
 
     /// Whether this scan is to pass over the page; to be asked once a scan.
     pub(crate) fn is_to_be_skipped(&mut self) -> bool {
-        self.tag.kind() != Tag::STABLE && self.age.advance()
-    }
-
-    /// Notes the checksum of the page's content; the item is in no tree.
-    pub(crate) fn set_checksum(&mut self, checksum: u32) {
-        self.checksum = checksum;
-    }
-}
-
-impl TreeNode for RmapItem {
-    #[inline]
-    fn links(&self) -> Links {
-        Links::from_words(self.words)
-    }
-
-    #[inline]
-    fn set_links(&mut self, links: Links) {
-        self.words = links.into_words();
-    }
-}
-
-impl Keyed for RmapItem {
-    #[inline]
-    fn checksum(&self) -> u32 {
-        self.checksum
+        if self.head.kind() == Head::STABLE {
+            return false;
+        }
+        let mut age = SmartAge(self.head.detail() as u8);
+        let skip = age.advance();
+        self.head.set_detail(usize::from(age.0));
+        skip
     }
 }
 
@@ -243,6 +283,11 @@ impl Keyed for RmapItem {
 pub(crate) struct TrackedMm {
     slot: Option<Arc<MmSlot>>,
     first: u32,
+}
+
+impl Stored for TrackedMm {
+    type Chunk = [Self; per_page::<Self>()];
+    type Memory = Kmalloc;
 }
 
 impl TrackedMm {
@@ -380,53 +425,76 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_item_keeps_what_it_is_told() {
-        let mm = Handle::from_raw(7);
-        let node = Handle::from_raw(9);
-        let (Some(mm), Some(node)) = (mm, node) else {
-            return;
-        };
-        for address in [0, PAGE_SIZE, 0x7fff_ffff_f000, 0x00ff_ffff_ffff_f000] {
-            let mut item = RmapItem::new(mm, address);
-            assert_eq!(item.place(), Place::Nowhere);
-            for place in [
-                Place::Unstable,
-                Place::Stable(node, 255),
-                Place::Forgotten,
-                Place::Nowhere,
-            ] {
-                item.set_place(place);
-                assert_eq!(item.place(), place);
-            }
-            assert_eq!(item.address(), address);
-            assert_eq!(item.mm(), Some(mm));
-        }
+    fn owners() -> Result<(Handle<TrackedMm>, Handle<StableNode>)> {
+        let mm = Handle::from_raw(7).ok_or(EINVAL)?;
+        let node = Handle::from_raw(9).ok_or(EINVAL)?;
+        Ok((mm, node))
+    }
+
+    /// Sends `item` to every place; calls `check` with each.
+    fn tour(item: &mut RmapItem, mut check: impl FnMut(&mut RmapItem, Place)) -> Result {
+        let (mm, node) = owners()?;
+        check(item, Place::Nowhere);
+        item.note_waiting();
+        check(item, Place::Unstable);
+        item.note_forgotten_tree();
+        check(item, Place::Forgotten);
+        item.note_left_tree();
+        check(item, Place::Nowhere);
+        item.note_merged(node, 255);
+        check(item, Place::Stable(node));
+        item.note_parted(mm);
+        check(item, Place::Nowhere);
+        Ok(())
     }
 
     #[test]
-    fn an_item_knows_which_scan_has_met_it() {
-        let (Some(node), mut pass) = (Handle::from_raw(9), Pass::default()) else {
-            return;
-        };
+    fn an_item_keeps_what_it_is_told() -> Result {
+        let (mm, _) = owners()?;
+        for address in [0, PAGE_SIZE, 0x7fff_ffff_f000, 0x00ff_ffff_ffff_f000] {
+            let mut item = RmapItem::new(mm, address);
+            tour(&mut item, |item, place| {
+                assert_eq!(item.place(), place);
+                assert_eq!(item.address(), address);
+                let is_merged = matches!(place, Place::Stable(_));
+                assert_eq!(item.mm(), (!is_merged).then_some(mm));
+                let is_unshared = matches!(place, Place::Unstable | Place::Forgotten);
+                assert_eq!(item.is_unshared(), is_unshared);
+            })?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_item_knows_which_scan_has_met_it() -> Result {
+        let mut pass = Pass::default();
         for _ in 0..200 {
             let mut item = RmapItem::default();
             let before = pass;
             pass = pass.next();
-            for place in [
-                Place::Nowhere,
-                Place::Unstable,
-                Place::Forgotten,
-                Place::Stable(node, 3),
-            ] {
-                item.set_place(place);
+            tour(&mut item, |item, place| {
                 assert!(!item.was_met(pass));
                 item.note_met(pass);
                 assert!(item.was_met(pass) && !item.was_met(before));
                 assert_eq!(item.place(), place);
-            }
+            })?;
             assert!(pass != Pass::default());
         }
+        Ok(())
+    }
+
+    #[test]
+    fn the_mapping_of_an_item_is_at_one_of_a_few_indices() -> Result {
+        let (_, node) = owners()?;
+        let mut item = RmapItem::default();
+        for index in [0, 1, 4095, 4096, 10_000, 1 << 20] {
+            item.note_merged(node, 3);
+            item.set_index(index);
+            assert_eq!(item.possible_indices(index).last(), index.checked_sub(4096));
+            assert_eq!(item.possible_indices(index + 1).last(), Some(index));
+            assert_eq!(item.possible_indices(8192).count(), 2);
+        }
+        Ok(())
     }
 
     #[test]
@@ -445,23 +513,22 @@ mod tests {
     }
 
     #[test]
-    fn a_merged_page_is_never_skipped_and_starts_anew() {
-        let Some(node) = Handle::from_raw(3) else {
-            return;
-        };
+    fn a_merged_page_is_never_skipped_and_starts_anew() -> Result {
+        let (mm, node) = owners()?;
         let mut item = RmapItem::default();
         for _ in 0..10 {
             item.is_to_be_skipped();
         }
-        item.set_place(Place::Stable(node, 0));
+        item.note_merged(node, 0);
         for _ in 0..20 {
             assert!(!item.is_to_be_skipped());
         }
-        item.set_place(Place::Nowhere);
+        item.note_parted(mm);
         for _ in 0..4 {
             assert!(!item.is_to_be_skipped());
         }
         assert!(item.is_to_be_skipped());
+        Ok(())
     }
 
     #[test]

@@ -36,23 +36,28 @@ use crate::{
     },
     module_hold::ModuleHold,
     partition::Partitions,
-    pool::{
-        Handle,
-        Pool, //
-    },
+    pool::Pool,
     rmap_item::{
         ListCursor,
         Pass,
         RmapItem,
         TrackedMm, //
     },
-    sieve::Sieve,
+    sieve::{
+        Lists,
+        Sieve, //
+    },
     slots::{
         MmSlot,
         Which, //
     },
     stable_node::StableNode,
+    table::{
+        Handle,
+        Table, //
+    },
     trace,
+    unstable_node::UnstableNode,
     window::{
         self,
         Window, //
@@ -122,6 +127,8 @@ struct Found {
 /// All that only `ksmd`, or who stands in for it, may touch; it lies in the scan mutex.
 pub(crate) struct Scanner {
     pub(crate) items: Pool<RmapItem>,
+    /// What is looked for the page of an item with, under the same number.
+    pub(crate) unstable_nodes: Table<UnstableNode>,
     pub(crate) mms: Pool<TrackedMm>,
     pub(crate) nodes: Pool<StableNode>,
     /// Keeps the module from being unloaded while there are nodes.
@@ -157,6 +164,7 @@ impl Scanner {
         let zero_checksum = keys.checksum_of_zeros();
         Ok(Self {
             items: Pool::new(),
+            unstable_nodes: Table::new(),
             mms: Pool::new(),
             nodes: Pool::new(),
             module_hold: None,
@@ -301,7 +309,12 @@ impl Scanner {
         batch: &mut KVec<Candidate>,
     ) -> Found {
         let by_node = self.partitions.by_node();
-        let lists = (&self.mms, &mut self.items, &mut self.partitions);
+        let lists = Lists {
+            mms: &self.mms,
+            items: &mut self.items,
+            unstable_nodes: &mut self.unstable_nodes,
+            partitions: &mut self.partitions,
+        };
         let mut sieve = visit
             .cursor
             .map(|cursor| Sieve::new(ksm, lists, self.pass, by_node, cursor));

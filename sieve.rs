@@ -12,10 +12,7 @@ use crate::{
     control::Ksm,
     mm::walk::Seen,
     partition::Partitions,
-    pool::{
-        Handle,
-        Pool, //
-    },
+    pool::Pool,
     rmap_item::{
         ListCursor,
         Pass,
@@ -23,15 +20,26 @@ use crate::{
         RmapItem,
         TrackedMm, //
     },
-    stable_node::StableNode, //
+    stable_node::StableNode,
+    table::{
+        Handle,
+        Table, //
+    },
+    unstable_node::UnstableNode, //
 };
+
+/// The items, and where they stand.
+pub(crate) struct Lists<'a> {
+    pub(crate) mms: &'a Pool<TrackedMm>,
+    pub(crate) items: &'a mut Pool<RmapItem>,
+    pub(crate) unstable_nodes: &'a mut Table<UnstableNode>,
+    pub(crate) partitions: &'a mut Partitions,
+}
 
 /// See the [module's description](self).
 pub(crate) struct Sieve<'a> {
     ksm: &'a Ksm,
-    mms: &'a Pool<TrackedMm>,
-    items: &'a mut Pool<RmapItem>,
-    partitions: &'a mut Partitions,
+    lists: Lists<'a>,
     pass: Pass,
     by_node: bool,
     /// The place in the list that the walk has reached.
@@ -48,20 +56,14 @@ impl<'a> Sieve<'a> {
     /// With `by_node` all KSM pages are kept: they may have moved to another NUMA node.
     pub(crate) fn new(
         ksm: &'a Ksm,
-        (mms, items, partitions): (
-            &'a Pool<TrackedMm>,
-            &'a mut Pool<RmapItem>,
-            &'a mut Partitions,
-        ),
+        lists: Lists<'a>,
         pass: Pass,
         by_node: bool,
         cursor: ListCursor,
     ) -> Self {
         Self {
             ksm,
-            mms,
-            items,
-            partitions,
+            lists,
             pass,
             by_node,
             ahead: cursor,
@@ -82,7 +84,7 @@ impl<'a> Sieve<'a> {
             self.is_settled = false;
             return true;
         };
-        self.items[item].note_met(self.pass);
+        self.lists.items[item].note_met(self.pass);
         if self.is_settled {
             self.settled = self.ahead;
         }
@@ -96,8 +98,8 @@ impl<'a> Sieve<'a> {
 
     /// The item for `address`; those before it that no page was met for stay where they are.
     fn item_at(&mut self, address: usize) -> Option<Handle<RmapItem>> {
-        while let Some(item) = self.ahead.next(self.mms, self.items) {
-            let found = self.items[item].address();
+        while let Some(item) = self.ahead.next(self.lists.mms, self.lists.items) {
+            let found = self.lists.items[item].address();
             if found > address {
                 break;
             }
@@ -112,19 +114,25 @@ impl<'a> Sieve<'a> {
 
     /// Whether the page of `item` is merged, with that of `node`, and that is known.
     fn is_known(&mut self, item: Handle<RmapItem>, node: Handle<StableNode>) -> bool {
-        let place = self.items[item].place();
-        let known = !self.by_node && matches!(place, Place::Stable(its, _) if its == node);
+        let place = self.lists.items[item].place();
+        let known = !self.by_node && matches!(place, Place::Stable(its) if its == node);
         self.merged += usize::from(known);
         known
     }
 
     /// Whether the smart scan passes over the page of `item`, which then is in no tree.
     fn is_skipped(&mut self, item: Handle<RmapItem>) -> bool {
-        if !self.ksm.tunables.smart_scan.is_set() || !self.items[item].is_to_be_skipped() {
+        if !self.ksm.tunables.smart_scan.is_set() || !self.lists.items[item].is_to_be_skipped() {
             return false;
         }
-        if self.items[item].is_unshared() {
-            self.partitions.leave_unstable(self.items, item);
+        let Lists {
+            items,
+            unstable_nodes,
+            partitions,
+            ..
+        } = &mut self.lists;
+        if items[item].is_unshared() {
+            partitions.leave_unstable(items, unstable_nodes, item);
             self.ksm.stats.pages_unshared.sub(1);
         }
         self.ksm.stats.pages_skipped.add(1);

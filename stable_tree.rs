@@ -18,21 +18,21 @@ use crate::{
         Forest,
         Keyed, //
     },
-    pool::{
-        Handle,
-        Pool, //
-    },
     rbtree::{
         Descent,
         Verdict, //
     }, //
+    table::{
+        Handle,
+        Table, //
+    },
 };
 use kernel::prelude::*;
 
 /// A node's neighbours in the chain of nodes of the same content.
 pub(crate) struct Siblings<T> {
-    prev: Option<Handle<T>>,
-    next: Option<Handle<T>>,
+    pub(crate) prev: Option<Handle<T>>,
+    pub(crate) next: Option<Handle<T>>,
 }
 
 // Derived implementations would ask the same of `T`.
@@ -94,7 +94,7 @@ impl<T: StableEntry> StableTree<T> {
     /// `compare` says where it stands, seen from that of a node with the same checksum.
     pub(crate) fn find(
         &self,
-        pool: &Pool<T>,
+        pool: &Table<T>,
         checksum: u32,
         compare: impl FnMut(Handle<T>, &T) -> Verdict,
     ) -> Lookup<T> {
@@ -107,17 +107,17 @@ impl<T: StableEntry> StableTree<T> {
 
     /// Whether there is a node with this checksum.
     #[inline]
-    pub(crate) fn has(&self, pool: &Pool<T>, checksum: u32) -> bool {
+    pub(crate) fn has(&self, pool: &Table<T>, checksum: u32) -> bool {
         let descent = self.forest.descend(pool, checksum, |_, _| Verdict::Match);
         matches!(descent, Descent::Found(_))
     }
 
     /// Makes the tree fit the number of its nodes, if there is memory for it.
-    pub(crate) fn fit(&mut self, pool: &mut Pool<T>) -> Result {
+    pub(crate) fn fit(&mut self, pool: &mut Table<T>) -> Result {
         self.forest.fit(pool)
     }
 
-    /// Forgets all nodes at once, whose neighbours mean nothing from now on.
+    /// Forgets all nodes at once, of which none may have siblings when it is inserted again.
     pub(crate) fn forget(&mut self) {
         self.forest.forget(0);
         (self.chains, self.dups) = (0, 0);
@@ -135,13 +135,13 @@ impl<T: StableEntry> StableTree<T> {
     }
 
     /// The node behind `node` in its chain.
-    pub(crate) fn next_in_chain(pool: &Pool<T>, node: Handle<T>) -> Option<Handle<T>> {
+    pub(crate) fn next_in_chain(pool: &Table<T>, node: Handle<T>) -> Option<Handle<T>> {
         pool[node].siblings().next
     }
 
     /// The first node in the chain that begins with `first` that `suits`.
     pub(crate) fn first_that(
-        pool: &Pool<T>,
+        pool: &Table<T>,
         first: Handle<T>,
         suits: impl Fn(&T) -> bool,
     ) -> Option<Handle<T>> {
@@ -154,7 +154,7 @@ impl<T: StableEntry> StableTree<T> {
     /// Returns a stale node that stood in the way, if there was one; then nothing is inserted.
     pub(crate) fn insert(
         &mut self,
-        pool: &mut Pool<T>,
+        pool: &mut Table<T>,
         node: Handle<T>,
         compare: impl FnMut(Handle<T>, &T) -> Verdict,
     ) -> core::result::Result<(), Handle<T>> {
@@ -176,7 +176,7 @@ impl<T: StableEntry> StableTree<T> {
     }
 
     /// Takes out `node`, which is in the tree or in a chain.
-    pub(crate) fn remove(&mut self, pool: &mut Pool<T>, node: Handle<T>) {
+    pub(crate) fn remove(&mut self, pool: &mut Table<T>, node: Handle<T>) {
         let Siblings { prev, next } = pool[node].siblings();
         pool[node].set_siblings(Siblings::default());
         self.count_removal(pool, prev, next);
@@ -191,7 +191,7 @@ impl<T: StableEntry> StableTree<T> {
     }
 
     /// Counts a node less between these two neighbours, one of which may be left alone by it.
-    fn count_removal(&mut self, pool: &Pool<T>, prev: Option<Handle<T>>, next: Option<Handle<T>>) {
+    fn count_removal(&mut self, pool: &Table<T>, prev: Option<Handle<T>>, next: Option<Handle<T>>) {
         let left_alone = match (prev, next) {
             (None, None) => return,
             (Some(prev), None) => pool[prev].siblings().prev.is_none(),
@@ -207,7 +207,7 @@ impl<T: StableEntry> StableTree<T> {
 }
 
 fn edit<T: StableEntry>(
-    pool: &mut Pool<T>,
+    pool: &mut Table<T>,
     node: Handle<T>,
     change: impl FnOnce(&mut Siblings<T>),
 ) {
@@ -216,7 +216,7 @@ fn edit<T: StableEntry>(
     pool[node].set_siblings(siblings);
 }
 
-fn link<T: StableEntry>(pool: &mut Pool<T>, prev: Handle<T>, next: Handle<T>) {
+fn link<T: StableEntry>(pool: &mut Table<T>, prev: Handle<T>, next: Handle<T>) {
     edit(pool, prev, |siblings| siblings.next = Some(next));
     edit(pool, next, |siblings| siblings.prev = Some(prev));
 }
@@ -229,6 +229,7 @@ mod tests {
             FakeHandle,
             FakePage, //
         },
+        pool::Pool,
         random::Random, //
     };
 

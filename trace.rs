@@ -6,8 +6,8 @@
 
 use crate::{
     mm::folio::PinnedPage,
-    pool::Handle,
     rmap_item::RmapItem, //
+    table::Handle,
 };
 use kernel::{
     bindings,

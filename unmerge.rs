@@ -24,11 +24,11 @@ use crate::{
             MmapLock, //
         }, //
     },
-    pool::Handle,
     rmap_item::ListCursor,
     scan::Scanner,
     slots::Which,
     stable_node::StableNode,
+    table::Handle,
     window::{
         self,
         Window, //
@@ -127,6 +127,7 @@ impl Scanner {
     /// Forgets all items at once: there is no node, so none is merged, and no tree has them.
     fn forget_items(&mut self, ksm: &Ksm) {
         self.items.clear();
+        self.unstable_nodes.clear();
         ksm.stats.rmap_items.set(0);
         ksm.stats.pages_unshared.set(0);
         self.mms.for_each_mut(|mm| {

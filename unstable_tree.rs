@@ -15,14 +15,14 @@ use crate::{
         Forest,
         Keyed, //
     },
-    pool::{
-        Handle,
-        Pool, //
-    },
     rbtree::{
         Descent,
         Verdict, //
     }, //
+    table::{
+        Handle,
+        Table, //
+    },
 };
 use kernel::prelude::*;
 
@@ -54,7 +54,7 @@ impl<T: Keyed> UnstableTree<T> {
     /// checksum.
     pub(crate) fn search_or_insert(
         &mut self,
-        pool: &mut Pool<T>,
+        pool: &mut Table<T>,
         node: Handle<T>,
         compare: impl FnMut(Handle<T>, &T) -> Verdict,
     ) -> Outcome<T> {
@@ -70,12 +70,12 @@ impl<T: Keyed> UnstableTree<T> {
     }
 
     /// Whether `node`, which is in some unstable tree, is in this one.
-    pub(crate) fn contains(&self, pool: &Pool<T>, node: Handle<T>) -> bool {
+    pub(crate) fn contains(&self, pool: &Table<T>, node: Handle<T>) -> bool {
         self.forest.contains(pool, node)
     }
 
     /// Takes out `node`, which was inserted after the last [`UnstableTree::forget`].
-    pub(crate) fn remove(&mut self, pool: &mut Pool<T>, node: Handle<T>) {
+    pub(crate) fn remove(&mut self, pool: &mut Table<T>, node: Handle<T>) {
         self.forest.remove(pool, node);
     }
 
@@ -96,6 +96,7 @@ mod tests {
     use super::*;
     use crate::{
         fake_page::FakePage,
+        pool::Pool,
         random::Random, //
     };
 

@@ -13,11 +13,9 @@ use crate::{
         },
         vma::MergeableVma, //
     },
-    pool::{
-        Handle,
-        Pool, //
-    },
-    stable_node::StableNode, //
+    pool::Pool,
+    stable_node::StableNode,
+    table::Handle, //
 };
 use core::{
     ops::Range,
@@ -73,7 +71,7 @@ pub(crate) struct Walked {
 /// Walks `range` of `vma`, and puts into `batch` the pages that `keep` wants.
 ///
 /// Of a large folio the batch gets one page, as its last: a second reference would keep the folio
-/// from being split. `nodes` is the arena of all stable nodes, none of which can be removed
+/// from being split. `nodes` is the pool of all stable nodes, none of which can be removed
 /// meanwhile. `keep` is called under a page-table lock, and may not sleep.
 pub(crate) fn collect_candidates(
     vma: &MergeableVma<'_>,

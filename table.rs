@@ -1,0 +1,487 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Small values that are named by 32-bit handles.
+//!
+//! `ksmd` keeps one [`RmapItem`](crate::rmap_item::RmapItem) for every page that it tracks, so a
+//! word saved in it is a word saved for each page of every guest. Values that refer to each other
+//! by handle need half the room that they need with pointers, and a handle that outlives its value
+//! is a logic error that no memory is lost by: it leads to another value of the table, to an empty
+//! cell, or to no chunk, which is found out at once. In a debug kernel, an empty cell is as well.
+//!
+//! Values lie in chunks of a page; a chunk whose last value leaves is given back at once, and the
+//! list of chunks when the table is empty.
+
+#![deny(unsafe_code)]
+
+#[cfg(CONFIG_KUNIT = "y")]
+use crate::mm::pages::Pages;
+use crate::{
+    kthread,
+    mm::prefetch::prefetch, //
+};
+use core::{
+    fmt,
+    iter::successors,
+    marker::PhantomData,
+    num::NonZeroU32,
+    ops::{
+        Index,
+        IndexMut, //
+    }, //
+};
+use kernel::{
+    alloc::{
+        AllocError,
+        Allocator,
+        Box,
+        Flags, //
+    },
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+use pin_init::init_array_from_fn;
+
+/// A value that a [`Table`] may have.
+pub(crate) trait Stored: Default {
+    /// An array of [`per_page`] of them.
+    type Chunk: Chunk<Self>;
+    /// Where the memory for it comes from.
+    type Memory: Allocator + 'static;
+}
+
+/// How many values of a type fill a page, or as many as a chunk may have.
+pub(crate) const fn per_page<T>() -> usize {
+    let fitting = PAGE_SIZE / size_of::<T>();
+    match fitting < Usage::BITS {
+        true => fitting,
+        false => Usage::BITS,
+    }
+}
+
+/// Room for a few values.
+pub(crate) trait Chunk<T: Stored>: Sized + AsRef<[T]> + AsMut<[T]> {
+    /// How many they are.
+    const CELLS: usize;
+
+    fn new(flags: Flags) -> Result<Box<Self, T::Memory>, AllocError>;
+}
+
+impl<T: Stored, const N: usize> Chunk<T> for [T; N] {
+    const CELLS: usize = N;
+
+    fn new(flags: Flags) -> Result<Box<Self, T::Memory>, AllocError> {
+        let new = Box::init(init_array_from_fn(|_| T::default()), flags);
+        new.map_err(|_: Error| AllocError)
+    }
+}
+
+/// The name of a value in a [`Table`].
+///
+/// Handles below 2^31 only are given out, so that a user may keep a bit of its own beside one.
+pub(crate) struct Handle<T> {
+    raw: NonZeroU32,
+    _value: PhantomData<fn() -> T>,
+}
+
+impl<T> Handle<T> {
+    const LIMIT: usize = 1 << 31;
+
+    /// Undoes [`Handle::raw`]; zero stands for no handle.
+    #[inline]
+    pub(crate) fn from_raw(raw: u32) -> Option<Self> {
+        Some(Self {
+            raw: NonZeroU32::new(raw)?,
+            _value: PhantomData,
+        })
+    }
+
+    /// The handle as a number, never zero.
+    #[inline]
+    pub(crate) fn raw(self) -> u32 {
+        self.raw.get()
+    }
+
+    /// The name of a value that stands in another table under the same number.
+    #[inline]
+    pub(crate) fn counterpart<U>(self) -> Handle<U> {
+        Handle {
+            raw: self.raw,
+            _value: PhantomData,
+        }
+    }
+}
+
+impl<T: Stored> Handle<T> {
+    const CELLS: usize = <T::Chunk as Chunk<T>>::CELLS;
+
+    /// The name of what is in this cell of this chunk.
+    pub(crate) fn at(chunk: usize, cell: usize) -> Option<Self> {
+        let number = chunk * Self::CELLS + cell + 1;
+        if number >= Self::LIMIT {
+            return None;
+        }
+        Self::from_raw(number as u32)
+    }
+
+    /// Undoes [`Handle::at`].
+    #[inline]
+    pub(crate) fn position(self) -> (usize, usize) {
+        let number = self.raw.get() as usize - 1;
+        (number / Self::CELLS, number % Self::CELLS)
+    }
+
+    /// Where the next value would be.
+    fn position_behind(self) -> (usize, usize) {
+        let number = self.raw.get() as usize;
+        (number / Self::CELLS, number % Self::CELLS)
+    }
+}
+
+// Derived implementations would ask the same of `T`.
+impl<T> Clone for Handle<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Handle<T> {}
+
+impl<T> PartialEq for Handle<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.raw == other.raw
+    }
+}
+
+impl<T> Eq for Handle<T> {}
+
+impl<T> fmt::Debug for Handle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.raw)
+    }
+}
+
+/// The number that stands for a handle or for none.
+#[inline]
+pub(crate) fn raw_or_zero<T>(handle: Option<Handle<T>>) -> u32 {
+    handle.map_or(0, Handle::raw)
+}
+
+/// Which cells of a chunk are in use.
+#[derive(Default)]
+pub(crate) struct Usage {
+    used: [u64; 4],
+    count: u16,
+}
+
+impl Usage {
+    const BITS: usize = 256;
+
+    fn is_vacant(&self) -> bool {
+        self.count == 0
+    }
+
+    fn contains(&self, cell: usize) -> bool {
+        self.used[cell / 64] & (1 << (cell % 64)) != 0
+    }
+
+    /// The first cell that is not in use, which need not be one of the chunk.
+    fn first_free(&self) -> usize {
+        let full = self.used.iter().take_while(|word| **word == u64::MAX);
+        let word = full.count();
+        let bits = self.used.get(word).map_or(0, |word| word.trailing_ones());
+        word * 64 + bits as usize
+    }
+
+    /// The first cell in use that is not before `from`.
+    fn first_used(&self, from: usize) -> Option<usize> {
+        (from..Self::BITS).find(|cell| self.contains(*cell))
+    }
+
+    fn mark(&mut self, cell: usize) {
+        debug_assert!(!self.contains(cell));
+        self.used[cell / 64] |= 1 << (cell % 64);
+        self.count += 1;
+    }
+
+    fn unmark(&mut self, cell: usize) {
+        self.used[cell / 64] &= !(1 << (cell % 64));
+        self.count -= 1;
+    }
+}
+
+/// See the [module's description](self).
+///
+/// Where a value stands is the caller's choice; [`Pool`](crate::pool::Pool) chooses itself.
+pub(crate) struct Table<T: Stored> {
+    /// A search for a value goes through these, so each is a pointer and no more.
+    chunks: KVVec<Option<Box<T::Chunk, T::Memory>>>,
+    /// As long as `chunks`.
+    usage: KVVec<Usage>,
+    live: usize,
+}
+
+impl<T: Stored> Table<T> {
+    const CELLS: usize = Handle::<T>::CELLS;
+
+    pub(crate) const fn new() -> Self {
+        Self {
+            chunks: KVVec::new(),
+            usage: KVVec::new(),
+            live: 0,
+        }
+    }
+
+    /// How many values there are.
+    pub(crate) fn len(&self) -> usize {
+        self.live
+    }
+
+    /// How many chunks there are or have been.
+    pub(crate) fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Whether there is a value called `handle`.
+    pub(crate) fn contains(&self, handle: Handle<T>) -> bool {
+        let (at, cell) = handle.position();
+        self.usage.get(at).is_some_and(|usage| usage.contains(cell))
+    }
+
+    /// Moves `value` into the table, which has none called `handle`.
+    ///
+    /// Fails when there is no memory for another chunk.
+    pub(crate) fn put(
+        &mut self,
+        handle: Handle<T>,
+        value: T,
+        flags: Flags,
+    ) -> Result<(), AllocError> {
+        let (at, cell) = handle.position();
+        self.extend(at + 1, flags)?;
+        let chunk = match &mut self.chunks[at] {
+            Some(chunk) => chunk,
+            none => none.insert(T::Chunk::new(flags)?),
+        };
+        chunk.as_mut().as_mut()[cell] = value;
+        self.usage[at].mark(cell);
+        self.live += 1;
+        Ok(())
+    }
+
+    /// Moves a value out of the table.
+    pub(crate) fn remove(&mut self, handle: Handle<T>) -> T {
+        let value = core::mem::take(&mut self[handle]);
+        let (at, cell) = handle.position();
+        let usage = &mut self.usage[at];
+        usage.unmark(cell);
+        if usage.is_vacant() {
+            self.chunks[at] = None;
+        }
+        self.live -= 1;
+        if self.live == 0 {
+            *self = Self::new();
+        }
+        value
+    }
+
+    /// Drops all values, and gives the CPU away in between if others want it.
+    pub(crate) fn clear(&mut self) {
+        while self.chunks.pop().is_some() {
+            kthread::cond_resched();
+        }
+        *self = Self::new();
+    }
+
+    /// Makes the table `chunks` long, if it is shorter.
+    pub(crate) fn extend(&mut self, chunks: usize, flags: Flags) -> Result<(), AllocError> {
+        while self.chunks.len() < chunks {
+            self.chunks.reserve(1, flags)?;
+            self.usage.push(Usage::default(), flags)?;
+            self.chunks.push(None, flags)?;
+        }
+        Ok(())
+    }
+
+    /// A handle of chunk number `at` that no value has.
+    pub(crate) fn free_handle_in(&self, at: usize) -> Option<Handle<T>> {
+        let cell = self.usage[at].first_free();
+        (cell < Self::CELLS).then(|| Handle::at(at, cell))?
+    }
+
+    /// Whether every cell of chunk number `at` is in use.
+    pub(crate) fn is_full(&self, at: usize) -> bool {
+        self.usage[at].count as usize == Self::CELLS
+    }
+
+    /// The handle of the value behind that of `handle`, or of the first, in the order of
+    /// [`Table::handles`]; `handle` may be that of a value that was just removed.
+    pub(crate) fn next_after(&self, handle: Option<Handle<T>>) -> Option<Handle<T>> {
+        let (first, cell) = handle.map_or((0, 0), Handle::position_behind);
+        (first..self.usage.len()).find_map(|at| {
+            let from = if at == first { cell } else { 0 };
+            Handle::at(at, self.usage[at].first_used(from)?)
+        })
+    }
+
+    /// The handles of all values, in their order.
+    pub(crate) fn handles(&self) -> impl Iterator<Item = Handle<T>> + '_ {
+        successors(self.next_after(None), |handle| {
+            self.next_after(Some(*handle))
+        })
+    }
+
+    /// Calls `f` with each value, in the order of their handles.
+    pub(crate) fn for_each_mut(&mut self, mut f: impl FnMut(&mut T)) {
+        for (chunk, usage) in self.chunks.iter_mut().zip(&self.usage) {
+            let cells = chunk.iter_mut().flat_map(|chunk| chunk.as_mut().as_mut());
+            for (cell, value) in cells.enumerate() {
+                if usage.contains(cell) {
+                    f(value);
+                }
+            }
+        }
+    }
+
+    /// Asks the CPU to fetch a value that will soon be looked at.
+    #[inline]
+    pub(crate) fn prefetch(&self, handle: Handle<T>) {
+        prefetch(&self[handle]);
+    }
+
+    /// Whether the chunks know rightly which of their cells are in use.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(crate) fn is_sound(&self) -> bool {
+        let marked = |usage: &Usage| usage.used.iter().map(|word| word.count_ones()).sum::<u32>();
+        let has_memory = |(chunk, usage): (&Option<Box<T::Chunk, T::Memory>>, &Usage)| {
+            usage.is_vacant() == chunk.is_none() && marked(usage) == u32::from(usage.count)
+        };
+        let counted = self.usage.iter().map(|usage| usage.count as usize);
+        counted.sum::<usize>() == self.live
+            && self.chunks.len() == self.usage.len()
+            && self.chunks.iter().zip(&self.usage).all(has_memory)
+    }
+}
+
+impl<T: Stored> Index<Handle<T>> for Table<T> {
+    type Output = T;
+
+    #[inline]
+    fn index(&self, handle: Handle<T>) -> &T {
+        let (chunk, cell) = handle.position();
+        debug_assert!(self.usage[chunk].contains(cell));
+        match &self.chunks[chunk] {
+            Some(cells) => &cells.as_ref().as_ref()[cell],
+            None => no_such_chunk(),
+        }
+    }
+}
+
+impl<T: Stored> IndexMut<Handle<T>> for Table<T> {
+    #[inline]
+    fn index_mut(&mut self, handle: Handle<T>) -> &mut T {
+        let (chunk, cell) = handle.position();
+        debug_assert!(self.usage[chunk].contains(cell));
+        match &mut self.chunks[chunk] {
+            Some(cells) => &mut cells.as_mut().as_mut()[cell],
+            None => no_such_chunk(),
+        }
+    }
+}
+
+#[cold]
+fn no_such_chunk() -> ! {
+    panic!("a handle was used after its value had been removed")
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+impl Stored for usize {
+    type Chunk = [Self; 100];
+    type Memory = Pages;
+}
+
+#[kernel::macros::kunit_tests(ksm_rs_table)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    fn handle(raw: usize) -> Result<Handle<usize>> {
+        Handle::from_raw(raw as u32).ok_or(EINVAL)
+    }
+
+    #[test]
+    fn values_stand_where_they_were_put() -> Result {
+        let mut table = Table::new();
+        for raw in [1, 99, 100, 101, 1000] {
+            assert!(!table.contains(handle(raw)?));
+            table.put(handle(raw)?, raw, GFP_KERNEL)?;
+            assert!(table.contains(handle(raw)?));
+        }
+        assert_eq!((table.len(), table.chunks()), (5, 10));
+        assert!(table
+            .handles()
+            .map(|at| table[at])
+            .eq([1, 99, 100, 101, 1000]));
+        table.for_each_mut(|value| *value += 1);
+        assert_eq!(table.remove(handle(99)?), 100);
+        assert!(!table.contains(handle(99)?) && table.contains(handle(100)?));
+        assert!(table.is_sound());
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_beyond_the_end_is_not_there() -> Result {
+        let mut table = Table::<usize>::new();
+        assert!(!table.contains(handle(1)?) && !table.contains(handle(1 << 31)?));
+        table.put(handle(7)?, 7, GFP_KERNEL)?;
+        assert!(!table.contains(handle(107)?) && !table.contains(handle(8)?));
+        Ok(())
+    }
+
+    #[test]
+    fn an_empty_table_has_no_memory() -> Result {
+        let mut table = Table::new();
+        for raw in [300, 5] {
+            table.put(handle(raw)?, raw, GFP_KERNEL)?;
+        }
+        assert!(table.chunks[0].is_some() && table.chunks[1].is_none());
+        table.remove(handle(5)?);
+        assert!(table.chunks[0].is_none() && table[handle(300)?] == 300);
+        table.remove(handle(300)?);
+        assert_eq!(table.chunks.capacity(), 0);
+        for raw in [300, 5] {
+            table.put(handle(raw)?, raw, GFP_KERNEL)?;
+        }
+        table.clear();
+        assert_eq!((table.chunks.capacity(), table.len()), (0, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn random_changes_agree_with_a_model() -> Result {
+        const HANDLES: usize = 350;
+        let mut random = Random::new(25);
+        let mut table = Table::new();
+        let mut model = [None; HANDLES];
+        for value in 0..6000 {
+            // By turns it grows and shrinks, so that chunks come and go.
+            let growth = if value / 1000 % 2 == 0 { 80 } else { 20 };
+            let at = random.below(HANDLES);
+            let name = handle(at + 1)?;
+            match model[at].take() {
+                None if random.below(100) < growth => {
+                    table.put(name, value, GFP_KERNEL)?;
+                    model[at] = Some(value);
+                }
+                Some(gone) if random.below(100) >= growth => assert_eq!(table.remove(name), gone),
+                unchanged => model[at] = unchanged,
+            }
+            assert!(table.is_sound());
+            assert!(table
+                .handles()
+                .map(|at| table[at])
+                .eq(model.iter().flatten().copied()));
+            assert_eq!(table.contains(name), model[at].is_some());
+        }
+        Ok(())
+    }
+}
