@@ -215,6 +215,7 @@ impl Scanner {
             // Whoever has mapped it does not any more, so its node will soon be collected.
             return Err(EFAULT);
         }
+        let age = self.items[item].age();
         self.attach(ksm, node, &mut shared, mapping)?;
         window::pause(Window::Listed);
         let replaced = self.try_replace(&vma, address, page, Target::Ksm { page: target, next });
@@ -226,6 +227,7 @@ impl Scanner {
             Err(_) => {
                 drop(shared);
                 self.leave_tree(ksm, item);
+                self.items[item].set_age(age);
             }
         }
         replaced
@@ -245,6 +247,7 @@ impl Scanner {
             drop(page.try_lock_single());
             return Ok(());
         }
+        let age = self.items[item].age();
         let promoted = self.promote(ksm, mm, item, page);
         let result = promoted.as_ref().map(|_| ()).map_err(|error| *error);
         trace::merge_with_ksm_page(None, page.pfn(), item, mm, &result);
@@ -259,7 +262,10 @@ impl Scanner {
             Ok(()) => self.drop_unstable_node(item),
             Err(_) => {
                 window::pause(Window::Refused);
-                self.demote(ksm, mm, item);
+                match self.demote(ksm, mm, item) {
+                    true => self.items[item].set_age(age),
+                    false => self.drop_unstable_node(item),
+                }
             }
         }
         result
@@ -343,8 +349,9 @@ impl Scanner {
         })
     }
 
-    /// Undoes [`Scanner::promote`] for a page that found nobody to share it.
-    fn demote(&mut self, ksm: &Ksm, mm: &MmWithUser, item: Handle<RmapItem>) {
+    /// Undoes [`Scanner::promote`] for a page that found nobody to share it; returns whether that
+    /// could be done.
+    fn demote(&mut self, ksm: &Ksm, mm: &MmWithUser, item: Handle<RmapItem>) -> bool {
         let address = self.items[item].address();
         let locked = ReadLockedMm::new(mm);
         if let Some(vma) = locked.mergeable_at(address) {
@@ -355,6 +362,7 @@ impl Scanner {
         if let Place::Stable(node) = self.items[item].place() {
             self.remove_if_unmapped(ksm, node);
         }
+        self.items[item].place() == Place::Nowhere
     }
 }
 

@@ -47,7 +47,7 @@ impl Pass {
 /// How many scans a page was looked up in vain, and how many it is to be passed over, both up to
 /// [`SmartAge::MAX`].
 #[derive(Clone, Copy, Default)]
-struct SmartAge(u8);
+pub(crate) struct SmartAge(u8);
 
 impl SmartAge {
     const MAX: u8 = 15;
@@ -216,12 +216,23 @@ impl RmapItem {
         self.set_index(index);
     }
 
-    /// Notes that the item's page, which belongs to `mm`, is not merged any more. Once it is written
-    /// to, it is a new page.
+    /// Notes that the item's page, which belongs to `mm`, is not merged any more. It is a new page.
     pub(crate) fn note_parted(&mut self, mm: Handle<TrackedMm>) {
         self.head.set_kind(Head::NOWHERE);
-        self.head.set_detail(0);
+        self.set_age(SmartAge::default());
         self.owner = mm.raw();
+    }
+
+    /// The age of the page, which is not merged.
+    pub(crate) fn age(&self) -> SmartAge {
+        debug_assert!(self.head.kind() != Head::STABLE);
+        SmartAge(self.head.detail() as u8)
+    }
+
+    /// Gives the page, which is not merged, the age that it had before an attempt to merge it.
+    pub(crate) fn set_age(&mut self, age: SmartAge) {
+        debug_assert!(self.head.kind() != Head::STABLE);
+        self.head.set_detail(usize::from(age.0));
     }
 
     /// Notes that the mapping of a merged page has another index.
@@ -236,11 +247,13 @@ impl RmapItem {
 
     /// Notes that the item, whose page is not merged, is in the unstable tree.
     pub(crate) fn note_waiting(&mut self) {
+        debug_assert!(self.head.kind() != Head::STABLE);
         self.head.set_kind(Head::UNSTABLE);
     }
 
     /// Notes that the item, whose page is not merged, is in no tree, and does not count as if it was.
     pub(crate) fn note_left_tree(&mut self) {
+        debug_assert!(self.head.kind() != Head::STABLE);
         self.head.set_kind(Head::NOWHERE);
     }
 
@@ -271,9 +284,9 @@ impl RmapItem {
         if self.head.kind() == Head::STABLE {
             return false;
         }
-        let mut age = SmartAge(self.head.detail() as u8);
+        let mut age = self.age();
         let skip = age.advance();
-        self.head.set_detail(usize::from(age.0));
+        self.set_age(age);
         skip
     }
 }

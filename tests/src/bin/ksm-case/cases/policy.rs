@@ -20,7 +20,7 @@ use ksm_tests::{
 
 use crate::{
     case::{Case, Options, Skip},
-    helpers::{ensure_shared, step},
+    helpers::{ensure_shared, splice, step},
 };
 
 pub const CASES: &[Case] = &[
@@ -33,6 +33,11 @@ pub const CASES: &[Case] = &[
         "smart-scan-merges",
         "pages that were skipped for long still merge when they find an equal",
         merges_in_the_end,
+    ),
+    Case::new(
+        "smart-scan-pinned",
+        "pages that others hold for long are skipped too, though a KSM page is their equal",
+        skips_pinned,
     ),
     Case::new(
         "advisor-scan-time",
@@ -121,6 +126,33 @@ fn merges_in_the_end(_: &Options) -> Result<()> {
     step(format!("{} newcomers were enough", late.len()));
     ensure_shared(&old, &changing)?;
     for region in late.iter().chain([&old, &changing]) {
+        region.verify(&content)?;
+    }
+    Ok(())
+}
+
+fn skips_pinned(_: &Options) -> Result<()> {
+    // A pipe takes sixteen.
+    const PAGES: usize = 8;
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(5, PAGES);
+    let left = Region::mergeable(&content)?;
+    let right = Region::mergeable(&content)?;
+    scanner.expect(Counters::stable(PAGES as u64, PAGES as u64, 0))?;
+    let pinned = Region::mergeable(&content)?;
+    let pipe = splice(&pinned)?;
+    let before: u64 = ksm::read("pages_skipped")?;
+    ksm::write("smart_scan", 1)?;
+    scanner.scans(40)?;
+    let skipped = ksm::read::<u64>("pages_skipped")? - before;
+    step(format!("{skipped} skipped while a pipe has the pages"));
+    ensure!(skipped > 40 * PAGES as u64 / 2, "too few are skipped");
+
+    step("the pipe is closed, and they merge");
+    drop(pipe);
+    scanner.expect(Counters::stable(PAGES as u64, 2 * PAGES as u64, 0))?;
+    ensure_shared(&left, &pinned)?;
+    for region in [&left, &right, &pinned] {
         region.verify(&content)?;
     }
     Ok(())
