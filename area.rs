@@ -59,8 +59,8 @@ impl Area {
         self.mm
     }
 
-    /// What `ksmd` tracks the address space as: for as long as there is an item of a merged page of
-    /// the area.
+    /// What `ksmd`, and nobody else, knows the address space by: for as long as there is an item of a
+    /// merged page of the area.
     pub(crate) fn owner(&self) -> Handle<TrackedMm> {
         self.owner
     }

@@ -38,7 +38,6 @@ use crate::{
     }, //
 };
 use kernel::{
-    alloc::AllocError,
     mm::MmWithUser,
     prelude::*, //
 };
@@ -121,7 +120,7 @@ impl Scanner {
             match page {
                 Met::Ksm(node) => self.consider_ksm(ksm, mm, item, node),
                 Met::Anonymous(page) => {
-                    if self.prepare_search(ksm, item).is_err() {
+                    if !self.prepare_search(ksm, item) {
                         continue;
                     }
                     self.prefetch_stable_root(item, &page);
@@ -155,14 +154,15 @@ impl Scanner {
         self.adopt_fork(ksm, mm, item);
     }
 
-    /// Sees to it that the page of `item`, which is not merged, can be looked for.
-    fn prepare_search(&mut self, ksm: &Ksm, item: Handle<RmapItem>) -> Result<(), AllocError> {
+    /// Sees to it that the page of `item`, which is not merged, can be looked for; returns whether
+    /// it can be.
+    fn prepare_search(&mut self, ksm: &Ksm, item: Handle<RmapItem>) -> bool {
         let last_checksum = match self.items[item].place() {
             Place::Stable(node) => self.nodes[node].checksum(),
             _ => 0,
         };
         self.leave_stale_place(ksm, item);
-        self.ensure_unstable_node(item, last_checksum)
+        self.ensure_unstable_node(item, last_checksum).is_ok()
     }
 
     /// Takes the item of a page that is not merged out of where it cannot stand any more.

@@ -93,10 +93,13 @@ impl Scanner {
         self.drop_unstable_node(item);
         cursor.unlink(&mut self.mms, &mut self.items, item);
         self.items.remove(item);
+        if self.items.len() == 0 {
+            self.unstable_nodes.clear();
+        }
     }
 
-    /// Lets the page of `item`, which is in no unstable tree, have a node for one; with `checksum`
-    /// if it has none yet.
+    /// Lets the page of `item`, which is not merged, have a node for an unstable tree; with
+    /// `checksum` if it has none yet.
     pub(crate) fn ensure_unstable_node(
         &mut self,
         item: Handle<RmapItem>,

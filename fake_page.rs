@@ -29,6 +29,7 @@ use core::cmp::Ordering;
 pub(crate) struct FakePage {
     links: Links,
     siblings: Siblings<FakePage>,
+    pruned: u32,
     checksum: u32,
     /// Stands for the page's bytes.
     pub(crate) content: usize,
@@ -88,6 +89,14 @@ impl StableEntry for FakePage {
 
     fn set_siblings(&mut self, siblings: Siblings<Self>) {
         self.siblings = siblings;
+    }
+
+    fn pruned(&self) -> u32 {
+        self.pruned
+    }
+
+    fn set_pruned(&mut self, now: u32) {
+        self.pruned = now;
     }
 }
 

@@ -15,12 +15,10 @@ use crate::{
         Root,
         TreeNode,
         Vacancy,
+        Values,
         Verdict, //
     }, //
-    table::{
-        Handle,
-        Table, //
-    },
+    table::Handle,
 };
 use core::cmp::Ordering;
 use kernel::prelude::*;
@@ -58,9 +56,9 @@ impl<T: Keyed> Forest<T> {
 
     /// Asks the CPU to fetch the first node that a search for `checksum` will meet.
     #[inline]
-    pub(crate) fn prefetch_top(&self, pool: &Table<T>, checksum: u32) {
+    pub(crate) fn prefetch_top(&self, pool: &impl Values<T>, checksum: u32) {
         if let Some(top) = self.root(checksum).top() {
-            pool.prefetch(top);
+            prefetch(&pool[top]);
         }
     }
 
@@ -68,7 +66,7 @@ impl<T: Keyed> Forest<T> {
     #[inline]
     pub(crate) fn descend(
         &self,
-        pool: &Table<T>,
+        pool: &impl Values<T>,
         checksum: u32,
         mut compare: impl FnMut(Handle<T>, &T) -> Verdict,
     ) -> Descent<T> {
@@ -81,24 +79,24 @@ impl<T: Keyed> Forest<T> {
     }
 
     /// Puts `node` where [`Forest::descend`] for its checksum has ended.
-    pub(crate) fn insert(&mut self, pool: &mut Table<T>, at: Vacancy<T>, node: Handle<T>) {
+    pub(crate) fn insert(&mut self, pool: &mut impl Values<T>, at: Vacancy<T>, node: Handle<T>) {
         self.root_of(pool, node).insert(pool, at, node);
         self.len += 1;
     }
 
     /// Whether `node`, which is in some forest, is in this one.
-    pub(crate) fn contains(&self, pool: &Table<T>, node: Handle<T>) -> bool {
+    pub(crate) fn contains(&self, pool: &impl Values<T>, node: Handle<T>) -> bool {
         self.root(pool[node].checksum()).contains(pool, node)
     }
 
     /// Takes out `node`, which is in one of the trees.
-    pub(crate) fn remove(&mut self, pool: &mut Table<T>, node: Handle<T>) {
+    pub(crate) fn remove(&mut self, pool: &mut impl Values<T>, node: Handle<T>) {
         self.root_of(pool, node).remove(pool, node);
         self.len -= 1;
     }
 
     /// Puts `new`, which has the same checksum, in the place of `old`.
-    pub(crate) fn replace(&mut self, pool: &mut Table<T>, old: Handle<T>, new: Handle<T>) {
+    pub(crate) fn replace(&mut self, pool: &mut impl Values<T>, old: Handle<T>, new: Handle<T>) {
         self.root_of(pool, old).replace(pool, old, new);
     }
 
@@ -117,7 +115,7 @@ impl<T: Keyed> Forest<T> {
     }
 
     /// Makes the number of trees fit that of nodes, if there is memory for it.
-    pub(crate) fn fit(&mut self, pool: &mut Table<T>) -> Result {
+    pub(crate) fn fit(&mut self, pool: &mut impl Values<T>) -> Result {
         if self.suits(self.len) {
             return Ok(());
         }
@@ -143,7 +141,7 @@ impl<T: Keyed> Forest<T> {
         &self.roots[self.shard(checksum)]
     }
 
-    fn root_of(&mut self, pool: &Table<T>, node: Handle<T>) -> &mut Root<T> {
+    fn root_of(&mut self, pool: &impl Values<T>, node: Handle<T>) -> &mut Root<T> {
         let shard = self.shard(pool[node].checksum());
         &mut self.roots[shard]
     }
@@ -157,7 +155,7 @@ impl<T: Keyed> Forest<T> {
     #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn count_nodes(
         &self,
-        pool: &Table<T>,
+        pool: &impl Values<T>,
         in_order: impl Fn(&T, &T) -> bool,
     ) -> Option<usize> {
         self.roots

@@ -11,7 +11,8 @@ use crate::table::{
 };
 use core::ops::{
     Deref,
-    DerefMut, //
+    Index,
+    IndexMut, //
 };
 use kernel::{
     alloc::{
@@ -71,6 +72,11 @@ impl<T: Stored> Pool<T> {
         *self = Self::new();
     }
 
+    /// Calls `f` with each value, in the order of their handles.
+    pub(crate) fn for_each_mut(&mut self, f: impl FnMut(&mut T)) {
+        self.table.for_each_mut(f);
+    }
+
     fn open_chunk(&mut self, flags: Flags) -> Result<usize, AllocError> {
         if let Some(at) = self.open {
             return Ok(at as usize);
@@ -83,7 +89,7 @@ impl<T: Stored> Pool<T> {
     }
 }
 
-/// All but the choice of a handle is the table's.
+/// All that changes nothing is the table's.
 impl<T: Stored> Deref for Pool<T> {
     type Target = Table<T>;
 
@@ -93,10 +99,19 @@ impl<T: Stored> Deref for Pool<T> {
     }
 }
 
-impl<T: Stored> DerefMut for Pool<T> {
+impl<T: Stored> Index<Handle<T>> for Pool<T> {
+    type Output = T;
+
     #[inline]
-    fn deref_mut(&mut self) -> &mut Table<T> {
-        &mut self.table
+    fn index(&self, handle: Handle<T>) -> &T {
+        &self.table[handle]
+    }
+}
+
+impl<T: Stored> IndexMut<Handle<T>> for Pool<T> {
+    #[inline]
+    fn index_mut(&mut self, handle: Handle<T>) -> &mut T {
+        &mut self.table[handle]
     }
 }
 
@@ -196,10 +211,11 @@ mod tests {
         let open = successors(pool.open, |at| pool.next_open[*at as usize]);
         let has_room = |at: &usize| !pool.is_full(*at);
         let with_room = (0..pool.chunks()).filter(has_room).count();
-        let listed = open.take(with_room + 1).map(|at| at as usize);
+        let listed = || open.clone().take(with_room + 1).map(|at| at as usize);
         pool.table.is_sound()
             && pool.next_open.len() == pool.chunks()
-            && listed.filter(has_room).count() == with_room
+            && listed().count() == with_room
+            && listed().all(|at| has_room(&at))
     }
 
     #[test]

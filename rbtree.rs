@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Red-black trees over the values of a [`Table`].
+//! Red-black trees over the values of a [`Table`](crate::table::Table).
 //!
 //! `lib/rbtree.c` links nodes by pointer: 24 bytes a node, and a tree that cannot be walked in safe
 //! code. Here a link is a [`Handle`], a node's three links with its colour take 12 bytes, and an
@@ -16,11 +16,12 @@
 
 use crate::table::{
     raw_or_zero,
-    Handle,
-    Stored,
-    Table, //
+    Handle, //
 };
-use core::marker::PhantomData;
+use core::{
+    marker::PhantomData,
+    ops::IndexMut, //
+};
 
 /// Which child of a node is meant.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,11 @@ impl Side {
     }
 }
 
+/// Where the nodes of trees are: a [`Table`](crate::table::Table) or a [`Pool`](crate::pool::Pool).
+pub(crate) trait Values<T>: IndexMut<Handle<T>, Output = T> {}
+
+impl<T, V: IndexMut<Handle<T>, Output = T>> Values<T> for V {}
+
 /// A node's place in its tree; meaningless outside of one.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Links {
@@ -47,7 +53,7 @@ pub(crate) struct Links {
 }
 
 /// What a value must offer to stand in a tree.
-pub(crate) trait TreeNode: Stored {
+pub(crate) trait TreeNode: Default {
     /// The links last set.
     fn links(&self) -> Links;
     /// Keeps `links`.
@@ -114,7 +120,7 @@ impl<T: TreeNode> Root<T> {
     #[inline]
     pub(crate) fn descend(
         &self,
-        pool: &Table<T>,
+        pool: &impl Values<T>,
         mut verdict: impl FnMut(Handle<T>, &T) -> Verdict,
     ) -> Descent<T> {
         let mut parent = None;
@@ -134,7 +140,7 @@ impl<T: TreeNode> Root<T> {
     }
 
     /// Puts `node` where a search ended.
-    pub(crate) fn insert(&mut self, pool: &mut Table<T>, at: Vacancy<T>, node: Handle<T>) {
+    pub(crate) fn insert(&mut self, pool: &mut impl Values<T>, at: Vacancy<T>, node: Handle<T>) {
         let mut tree = Editor { root: self, pool };
         tree.edit(node, |links| *links = Links::default());
         match at.parent {
@@ -146,20 +152,23 @@ impl<T: TreeNode> Root<T> {
     }
 
     /// Puts `node` behind all others.
-    pub(crate) fn append(&mut self, pool: &mut Table<T>, node: Handle<T>) {
+    pub(crate) fn append(&mut self, pool: &mut impl Values<T>, node: Handle<T>) {
         if let Descent::Vacant(at) = self.descend(pool, |_, _| Verdict::After) {
             self.insert(pool, at, node);
         }
     }
 
     /// All nodes, in order.
-    pub(crate) fn nodes<'a>(&self, pool: &'a Table<T>) -> impl Iterator<Item = Handle<T>> + 'a {
+    pub(crate) fn nodes<'a>(&self, pool: &'a impl Values<T>) -> impl Iterator<Item = Handle<T>> + 'a
+    where
+        T: 'a,
+    {
         let first = self.top().map(|top| outermost(pool, top, Side::Left));
         core::iter::successors(first, |node| successor(pool, *node))
     }
 
     /// Takes `node`, which is in this tree, out of it.
-    pub(crate) fn remove(&mut self, pool: &mut Table<T>, node: Handle<T>) {
+    pub(crate) fn remove(&mut self, pool: &mut impl Values<T>, node: Handle<T>) {
         let mut tree = Editor { root: self, pool };
         let gap = tree.cut_out(node);
         if gap.black_is_missing {
@@ -168,7 +177,7 @@ impl<T: TreeNode> Root<T> {
     }
 
     /// Whether `node`, which is in some tree, is in this one.
-    pub(crate) fn contains(&self, pool: &Table<T>, node: Handle<T>) -> bool {
+    pub(crate) fn contains(&self, pool: &impl Values<T>, node: Handle<T>) -> bool {
         let mut top = node;
         while let Some(above) = parent(pool, top) {
             top = above;
@@ -177,7 +186,7 @@ impl<T: TreeNode> Root<T> {
     }
 
     /// Puts `new` exactly where `old` stands.
-    pub(crate) fn replace(&mut self, pool: &mut Table<T>, old: Handle<T>, new: Handle<T>) {
+    pub(crate) fn replace(&mut self, pool: &mut impl Values<T>, old: Handle<T>, new: Handle<T>) {
         let mut tree = Editor { root: self, pool };
         let links = tree.pool[old].links();
         tree.replace_below_parent(old, Some(new));
@@ -189,16 +198,16 @@ impl<T: TreeNode> Root<T> {
     }
 }
 
-fn parent<T: TreeNode>(pool: &Table<T>, node: Handle<T>) -> Option<Handle<T>> {
+fn parent<T: TreeNode>(pool: &impl Values<T>, node: Handle<T>) -> Option<Handle<T>> {
     Handle::from_raw(pool[node].links().parent_and_red >> 1)
 }
 
-fn child<T: TreeNode>(pool: &Table<T>, node: Handle<T>, side: Side) -> Option<Handle<T>> {
+fn child<T: TreeNode>(pool: &impl Values<T>, node: Handle<T>, side: Side) -> Option<Handle<T>> {
     Handle::from_raw(pool[node].links().child[side as usize])
 }
 
 /// The last node on the way down from `node` along one side.
-fn outermost<T: TreeNode>(pool: &Table<T>, mut node: Handle<T>, side: Side) -> Handle<T> {
+fn outermost<T: TreeNode>(pool: &impl Values<T>, mut node: Handle<T>, side: Side) -> Handle<T> {
     while let Some(next) = child(pool, node, side) {
         node = next;
     }
@@ -206,7 +215,7 @@ fn outermost<T: TreeNode>(pool: &Table<T>, mut node: Handle<T>, side: Side) -> H
 }
 
 /// The node after `node` in the order of its tree.
-fn successor<T: TreeNode>(pool: &Table<T>, mut node: Handle<T>) -> Option<Handle<T>> {
+fn successor<T: TreeNode>(pool: &impl Values<T>, mut node: Handle<T>) -> Option<Handle<T>> {
     if let Some(right) = child(pool, node, Side::Right) {
         return Some(outermost(pool, right, Side::Left));
     }
@@ -227,12 +236,12 @@ struct Gap<T> {
 }
 
 /// A tree that is being changed.
-struct Editor<'a, T: TreeNode> {
+struct Editor<'a, T, V> {
     root: &'a mut Root<T>,
-    pool: &'a mut Table<T>,
+    pool: &'a mut V,
 }
 
-impl<T: TreeNode> Editor<'_, T> {
+impl<T: TreeNode, V: Values<T>> Editor<'_, T, V> {
     fn edit(&mut self, node: Handle<T>, change: impl FnOnce(&mut Links)) {
         let value = &mut self.pool[node];
         let mut links = value.links();
@@ -441,7 +450,7 @@ pub(crate) mod check {
     /// for neighbours, always says yes.
     pub(crate) fn count_nodes<T: TreeNode>(
         root: &Root<T>,
-        pool: &Table<T>,
+        pool: &impl Values<T>,
         in_order: impl Fn(&T, &T) -> bool,
     ) -> Option<usize> {
         let mut survey = Survey {
@@ -459,14 +468,14 @@ pub(crate) mod check {
         Some(survey.nodes)
     }
 
-    struct Survey<'a, T: TreeNode, F> {
-        pool: &'a Table<T>,
+    struct Survey<'a, T, V, F> {
+        pool: &'a V,
         nodes: usize,
         last: Option<Handle<T>>,
         in_order: F,
     }
 
-    impl<T: TreeNode, F: Fn(&T, &T) -> bool> Survey<'_, T, F> {
+    impl<T: TreeNode, V: Values<T>, F: Fn(&T, &T) -> bool> Survey<'_, T, V, F> {
         fn black_height(&mut self, node: Option<Handle<T>>) -> Option<usize> {
             let Some(node) = node else {
                 return Some(0);
@@ -500,7 +509,10 @@ mod tests {
         mm::pages::Pages,
         pool::Pool,
         random::Random,
-        table::per_page, //
+        table::{
+            per_page,
+            Stored, //
+        }, //
     };
     use kernel::prelude::*;
 

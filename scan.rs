@@ -127,7 +127,7 @@ struct Found {
 /// All that only `ksmd`, or who stands in for it, may touch; it lies in the scan mutex.
 pub(crate) struct Scanner {
     pub(crate) items: Pool<RmapItem>,
-    /// What is looked for the page of an item with, under the same number.
+    /// For pages that are not merged, under the number of the item.
     pub(crate) unstable_nodes: Table<UnstableNode>,
     pub(crate) mms: Pool<TrackedMm>,
     pub(crate) nodes: Pool<StableNode>,

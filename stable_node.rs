@@ -37,7 +37,7 @@ use kernel::{
 pub(crate) struct StableNode {
     links: Links,
     checksum: u32,
-    /// The tie to the folio; missing only while the node is made or taken down.
+    /// The tie to the folio; missing only while the node is made.
     pub(crate) anchor: Option<OwnedAnchor>,
 }
 
@@ -78,8 +78,8 @@ pub(crate) struct Notes {
     /// How many mappings there are: what the list behind the folio's lock has; and in the top bits
     /// the partition.
     mappings_and_partition: Atomic<u32>,
-    /// The neighbours in the node's chain, or zeros. The first of a chain has, with
-    /// [`Notes::FIRST`], the time when the chain was last searched for stale nodes.
+    /// The neighbours in the node's chain, or zeros. A node that is the first of a chain, or was,
+    /// has with [`Notes::FIRST`] the time when the chain was last searched for stale nodes.
     siblings: [Atomic<u32>; 2],
 }
 
@@ -126,11 +126,19 @@ impl Notes {
         (1..max_page_sharing.min(Self::MOST_MAPPINGS as usize)).contains(&(count as usize))
     }
 
-    /// How long ago the chain that begins with the node was searched for stale nodes; all in
-    /// milliseconds of a clock that goes round.
+    /// When the chain that begins with the node was last searched for stale nodes: the 31 lowest
+    /// bits.
+    fn pruned(&self) -> u32 {
+        let [prev, _] = &self.siblings;
+        match prev.load(Relaxed) {
+            pruned if pruned & Self::FIRST != 0 => pruned & !Self::FIRST,
+            _ => 0,
+        }
+    }
+
+    /// How long ago that was.
     pub(crate) fn since_pruned(&self, now: u32) -> usize {
-        let [pruned, _] = &self.siblings;
-        (now.wrapping_sub(pruned.load(Relaxed)) & !Self::FIRST) as usize
+        (now.wrapping_sub(self.pruned()) & !Self::FIRST) as usize
     }
 
     /// Notes that the chain that begins with the node has been searched for stale nodes.
@@ -189,6 +197,18 @@ impl StableEntry for StableNode {
     fn set_siblings(&mut self, siblings: Siblings<Self>) {
         if let Some(anchor) = &self.anchor {
             anchor.notes.set_siblings(siblings);
+        }
+    }
+
+    fn pruned(&self) -> u32 {
+        self.anchor
+            .as_ref()
+            .map_or(0, |anchor| anchor.notes.pruned())
+    }
+
+    fn set_pruned(&mut self, now: u32) {
+        if let Some(anchor) = &self.anchor {
+            anchor.notes.set_pruned(now);
         }
     }
 }

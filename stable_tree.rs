@@ -20,12 +20,10 @@ use crate::{
     },
     rbtree::{
         Descent,
+        Values,
         Verdict, //
     }, //
-    table::{
-        Handle,
-        Table, //
-    },
+    table::Handle,
 };
 use kernel::prelude::*;
 
@@ -59,6 +57,11 @@ pub(crate) trait StableEntry: Keyed {
     fn siblings(&self) -> Siblings<Self>;
     /// Keeps `siblings`.
     fn set_siblings(&mut self, siblings: Siblings<Self>);
+    /// When the chain that begins here was last searched for stale nodes, in milliseconds of a clock
+    /// that goes round; zero if it was not.
+    fn pruned(&self) -> u32;
+    /// Notes that; for the first of a chain only.
+    fn set_pruned(&mut self, now: u32);
 }
 
 /// How a search for a page's content ended.
@@ -94,7 +97,7 @@ impl<T: StableEntry> StableTree<T> {
     /// `compare` says where it stands, seen from that of a node with the same checksum.
     pub(crate) fn find(
         &self,
-        pool: &Table<T>,
+        pool: &impl Values<T>,
         checksum: u32,
         compare: impl FnMut(Handle<T>, &T) -> Verdict,
     ) -> Lookup<T> {
@@ -107,13 +110,13 @@ impl<T: StableEntry> StableTree<T> {
 
     /// Whether there is a node with this checksum.
     #[inline]
-    pub(crate) fn has(&self, pool: &Table<T>, checksum: u32) -> bool {
+    pub(crate) fn has(&self, pool: &impl Values<T>, checksum: u32) -> bool {
         let descent = self.forest.descend(pool, checksum, |_, _| Verdict::Match);
         matches!(descent, Descent::Found(_))
     }
 
     /// Makes the tree fit the number of its nodes, if there is memory for it.
-    pub(crate) fn fit(&mut self, pool: &mut Table<T>) -> Result {
+    pub(crate) fn fit(&mut self, pool: &mut impl Values<T>) -> Result {
         self.forest.fit(pool)
     }
 
@@ -135,13 +138,13 @@ impl<T: StableEntry> StableTree<T> {
     }
 
     /// The node behind `node` in its chain.
-    pub(crate) fn next_in_chain(pool: &Table<T>, node: Handle<T>) -> Option<Handle<T>> {
+    pub(crate) fn next_in_chain(pool: &impl Values<T>, node: Handle<T>) -> Option<Handle<T>> {
         pool[node].siblings().next
     }
 
     /// The first node in the chain that begins with `first` that `suits`.
     pub(crate) fn first_that(
-        pool: &Table<T>,
+        pool: &impl Values<T>,
         first: Handle<T>,
         suits: impl Fn(&T) -> bool,
     ) -> Option<Handle<T>> {
@@ -154,7 +157,7 @@ impl<T: StableEntry> StableTree<T> {
     /// Returns a stale node that stood in the way, if there was one; then nothing is inserted.
     pub(crate) fn insert(
         &mut self,
-        pool: &mut Table<T>,
+        pool: &mut impl Values<T>,
         node: Handle<T>,
         compare: impl FnMut(Handle<T>, &T) -> Verdict,
     ) -> core::result::Result<(), Handle<T>> {
@@ -168,7 +171,9 @@ impl<T: StableEntry> StableTree<T> {
                 }
                 self.dups += 1;
                 self.forest.replace(pool, first, node);
+                let pruned = pool[first].pruned();
                 link(pool, node, first);
+                pool[node].set_pruned(pruned);
             }
             Descent::Stopped(stale) => return Err(stale),
         }
@@ -176,7 +181,7 @@ impl<T: StableEntry> StableTree<T> {
     }
 
     /// Takes out `node`, which is in the tree or in a chain.
-    pub(crate) fn remove(&mut self, pool: &mut Table<T>, node: Handle<T>) {
+    pub(crate) fn remove(&mut self, pool: &mut impl Values<T>, node: Handle<T>) {
         let Siblings { prev, next } = pool[node].siblings();
         pool[node].set_siblings(Siblings::default());
         self.count_removal(pool, prev, next);
@@ -191,7 +196,12 @@ impl<T: StableEntry> StableTree<T> {
     }
 
     /// Counts a node less between these two neighbours, one of which may be left alone by it.
-    fn count_removal(&mut self, pool: &Table<T>, prev: Option<Handle<T>>, next: Option<Handle<T>>) {
+    fn count_removal(
+        &mut self,
+        pool: &impl Values<T>,
+        prev: Option<Handle<T>>,
+        next: Option<Handle<T>>,
+    ) {
         let left_alone = match (prev, next) {
             (None, None) => return,
             (Some(prev), None) => pool[prev].siblings().prev.is_none(),
@@ -207,7 +217,7 @@ impl<T: StableEntry> StableTree<T> {
 }
 
 fn edit<T: StableEntry>(
-    pool: &mut Table<T>,
+    pool: &mut impl Values<T>,
     node: Handle<T>,
     change: impl FnOnce(&mut Siblings<T>),
 ) {
@@ -216,7 +226,7 @@ fn edit<T: StableEntry>(
     pool[node].set_siblings(siblings);
 }
 
-fn link<T: StableEntry>(pool: &mut Table<T>, prev: Handle<T>, next: Handle<T>) {
+fn link<T: StableEntry>(pool: &mut impl Values<T>, prev: Handle<T>, next: Handle<T>) {
     edit(pool, prev, |siblings| siblings.next = Some(next));
     edit(pool, next, |siblings| siblings.prev = Some(prev));
 }
@@ -333,6 +343,16 @@ mod tests {
         fixture.remove(old);
         assert!(matches!(fixture.find(5, 5), Lookup::Missing));
         assert_eq!(fixture.count(), Some(0));
+        Ok(())
+    }
+
+    #[test]
+    fn a_new_first_knows_when_its_chain_was_pruned() -> Result {
+        let mut fixture = Fixture::new()?;
+        let old = fixture.add(5, 5)?;
+        fixture.pool[old].set_pruned(77);
+        let new = fixture.add(5, 5)?;
+        assert_eq!(fixture.pool[new].pruned(), 77);
         Ok(())
     }
 

@@ -8,17 +8,13 @@
 //! is a logic error that no memory is lost by: it leads to another value of the table, to an empty
 //! cell, or to no chunk, which is found out at once. In a debug kernel, an empty cell is as well.
 //!
-//! Values lie in chunks of a page; a chunk whose last value leaves is given back at once, and the
-//! list of chunks when the table is empty.
+//! Values lie in chunks of a page; a chunk whose last value leaves is given back at once.
 
 #![deny(unsafe_code)]
 
+use crate::kthread;
 #[cfg(CONFIG_KUNIT = "y")]
 use crate::mm::pages::Pages;
-use crate::{
-    kthread,
-    mm::prefetch::prefetch, //
-};
 use core::{
     fmt,
     iter::successors,
@@ -278,9 +274,6 @@ impl<T: Stored> Table<T> {
             self.chunks[at] = None;
         }
         self.live -= 1;
-        if self.live == 0 {
-            *self = Self::new();
-        }
         value
     }
 
@@ -340,12 +333,6 @@ impl<T: Stored> Table<T> {
                 }
             }
         }
-    }
-
-    /// Asks the CPU to fetch a value that will soon be looked at.
-    #[inline]
-    pub(crate) fn prefetch(&self, handle: Handle<T>) {
-        prefetch(&self[handle]);
     }
 
     /// Whether the chunks know rightly which of their cells are in use.
@@ -438,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_table_has_no_memory() -> Result {
+    fn an_empty_table_has_no_chunks() -> Result {
         let mut table = Table::new();
         for raw in [300, 5] {
             table.put(handle(raw)?, raw, GFP_KERNEL)?;
@@ -447,7 +434,7 @@ mod tests {
         table.remove(handle(5)?);
         assert!(table.chunks[0].is_none() && table[handle(300)?] == 300);
         table.remove(handle(300)?);
-        assert_eq!(table.chunks.capacity(), 0);
+        assert!(table.chunks.iter().all(Option::is_none));
         for raw in [300, 5] {
             table.put(handle(raw)?, raw, GFP_KERNEL)?;
         }

@@ -166,7 +166,8 @@ impl Scanner {
             match self.page_if_mapped(node) {
                 Some(page) => self.insert_node(ksm, node, &page),
                 None if self.strip(ksm, node).is_some() => self.forget_node(node),
-                None => {}
+                // A page that could not be had a moment ago does not come back.
+                None => debug_assert!(false),
             }
             next = self.nodes.next_after(Some(node));
             kthread::cond_resched();

@@ -17,12 +17,10 @@ use crate::{
     },
     rbtree::{
         Descent,
+        Values,
         Verdict, //
     }, //
-    table::{
-        Handle,
-        Table, //
-    },
+    table::Handle,
 };
 use kernel::prelude::*;
 
@@ -54,7 +52,7 @@ impl<T: Keyed> UnstableTree<T> {
     /// checksum.
     pub(crate) fn search_or_insert(
         &mut self,
-        pool: &mut Table<T>,
+        pool: &mut impl Values<T>,
         node: Handle<T>,
         compare: impl FnMut(Handle<T>, &T) -> Verdict,
     ) -> Outcome<T> {
@@ -70,12 +68,12 @@ impl<T: Keyed> UnstableTree<T> {
     }
 
     /// Whether `node`, which is in some unstable tree, is in this one.
-    pub(crate) fn contains(&self, pool: &Table<T>, node: Handle<T>) -> bool {
+    pub(crate) fn contains(&self, pool: &impl Values<T>, node: Handle<T>) -> bool {
         self.forest.contains(pool, node)
     }
 
     /// Takes out `node`, which was inserted after the last [`UnstableTree::forget`].
-    pub(crate) fn remove(&mut self, pool: &mut Table<T>, node: Handle<T>) {
+    pub(crate) fn remove(&mut self, pool: &mut impl Values<T>, node: Handle<T>) {
         self.forest.remove(pool, node);
     }
 

@@ -381,8 +381,9 @@ impl OwnedAnchor {
         if self.page().is_ok() {
             return None;
         }
-        // SAFETY: No folio points to the anchor, and only `bind` can make one do so, for which it
-        // has to be borrowed. So this is the only access.
+        // SAFETY: By the invariants of this file, nobody follows a pointer to the anchor from a
+        // folio that cannot be had any more, and only `bind` can make another point here, for which
+        // the anchor has to be borrowed. So this is the only access.
         Some(core::mem::take(unsafe { &mut *self.mappings.get() }))
     }
 }
