@@ -65,11 +65,6 @@ impl Area {
         self.owner
     }
 
-    /// The address of a page of the area.
-    pub(crate) fn address(&self, page: u32) -> usize {
-        (self.first_page + page as usize) * PAGE_SIZE
-    }
-
     /// The index under which a page of the area stands in the anon_vma's tree of vmas.
     pub(crate) fn index(&self, page: u32) -> usize {
         self.first_index + page as usize

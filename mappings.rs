@@ -28,10 +28,6 @@ pub(crate) struct Mapping {
 const _: () = assert!(size_of::<Mapping>() == 16);
 
 impl Mapping {
-    pub(crate) fn address(&self) -> usize {
-        self.area.address(self.page)
-    }
-
     /// The index of the page in the anon_vma's tree of vmas.
     pub(crate) fn index(&self) -> usize {
         self.area.index(self.page)

@@ -83,15 +83,16 @@ fn walk_mapping(
     round: Round,
     control: &mut RmapWalkControl<'_>,
 ) -> Walk {
-    let address = mapping.address();
-    // A merged page is never moved: mremap() unmerges first. So its index has stayed the same.
-    for vma in anon_vma.vmas_with(mapping.index()) {
+    let index = mapping.index();
+    for vma in anon_vma.vmas_with(index) {
         kthread::cond_resched();
         let own = vma.mm() as usize == mapping.area.mm();
-        if own != (round == Round::Merged) || !vma.contains(address) {
+        if own != (round == Round::Merged) {
             continue;
         }
-        if control.visit(folio.folio(), &vma, address) == Walk::Done {
+        // Not where the page was when it was listed: `mremap()` leaves the index as it is, and does
+        // not unmerge what has no advice, or is not merged yet.
+        if control.visit(folio.folio(), &vma, vma.address_of(index)) == Walk::Done {
             return Walk::Done;
         }
     }

@@ -10,6 +10,7 @@ use core::{
 };
 use kernel::{
     bindings,
+    page::PAGE_SHIFT,
     types::NotThreadSafe, //
 };
 
@@ -152,13 +153,14 @@ impl RmapVma<'_> {
         self.vma
     }
 
-    pub(crate) fn contains(&self, address: usize) -> bool {
-        // SAFETY: By the type invariant the vma is alive and its bounds stay.
-        let (start, end) = unsafe {
-            let bounds = &(*self.vma).__bindgen_anon_1.__bindgen_anon_1;
-            (bounds.vm_start, bounds.vm_end)
+    /// Where the vma maps the page of linear index `index`, for which it was found.
+    pub(crate) fn address_of(&self, index: usize) -> usize {
+        // SAFETY: By the type invariant the vma is alive and its bounds stay; any address will do.
+        let (start, first) = unsafe {
+            let start = (*self.vma).__bindgen_anon_1.__bindgen_anon_1.vm_start;
+            (start, bindings::linear_anon_page_index(self.vma, start))
         };
-        (start..end).contains(&address)
+        start.wrapping_add(index.wrapping_sub(first) << PAGE_SHIFT)
     }
 
     /// The address space of the vma, to be compared only.

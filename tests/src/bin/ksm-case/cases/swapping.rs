@@ -3,6 +3,7 @@
 //! KSM pages that go out to swap, and come back.
 
 use std::{
+    ops::Range,
     thread,
     time::{Duration, Instant},
 };
@@ -16,7 +17,7 @@ use ksm_tests::{
     procfs,
     region::Region,
     swap::{self, Swap},
-    wait, MIB,
+    wait, MIB, PAGE_SIZE,
 };
 
 use crate::{
@@ -49,6 +50,11 @@ pub const CASES: &[Case] = &[
         "swap-first-ends",
         "whoever reads a swapped KSM page first ends, and the others read it from the swap cache",
         swap_first_ends,
+    ),
+    Case::new(
+        "swap-moved-fork",
+        "KSM pages that a fork has moved before they became such are swapped out from there too",
+        swap_moved_fork,
     ),
     Case::new(
         "swap-rmmod",
@@ -88,7 +94,7 @@ fn sharer(content: &[u8]) -> Result<Peer> {
                 WRITE => {
                     for index in 0..region.pages() {
                         region.page_mut(index)[99] ^= 0x55;
-                        expected[index * ksm_tests::PAGE_SIZE + 99] ^= 0x55;
+                        expected[index * PAGE_SIZE + 99] ^= 0x55;
                     }
                     region.verify(&expected)?;
                 }
@@ -251,6 +257,64 @@ fn swap_run_2(_: &Options) -> Result<()> {
     scanner.expect(Counters::stable(512, 3 * 512, 0))?;
     setting.tell_all(VERIFY)?;
     setting.end()
+}
+
+/// The reverse walk has to find pages at an address that nobody has listed.
+fn swap_moved_fork(_: &Options) -> Result<()> {
+    if !swap::is_available() {
+        return Err(Skip("this kernel has no zram to swap to".into()).into());
+    }
+    let swap = Swap::on(64 * MIB)?;
+    let group = Cgroup::new("moved")?;
+    group.add(nix::unistd::Pid::this())?;
+    let scanner = Scanner::prepare()?;
+    let content = pattern::pages(8, PAGES);
+    let mut twins = [Region::mergeable(&content)?, Region::mergeable(&content)?];
+    let mut peer = Peer::fork(|link| {
+        for twin in &mut twins {
+            twin.advise_unmergeable()?;
+            twin.relocate()?;
+            link.send(twin.address())?;
+        }
+        link.receive::<()>()?;
+        twins.iter().try_for_each(|twin| twin.verify(&content))
+    })?;
+    let starts = [peer.receive::<usize>()?, peer.receive()?];
+    let ranges = starts.map(|start| start..start + PAGES * PAGE_SIZE);
+    let process = peer.pid().as_raw() as u32;
+
+    ksm::set_run(Run::Merge)?;
+    scanner.expect(Counters::stable(PAGES as u64, PAGES as u64, 0))?;
+    ksm::set_run(Run::Stop)?;
+    let merged = present(process, &ranges)?
+        .into_iter()
+        .map(pagemap::is_ksm)
+        .collect::<Result<Vec<_>>>()?;
+    let merged = merged.into_iter().filter(|is_ksm| *is_ksm).count();
+    step(format!("{merged} pages of the fork have become KSM pages"));
+    ensure!(merged == PAGES);
+
+    wait::until("the fork's pages to be swapped out", || {
+        group.reclaim(16 * MIB);
+        // Some may stay in memory.
+        Ok((present(process, &ranges)?.len() <= PAGES / 20).then_some(()))
+    })?;
+    step("and all have left it");
+    peer.step()?;
+    peer.join()?;
+    twins.iter().try_for_each(|twin| twin.verify(&content))?;
+    drop(twins);
+    drop(group);
+    swap.off()
+}
+
+/// The frames that a process has in these ranges.
+fn present(process: u32, ranges: &[Range<usize>]) -> Result<Vec<u64>> {
+    let mut present = Vec::new();
+    for range in ranges {
+        present.extend(pagemap::frames_of(process, range)?.into_iter().flatten());
+    }
+    Ok(present)
 }
 
 /// What was swapped in stays in the swap cache while others have not asked for it, and goes on to
