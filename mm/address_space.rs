@@ -145,8 +145,7 @@ fn counter_of(mm: &Mm, counter: Counter) -> &AtomicUsize {
     unsafe { AtomicUsize::from_ptr(word) }
 }
 
-/// How many zero pages KSM has put in place of others; the kernel's own count, which a fork may
-/// make negative.
+/// How many zero pages KSM has put in place of others; the kernel's own count.
 pub(crate) fn zero_pages() -> isize {
     // SAFETY: The function has no preconditions.
     unsafe { bindings::ksm_zero_page_count() as isize }
