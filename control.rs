@@ -65,6 +65,16 @@ pub(crate) enum Run {
     Unmerge = 2,
 }
 
+/// What is left when all has been undone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leftovers {
+    None = 0,
+    /// Nodes whose pages a process has that was just ending, or that is without the advice.
+    Nodes = 1,
+    /// Pages that userfaultfd keeps everybody from, or of a process that has just come.
+    Guarded = 2,
+}
+
 impl TryFrom<usize> for Run {
     type Error = Error;
 
@@ -86,7 +96,7 @@ pub(crate) struct Ksm {
     #[pin]
     pub(crate) slots: Slots,
     run: Tunable,
-    /// Whether nodes were left when all was undone.
+    /// What was left when all was undone: a [`Leftovers`].
     leftovers: Tunable,
     pub(crate) tunables: Tunables,
     pub(crate) stats: Stats,
@@ -113,7 +123,7 @@ impl Ksm {
                 scanner <- new_mutex!(scanner, "ksm_rs_scan"),
                 slots <- Slots::new(),
                 run: Tunable::new(Run::Stop as usize),
-                leftovers: Tunable::new(0),
+                leftovers: Tunable::new(Leftovers::None as usize),
                 tunables: Tunables::new(),
                 stats: Stats::new(),
                 module,
@@ -152,25 +162,26 @@ impl Ksm {
         }
         drop(scanner);
         self.work.wake_all();
+        self.pause.wake_all();
         Ok(())
     }
 
-    /// Notes whether nodes are left now that all has been undone.
-    pub(crate) fn note_leftovers(&self, any: bool) {
-        self.leftovers.set(usize::from(any));
+    /// Notes what is left now that all has been undone.
+    pub(crate) fn note_leftovers(&self, leftovers: Leftovers) {
+        self.leftovers.set(leftovers as usize);
     }
 
-    /// Whether all has been undone but for nodes whose pages somebody still had: a process that
-    /// was just ending, or one without the advice.
+    /// Whether all has been undone but for pages that somebody still had.
     fn has_leftovers(&self) -> bool {
         self.leftovers.is_set() && self.is_unmerging()
     }
 
-    /// Removes the nodes whose pages nobody has any more.
+    /// Removes the nodes whose pages nobody has any more, after unmerging what can be by now.
     fn collect_leftovers(&self) {
         let mut scanner = self.lock_scanner();
         if self.has_leftovers() {
-            self.note_leftovers(!scanner.remove_unmapped_nodes(self));
+            let guarded = self.leftovers.get() == Leftovers::Guarded as usize;
+            scanner.remove_leftovers(self, guarded);
         }
     }
 
@@ -327,7 +338,7 @@ impl Ksm {
         let limit = millisecs.max(usize::from(thread.should_pause()));
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         self.pause.wait(thread, Limit::Millis(limit), || {
-            self.tunables.sleep_millisecs.get() != millisecs
+            self.tunables.sleep_millisecs.get() != millisecs || self.has_leftovers()
         });
     }
 }

@@ -5,7 +5,10 @@
 #![deny(unsafe_code)]
 
 use crate::{
-    control::Ksm,
+    control::{
+        Ksm,
+        Leftovers, //
+    },
     kthread,
     mm::{
         address_space::{
@@ -104,24 +107,44 @@ impl Scanner {
     /// `ENOMEM` and `ERESTARTSYS` as [`unmerge_range`].
     pub(crate) fn unmerge_all(&mut self, ksm: &Ksm) -> Result {
         self.rewind();
+        let mut guarded = false;
         for round in 0..ROUNDS {
             let arrivals = ksm.slots.arrivals();
-            unmerge_all_slots(ksm)?;
+            guarded = unmerge_all_slots(ksm)? == Unmerged::NotGuarded;
             // Nodes first: they take their mappings with them, which else are looked up one by one.
             let all_removed = self.remove_unmapped_nodes(ksm);
             if all_removed {
                 self.forget_items(ksm);
             }
             self.collect_all_slots(ksm);
-            if all_removed && ksm.slots.arrivals() == arrivals {
+            let any_came = ksm.slots.arrivals() != arrivals;
+            if all_removed && !any_came {
                 break;
             }
+            guarded |= any_came;
             fsleep(Delta::from_millis(1 << round));
         }
-        ksm.note_leftovers(self.nodes.len() > 0);
+        self.note_leftovers(ksm, guarded);
         self.partitions.fit_stable(&mut self.nodes);
         ksm.stats.full_scans.set(0);
         Ok(())
+    }
+
+    /// Removes what [`Scanner::unmerge_all`] had to leave, as far as that can be done now; `guarded`
+    /// if there were pages that nobody could part.
+    pub(crate) fn remove_leftovers(&mut self, ksm: &Ksm, guarded: bool) {
+        // Without memory, the next time.
+        let guarded = guarded && !matches!(unmerge_all_slots(ksm), Ok(Unmerged::All));
+        self.remove_unmapped_nodes(ksm);
+        self.note_leftovers(ksm, guarded);
+    }
+
+    fn note_leftovers(&self, ksm: &Ksm, guarded: bool) {
+        ksm.note_leftovers(match self.nodes.len() {
+            0 => Leftovers::None,
+            _ if guarded => Leftovers::Guarded,
+            _ => Leftovers::Nodes,
+        });
     }
 
     /// Forgets all items at once: there is no node, so none is merged, and no tree has them.
@@ -185,27 +208,38 @@ impl Scanner {
     }
 }
 
-fn unmerge_all_slots(ksm: &Ksm) -> Result {
-    let mut key = None;
+/// Which pages were unmerged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unmerged {
+    All,
+    /// All but those that userfaultfd keeps everybody from.
+    NotGuarded,
+}
+
+fn unmerge_all_slots(ksm: &Ksm) -> Result<Unmerged> {
+    let (mut key, mut unmerged) = (None, Unmerged::All);
     while let Some(slot) = ksm.slots.next(key) {
         key = Some(slot.key());
         if let Some(mm) = user_of(slot.mm()) {
-            unmerge_mm(&mm)?;
+            if unmerge_mm(&mm)? == Unmerged::NotGuarded {
+                unmerged = Unmerged::NotGuarded;
+            }
         }
     }
-    Ok(())
+    Ok(unmerged)
 }
 
-fn unmerge_mm(mm: &MmWithUser) -> Result {
+fn unmerge_mm(mm: &MmWithUser) -> Result<Unmerged> {
+    let mut unmerged = Unmerged::All;
     let locked = ReadLockedMm::new(mm);
     for vma in locked.advised_from(0) {
         if let Some(vma) = vma.populated() {
             match unmerge_range(vma.vma(), vma.range(), MmapLock::Read) {
                 // It is no reason to leave the others as they are.
-                Err(error) if error == EBUSY => {}
+                Err(error) if error == EBUSY => unmerged = Unmerged::NotGuarded,
                 other => other?,
             }
         }
     }
-    Ok(())
+    Ok(unmerged)
 }

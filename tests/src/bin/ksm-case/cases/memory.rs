@@ -199,13 +199,36 @@ fn uffd_access(_: &Options) -> Result<()> {
     step("pages that their owner is kept out of cannot part, and keep the advice");
     ensure!(guarded.try_advise_unmergeable() == Err(Errno::EBUSY));
     scanner.expect(Counters::stable(32, 32, 0))?;
-    step("he is let in again");
+    step("run=2 leaves what nobody can have a copy of; they are let in again, and it parts");
+    ensure!(uffd.register(&plain, Mode::Access)?, "not registered");
+    uffd.keep_out(&plain, true)?;
+    ksm::set_run(Run::Unmerge)?;
+    ensure!(are_merged(&guarded)?, "who is kept out got a copy");
+    uffd.keep_out(&plain, false)?;
     uffd.keep_out(&guarded, false)?;
+    wait::until("pages of their own", || {
+        Ok((!are_merged(&guarded)? && !are_merged(&plain)?).then_some(()))
+    })?;
+    guarded.verify(&content)?;
+
+    step("they merge again, and part on demand");
+    ksm::set_run(Run::Merge)?;
+    scanner.expect(Counters::stable(32, 32, 0))?;
     guarded.verify(&content)?;
     guarded.advise_unmergeable()?;
     expect_sharing(&scanner, 0)?;
     guarded.verify(&content)?;
     plain.verify(&content)
+}
+
+/// Whether any page of `region` is a KSM page.
+fn are_merged(region: &Region) -> Result<bool> {
+    for frame in pagemap::frames(region)? {
+        if pagemap::is_ksm(frame)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Makes sure that `access` to `page` waits until it is allowed, and gives what it should.

@@ -263,6 +263,8 @@ fn rmmod_leftovers(_: &Options) -> Result<()> {
     peer.await_step()?;
     let scanner = Scanner::start()?;
     scanner.expect(Counters::stable(64, 64, 0))?;
+    step("the scanner is in a pause without an end");
+    scanner.scan_on_demand()?;
 
     step("a process without the advice has inherited what became KSM pages");
     ksm::set_run(Run::Unmerge)?;
