@@ -283,17 +283,19 @@ impl Scanner {
         let checksum = self.checksum_of(item);
         let locked = ReadLockedMm::new(mm);
         let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
-        let mapping = self.mapping(&vma, item)?;
+        let single = page.try_lock_single();
+        let Some(Ok(protected)) = single
+            .as_ref()
+            .map(|single| share::protect(&vma, address, single))
+        else {
+            self.drain_wanted = true;
+            return Err(EFAULT);
+        };
+        let mapping = self.mapping(&protected.vma(), item)?;
         let owner = mapping.area.owner();
         let node = self.new_node(ksm, checksum, self.partition_of(page), mapping)?;
-        let made = self.nodes[node].anchor.as_ref().is_some_and(|anchor| {
-            page.try_lock_single()
-                .is_some_and(|single| share::make_ksm(&vma, address, &single, anchor).is_ok())
-        });
-        if !made {
-            self.drain_wanted = true;
-            self.forget_node(node);
-            return Err(EFAULT);
+        if let Some(anchor) = &self.nodes[node].anchor {
+            protected.bind(anchor);
         }
         self.note_attached(ksm, (item, owner), node, 0);
         Ok(node)

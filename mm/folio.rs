@@ -49,6 +49,16 @@ impl Folio {
         self.folio.get()
     }
 
+    /// The anon_vma that an anonymous folio names, which may be freed unless the folio is mapped;
+    /// `None` for any other folio, and for a KSM page.
+    pub(crate) fn anon_vma(&self) -> Option<NonNull<bindings::anon_vma>> {
+        // SAFETY: The folio is alive; the pointer is not followed.
+        let mapping = unsafe { bindings::ksm_folio_mapping(self.as_raw()) };
+        let flags = mapping.addr() & bindings::FOLIO_MAPPING_FLAGS as usize;
+        let anon_vma = mapping.wrapping_byte_sub(flags).cast();
+        NonNull::new(anon_vma).filter(|_| flags == bindings::FOLIO_MAPPING_ANON as usize)
+    }
+
     /// Whether the folio is a KSM page.
     pub(crate) fn is_ksm(&self) -> bool {
         // SAFETY: By the type invariant the folio is alive.

@@ -36,6 +36,7 @@ use crate::{
         Window, //
     }, //
 };
+use core::ptr::NonNull;
 use kernel::bindings;
 
 /// Why an entry was left as it was.
@@ -49,21 +50,49 @@ pub(crate) enum Refusal {
     Different,
 }
 
-/// Makes the page that `address` maps the KSM page of the node of `anchor`.
+/// A page that nobody can write any more, and that can become a KSM page.
 ///
-/// `locked` is the lock of that page.
-pub(crate) fn make_ksm(
-    vma: &MergeableVma<'_>,
+/// # Invariants
+///
+/// Every entry that maps the page of `locked` is write-protected, and not exclusive. Since the mmap
+/// lock of `vma` was taken, an entry of `vma` has mapped the page, which names `anon_vma`.
+pub(crate) struct Protected<'a> {
+    vma: &'a MergeableVma<'a>,
+    locked: &'a LockedFolio<'a>,
+    anon_vma: NonNull<bindings::anon_vma>,
+}
+
+/// Write-protects the page that `address` maps, whose lock is `locked`.
+pub(crate) fn protect<'a>(
+    vma: &'a MergeableVma<'_>,
     address: usize,
-    locked: &LockedFolio<'_>,
-    anchor: &Anchor,
-) -> Result<(), Refusal> {
+    locked: &'a LockedFolio<'_>,
+) -> Result<Protected<'a>, Refusal> {
     with_page_invalidated(vma, address, || write_protect(vma, address, locked))?;
     window::pause(Window::Protected);
-    // SAFETY: The entry was just write-protected. If there are others, they are so since the fork
-    // that made them.
-    unsafe { ksm_folio::bind(locked, anchor) };
-    Ok(())
+    // INVARIANT: The entry was just write-protected. If there are others, they are so since the fork
+    // that made them. While the page is locked, it goes on to name its anon_vma.
+    Ok(Protected {
+        vma,
+        locked,
+        anon_vma: locked.folio().anon_vma().ok_or(Refusal::Changed)?,
+    })
+}
+
+impl Protected<'_> {
+    /// The vma, as one of all those that may map the page: its own anon_vma does not lead to those
+    /// that it was forked from.
+    pub(crate) fn vma(&self) -> MergeableVma<'_> {
+        // SAFETY: A vma is linked to the anon_vma of a page that it maps, and stays so for as long as
+        // the mmap lock is held.
+        unsafe { self.vma.through(self.anon_vma) }
+    }
+
+    /// Makes the page the KSM page of the node of `anchor`.
+    pub(crate) fn bind(self, anchor: &Anchor) {
+        // SAFETY: By the type invariant no entry can be written through.
+        unsafe { ksm_folio::bind(self.locked, anchor) };
+    }
 }
 
 /// Makes `address` map `target` instead of `page`, whose lock is `old`.

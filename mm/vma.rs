@@ -50,7 +50,7 @@ impl<'a> AdvisedVma<'a> {
 ///
 /// # Invariants
 ///
-/// `anon_vma` is that of `vma`.
+/// `anon_vma` is that of `vma`, or another one that `vma` is linked to.
 pub(crate) struct MergeableVma<'a> {
     vma: &'a VmaRef,
     anon_vma: NonNull<bindings::anon_vma>,
@@ -75,13 +75,26 @@ impl MergeableVma<'_> {
         self.vma.start()..self.vma.end()
     }
 
-    /// A reference to the vma's anon_vma.
+    /// The same vma as found through another anon_vma.
+    ///
+    /// # Safety
+    ///
+    /// The vma must be linked to `anon_vma`.
+    pub(crate) unsafe fn through(&self, anon_vma: NonNull<bindings::anon_vma>) -> MergeableVma<'_> {
+        // INVARIANT: The caller vouches for it.
+        MergeableVma {
+            vma: self.vma,
+            anon_vma,
+        }
+    }
+
+    /// A reference to the anon_vma that the vma is found through.
     pub(crate) fn anon_vma(&self) -> AnonVma {
-        // SAFETY: A vma holds its anon_vma, and the mmap lock holds the vma.
+        // SAFETY: A vma holds the anon_vmas that it is linked to, and the mmap lock holds the vma.
         unsafe { AnonVma::get(self.anon_vma) }
     }
 
-    /// Whether `anon_vma` is the vma's.
+    /// Whether `anon_vma` is what the vma is found through.
     pub(crate) fn has_anon_vma(&self, anon_vma: &AnonVma) -> bool {
         anon_vma.is(self.anon_vma)
     }

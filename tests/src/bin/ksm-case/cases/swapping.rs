@@ -57,6 +57,11 @@ pub const CASES: &[Case] = &[
         swap_moved_fork,
     ),
     Case::new(
+        "swap-parent",
+        "what only a fork has advised is swapped out from its parent too",
+        swap_parent,
+    ),
+    Case::new(
         "swap-rmmod",
         "KSM pages that lie in swap survive the module",
         swap_rmmod,
@@ -259,14 +264,20 @@ fn swap_run_2(_: &Options) -> Result<()> {
     setting.end()
 }
 
-/// The reverse walk has to find pages at an address that nobody has listed.
-fn swap_moved_fork(_: &Options) -> Result<()> {
+/// Swap, and this process in a group of its own.
+fn swap_and_group(name: &str) -> Result<(Swap, Cgroup)> {
     if !swap::is_available() {
         return Err(Skip("this kernel has no zram to swap to".into()).into());
     }
     let swap = Swap::on(64 * MIB)?;
-    let group = Cgroup::new("moved")?;
+    let group = Cgroup::new(name)?;
     group.add(nix::unistd::Pid::this())?;
+    Ok((swap, group))
+}
+
+/// The reverse walk has to find pages at an address that nobody has listed.
+fn swap_moved_fork(_: &Options) -> Result<()> {
+    let (swap, group) = swap_and_group("moved")?;
     let scanner = Scanner::prepare()?;
     let content = pattern::pages(8, PAGES);
     let mut twins = [Region::mergeable(&content)?, Region::mergeable(&content)?];
@@ -283,29 +294,66 @@ fn swap_moved_fork(_: &Options) -> Result<()> {
     let ranges = starts.map(|start| start..start + PAGES * PAGE_SIZE);
     let process = peer.pid().as_raw() as u32;
 
-    ksm::set_run(Run::Merge)?;
-    scanner.expect(Counters::stable(PAGES as u64, PAGES as u64, 0))?;
-    ksm::set_run(Run::Stop)?;
-    let merged = present(process, &ranges)?
-        .into_iter()
-        .map(pagemap::is_ksm)
-        .collect::<Result<Vec<_>>>()?;
-    let merged = merged.into_iter().filter(|is_ksm| *is_ksm).count();
-    step(format!("{merged} pages of the fork have become KSM pages"));
-    ensure!(merged == PAGES);
-
-    wait::until("the fork's pages to be swapped out", || {
-        group.reclaim(16 * MIB);
-        // Some may stay in memory.
-        Ok((present(process, &ranges)?.len() <= PAGES / 20).then_some(()))
-    })?;
-    step("and all have left it");
+    merge_and_evict(&scanner, &group, (process, &ranges))?;
     peer.step()?;
     peer.join()?;
     twins.iter().try_for_each(|twin| twin.verify(&content))?;
     drop(twins);
     drop(group);
     swap.off()
+}
+
+/// The reverse walk has to find pages in a vma that the one which was merged comes from.
+fn swap_parent(_: &Options) -> Result<()> {
+    let (swap, group) = swap_and_group("parent")?;
+    let scanner = Scanner::prepare()?;
+    let content = pattern::pages(9, PAGES);
+    let twins = [
+        Region::with_content(&content)?,
+        Region::with_content(&content)?,
+    ];
+    let mut peer = Peer::fork(|link| {
+        twins.iter().try_for_each(Region::advise_mergeable)?;
+        link.step()?;
+        link.receive::<()>()?;
+        twins.iter().try_for_each(|twin| twin.verify(&content))
+    })?;
+    peer.await_step()?;
+
+    let ranges =
+        [0, 1].map(|twin| twins[twin].address()..twins[twin].address() + twins[twin].len());
+    merge_and_evict(&scanner, &group, (std::process::id(), &ranges))?;
+    peer.step()?;
+    peer.join()?;
+    twins.iter().try_for_each(|twin| twin.verify(&content))?;
+    drop(twins);
+    drop(group);
+    swap.off()
+}
+
+/// Merges twins, one of which a process has that is not asked for it, and has both swapped out
+/// there.
+fn merge_and_evict(
+    scanner: &Scanner,
+    group: &Cgroup,
+    (process, ranges): (u32, &[Range<usize>]),
+) -> Result<()> {
+    ksm::set_run(Run::Merge)?;
+    scanner.expect(Counters::stable(PAGES as u64, PAGES as u64, 0))?;
+    ksm::set_run(Run::Stop)?;
+    let frames = present(process, ranges)?;
+    let are_ksm: Result<Vec<_>> = frames.into_iter().map(pagemap::is_ksm).collect();
+    let merged = are_ksm?.into_iter().filter(|is_ksm| *is_ksm).count();
+    step(format!("{merged} pages that it has have become KSM pages"));
+    ensure!(merged == PAGES);
+
+    wait::until("all of its pages to be swapped out", || {
+        group.reclaim(16 * MIB);
+        // Some may stay in memory.
+        Ok((present(process, ranges)?.len() <= PAGES / 20).then_some(()))
+    })?;
+    step("and all have left it");
+    Ok(())
 }
 
 /// The frames that a process has in these ranges.
