@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import ktap
-from harness import Result, Vm
-from ksmlab import selftests
+from harness import SLOWNESS, Result, Vm
+from ksmlab import flavour, selftests
 from ksmlab.paths import REPO
 from ktap import Outcome, Verdict
 
@@ -34,7 +34,9 @@ TRIES = {"ksm_tests -U": 3, "ksm_tests -N -m 1": 10}
 ON_ONE_CPU = {f"ksm_tests -{test} -s 100" for test in "HPD"} | {"ksm_tests -C"}
 
 MACHINE = {"um": {"mem": "768M"}, "x86": {"mem": "2G", "numa": 2}}
+# Seconds for all commands, and for each.
 TIMEOUT = 1200
+LIMIT = 400
 
 # Exit statuses of a program that has nothing to complain of.
 PASSED, SKIPPED = 0, 4
@@ -115,7 +117,8 @@ def run(directory: Path, lane: str, ksm: str) -> Column:
     share = directory / "share"
     share.mkdir(parents=True)
     (share / "commands").write_text("".join(map(order, commands())))
-    guest = [REPO / "tests/selftests-guest", selftests.directory(), "/mnt/share"]
+    limit = LIMIT * SLOWNESS[flavour.usual()]
+    guest = [REPO / "tests/selftests-guest", selftests.directory(), "/mnt/share", limit]
     options = {"share": share, "timeout": TIMEOUT, **MACHINE[lane]}
     boot = Vm(directory).run(*map(str, guest), lane=lane, ksm=ksm, **options)
     return collect(share, boot)
