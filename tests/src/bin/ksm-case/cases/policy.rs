@@ -168,6 +168,8 @@ fn advisor(_: &Options) -> Result<()> {
     ksm::write("advisor_max_pages_to_scan", 3000)?;
     ksm::write("advisor_max_cpu", 100)?;
     ksm::write("advisor_mode", "scan-time")?;
+    // Without pauses, a machine on which a scan takes a second and more has no CPU time left.
+    ksm::write("sleep_millisecs", 20)?;
     ksm::set_run(Run::Merge)?;
     step("a goal that is far away: as many pages as the CPU limit allows, at most 3000");
     ksm::write("advisor_target_scan_time", 1)?;
