@@ -184,15 +184,15 @@ impl Scanner {
 
     /// Has all memory scanned once, from where the last scan has ended.
     pub fn scan_once(&self) -> Result<()> {
-        let before = full_scans()?;
-        self.take_step()?;
-        ensure!(full_scans()? > before, "pages_to_scan is less than a scan");
+        let (_, scans) = self.take_step()?;
+        ensure!(scans > 0, "pages_to_scan is less than a scan");
         Ok(())
     }
 
     /// Ends the scanner's pause, which is about [`FOR_EVER`], and waits for the next one: meanwhile
-    /// it has scanned `pages_to_scan` pages, or come to the end of a scan.
-    pub fn take_step(&self) -> Result<()> {
+    /// it has scanned `pages_to_scan` pages, or come to the end of a scan. Gives the numbers of pages
+    /// and of full scans.
+    pub fn take_step(&self) -> Result<(u64, u64)> {
         let thread = Ksmd::find()?;
         let progress = || anyhow::Ok((read::<u64>("pages_scanned")?, full_scans()?));
         wait::until("a pause", || Ok(thread.is_asleep()?.then_some(())))?;
@@ -202,7 +202,9 @@ impl Scanner {
         write("sleep_millisecs", pause + 1)?;
         wait::until("a step", || {
             Ok((progress()? != before && thread.is_asleep()?).then_some(()))
-        })
+        })?;
+        let after = progress()?;
+        Ok((after.0 - before.0, after.1 - before.1))
     }
 
     /// Scans until the counters stay as they are, and returns them.

@@ -120,14 +120,9 @@ fn tell(peer: &mut Peer, what: u8) -> Result<()> {
 
 impl Setting {
     fn new(content: &[u8]) -> Result<Self> {
-        if !swap::is_available() {
-            return Err(Skip("this kernel has no zram to swap to".into()).into());
-        }
-        let swap = Swap::on(64 * MIB)?;
-        let group = Cgroup::new("swapped")?;
+        // They are members of the group from the start, so that their memory counts there.
+        let (swap, group) = swap_and_group("swapped")?;
         let mut peers = Vec::new();
-        // Members of the group from the start, so that their memory counts there.
-        group.add(nix::unistd::Pid::this())?;
         for _ in 0..SHARERS {
             peers.push(sharer(content)?);
         }
@@ -295,10 +290,7 @@ fn swap_moved_fork(_: &Options) -> Result<()> {
     let process = peer.pid().as_raw() as u32;
 
     merge_and_evict(&scanner, &group, (process, &ranges))?;
-    peer.step()?;
-    peer.join()?;
-    twins.iter().try_for_each(|twin| twin.verify(&content))?;
-    drop(twins);
+    end_intact(peer, twins, &content)?;
     drop(group);
     swap.off()
 }
@@ -323,12 +315,16 @@ fn swap_parent(_: &Options) -> Result<()> {
     let ranges =
         [0, 1].map(|twin| twins[twin].address()..twins[twin].address() + twins[twin].len());
     merge_and_evict(&scanner, &group, (std::process::id(), &ranges))?;
-    peer.step()?;
-    peer.join()?;
-    twins.iter().try_for_each(|twin| twin.verify(&content))?;
-    drop(twins);
+    end_intact(peer, twins, &content)?;
     drop(group);
     swap.off()
+}
+
+/// Has both processes look at their twins, and end with them.
+fn end_intact(mut peer: Peer, twins: [Region; 2], content: &[u8]) -> Result<()> {
+    peer.step()?;
+    peer.join()?;
+    twins.iter().try_for_each(|twin| twin.verify(content))
 }
 
 /// Merges twins, one of which a process has that is not asked for it, and has both swapped out
