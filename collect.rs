@@ -174,7 +174,7 @@ impl Scanner {
         locked: &mut LockedFolio<'_>,
         mapping: Mapping,
     ) -> Result {
-        let (item, owner) = (mapping.item, mapping.area.owner());
+        let item = mapping.item;
         let anchor = self.nodes[node].anchor.as_ref().ok_or(ENOENT)?;
         let Some(mut folio) = anchor.target(locked) else {
             self.remove_stale(ksm, node);
@@ -183,25 +183,28 @@ impl Scanner {
         let mappings = folio.mappings_mut();
         let index = mappings.len();
         mappings.push(mapping)?;
-        self.note_attached(ksm, (item, owner), node, index);
+        self.note_attached(ksm, node, item, index);
         Ok(())
     }
 
-    /// Notes that the mapping of `item`, which is one of `owner`, is number `index` of `node`.
+    /// Notes that the mapping of `item`, which had none, is number `index` of `node`.
     pub(crate) fn note_attached(
         &mut self,
         ksm: &Ksm,
-        (item, owner): (Handle<RmapItem>, Handle<TrackedMm>),
         node: Handle<StableNode>,
+        item: Handle<RmapItem>,
         index: usize,
     ) {
+        let mm = self.items[item].mm();
         self.items[item].note_merged(node, index);
         self.note_mappings(node, index + 1);
         match index {
             0 => ksm.stats.pages_shared.add(1),
             _ => ksm.stats.pages_sharing.add(1),
         }
-        self.count_merging(owner, 1);
+        if let Some(mm) = mm {
+            self.count_merging(mm, 1);
+        }
     }
 
     /// Notes that `mapping` is gone, which leaves `left` mappings of its node.

@@ -292,12 +292,11 @@ impl Scanner {
             return Err(EFAULT);
         };
         let mapping = self.mapping(&protected.vma(), item)?;
-        let owner = mapping.area.owner();
         let node = self.new_node(ksm, checksum, self.partition_of(page), mapping)?;
         if let Some(anchor) = &self.nodes[node].anchor {
             protected.bind(anchor);
         }
-        self.note_attached(ksm, (item, owner), node, 0);
+        self.note_attached(ksm, node, item, 0);
         Ok(node)
     }
 

@@ -164,7 +164,7 @@ pub(crate) fn raw_or_zero<T>(handle: Option<Handle<T>>) -> u32 {
 
 /// Which cells of a chunk are in use.
 #[derive(Default)]
-pub(crate) struct Usage {
+struct Usage {
     used: [u64; 4],
     count: u16,
 }
