@@ -82,9 +82,10 @@ impl Scanner {
         kthread::cond_resched();
         self.find_clues(ksm, &mut all);
         kthread::cond_resched();
+        // A page that others can find in the unstable tree merges only if nobody else holds it. So
+        // the references to those that stay there go now, and each other one with its page's turn.
+        all.retain(|sought| sought.clue != Clue::Nothing);
         self.prefetch_tops(&all);
-        // Each reference goes with its page's turn: a page that is looked up later may be its
-        // equal, and they merge only if nobody else holds either.
         all.reverse();
         while let Some(sought) = all.pop() {
             window::pause(Window::Hashed);
@@ -192,22 +193,14 @@ impl Scanner {
             far.page.prefetch();
         }
         let later = rest.get(PAGES_AHEAD).map_or(page, |later| &later.page);
-        if !self.is_unchanged(ksm, *item, page, later) || self.may_stay(*item) {
+        let unchanged = self.is_unchanged(ksm, *item, page, later);
+        // In the unstable tree others find it.
+        if !unchanged || self.items[*item].place() == Place::Unstable {
             return Clue::Nothing;
         }
         self.leave_tree(ksm, *item);
         self.prefetch_unstable_root(*item, page);
         Clue::Checksum
-    }
-
-    /// Whether the item, whose page has not changed, stands in the unstable tree, where others find
-    /// it.
-    fn may_stay(&mut self, item: Handle<RmapItem>) -> bool {
-        let stays = self.items[item].place() == Place::Unstable;
-        if stays {
-            self.items[item].note_met(self.pass);
-        }
-        stays
     }
 
     /// Whether the page's checksum of the last scan is that of a KSM page, or of the zero page.
@@ -304,7 +297,7 @@ impl Scanner {
 
     /// Asks the CPU to fetch what the look-ups of all pages with a clue will meet first.
     fn prefetch_tops(&self, all: &[Sought]) {
-        for Sought { item, page, .. } in all.iter().filter(|one| one.clue != Clue::Nothing) {
+        for Sought { item, page, .. } in all {
             let checksum = self.checksum_of(*item);
             let trees = self.trees_of(page);
             trees.stable.forest().prefetch_top(&self.nodes, checksum);

@@ -269,12 +269,12 @@ impl RmapItem {
         matches!(self.place(), Place::Unstable | Place::Forgotten)
     }
 
-    /// Notes that a scan has met the page, which stays where it is.
+    /// Notes that a scan has met the page, and passed over it.
     pub(crate) fn note_met(&mut self, pass: Pass) {
         self.head.set_pass(pass);
     }
 
-    /// Whether a scan has met the page, and passed over it or let it stay where it is.
+    /// Whether a scan has met the page, and passed over it.
     pub(crate) fn was_met(&self, pass: Pass) -> bool {
         self.head.pass() == pass
     }

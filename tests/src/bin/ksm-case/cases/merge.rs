@@ -44,6 +44,11 @@ pub const CASES: &[Case] = &[
         merge_latecomer,
     ),
     Case::new(
+        "merge-waiting",
+        "a page merges with one that has waited for it, behind it in the same batch",
+        merge_waiting,
+    ),
+    Case::new(
         "merge-frames",
         "merged pages share a frame that is flagged KSM, and smaps shows mg",
         merge_frames,
@@ -138,6 +143,29 @@ fn merge_latecomer(_: &Options) -> Result<()> {
     [first, second, third]
         .iter()
         .try_for_each(|region| region.verify(&content))
+}
+
+fn merge_waiting(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    scanner.scan_on_demand()?;
+    for seed in 0..4 {
+        let mut region = Region::mergeable(&pattern::pages(20 + seed, 2))?;
+        step("two pages without an equal wait for one");
+        for _ in 0..3 {
+            scanner.scan_once()?;
+        }
+        let content = region.page(1).to_vec();
+        region.page_mut(0).copy_from_slice(&content);
+        step("the first becomes the equal of the second: one scan sees that, the next merges them");
+        scanner.scan_once()?;
+        scanner.scan_once()?;
+        let now = ksm::counters()?;
+        ensure!(now == Counters::stable(1, 1, 0), "found {now}");
+        region.verify(&[content.clone(), content].concat())?;
+        drop(region);
+        scanner.scan_once()?;
+    }
+    Ok(())
 }
 
 fn merge_frames(_: &Options) -> Result<()> {
