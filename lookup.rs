@@ -74,8 +74,28 @@ impl Scanner {
         self.unstable_nodes[item.node()].checksum()
     }
 
+    /// A node with the content of `page`, whose checksum is that of `item`, that may have one more
+    /// mapping.
+    pub(crate) fn find_with_room(
+        &mut self,
+        ksm: &Ksm,
+        item: Handle<RmapItem>,
+        page: &PinnedPage,
+        by: By,
+    ) -> Option<Handle<StableNode>> {
+        let limit = ksm.tunables.max_page_sharing.get();
+        loop {
+            let first = self.find_stable(ksm, item, page, by)?;
+            let node = StableTree::first_that(&self.nodes, first, |node| node.has_room(limit))?;
+            // Of a chain only the first one is known to be on the NUMA node of `page` still.
+            if node == first || !self.replace_in_partition(ksm, node) {
+                return Some(node);
+            }
+        }
+    }
+
     /// The first node with the content of `page`, whose checksum is that of `item`.
-    pub(crate) fn find_stable(
+    fn find_stable(
         &mut self,
         ksm: &Ksm,
         item: Handle<RmapItem>,

@@ -52,7 +52,6 @@ use crate::{
         Notes,
         StableNode, //
     },
-    stable_tree::StableTree,
     table::Handle,
     trace,
     unmerge::unmerge_range,
@@ -112,10 +111,7 @@ impl Scanner {
         (page, next): (&PinnedPage, &PinnedPage),
         by: By,
     ) -> Attempt {
-        let limit = ksm.tunables.max_page_sharing.get();
-        let node = self.find_stable(ksm, item, page, by).and_then(|first| {
-            StableTree::first_that(&self.nodes, first, |node| node.has_room(limit))
-        });
+        let node = self.find_with_room(ksm, item, page, by);
         match node.map(|node| self.merge_into(ksm, mm, item, (page, next), node)) {
             None | Some(Err(ENOMEM)) => Attempt::NotMade,
             Some(Ok(()) | Err(EFAULT)) => Attempt::Settled,

@@ -39,6 +39,13 @@ pub const CASES: &[Case] = &[
     .on(TWO_NODES)
     .memory("512M"),
     Case::new(
+        "numa-migrate-full",
+        "a KSM page of another node is not joined, where the first of that content is full",
+        migrate_full,
+    )
+    .on(TWO_NODES)
+    .memory("512M"),
+    Case::new(
         "numa-toggles",
         "merge_across_nodes switched many times between two scans",
         toggles,
@@ -166,6 +173,40 @@ fn migrate(_: &Options) -> Result<()> {
     let now = ksm::counters()?;
     ensure!(now == Counters::ZERO, "left over: {now}");
     for region in near.iter().chain(&far).chain([&late, &other]) {
+        region.verify(&content)?;
+    }
+    Ok(())
+}
+
+fn migrate_full(_: &Options) -> Result<()> {
+    let scanner = prepare(0)?;
+    ksm::write("max_page_sharing", 2)?;
+    let content = pattern::pages(6, PAGES);
+    step("two KSM pages for each content, of which the older one has room");
+    let older = on_node(0, &content)?;
+    let mut leaver = on_node(0, &content)?;
+    scanner.expect(Counters::stable(32, 32, 0))?;
+    let newer = [on_node(0, &content)?, on_node(0, &content)?];
+    scanner.expect(Counters::stable(64, 64, 0))?;
+    leaver
+        .bytes_mut()
+        .copy_from_slice(&pattern::pages(7, PAGES));
+    scanner.expect(Counters::stable(64, 32, 32))?;
+
+    scanner.scan_on_demand()?;
+    let newcomer = on_node(0, &content)?;
+    ensure!(
+        newcomer.address() < older.address(),
+        "the scan comes to the newcomer last"
+    );
+    scanner.scan_once()?;
+    step("the older one moves to node 1 before the next scan, which comes to a newcomer first");
+    numa::bind(&older, 1)?;
+    let moved = numa::move_to(&older, 1)?;
+    ensure!(moved >= PAGES * 9 / 10, "only {moved} of {PAGES} moved");
+    scanner.scan_once()?;
+    numa::ensure_on(&newcomer, 0)?;
+    for region in newer.iter().chain([&older, &newcomer]) {
         region.verify(&content)?;
     }
     Ok(())
