@@ -140,9 +140,10 @@ impl Scanner {
     }
 
     fn note_leftovers(&self, ksm: &Ksm, guarded: bool) {
+        // Zero pages have no node.
         ksm.note_leftovers(match self.nodes.len() {
-            0 => Leftovers::None,
             _ if guarded => Leftovers::Guarded,
+            0 => Leftovers::None,
             _ => Leftovers::Nodes,
         });
     }

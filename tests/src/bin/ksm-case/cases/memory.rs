@@ -46,6 +46,12 @@ pub const CASES: &[Case] = &[
     )
     .on("x86"),
     Case::new(
+        "uffd-access-zeros",
+        "zero pages that userfaultfd keeps run=2 from part when it lets go",
+        uffd_access_zeros,
+    )
+    .on("x86"),
+    Case::new(
         "soft-dirty",
         "a write to a merged page leaves its soft-dirty mark",
         soft_dirty,
@@ -219,6 +225,29 @@ fn uffd_access(_: &Options) -> Result<()> {
     expect_sharing(&scanner, 0)?;
     guarded.verify(&content)?;
     plain.verify(&content)
+}
+
+fn uffd_access_zeros(_: &Options) -> Result<()> {
+    let none = Skip("userfaultfd cannot tell of any access here".into());
+    let uffd = UserFault::for_access()?.ok_or(none)?;
+    let scanner = Scanner::start()?;
+    ksm::write("use_zero_pages", 1)?;
+    let zeros = vec![0; PAGES * PAGE_SIZE];
+    let guarded = Region::mergeable(&zeros)?;
+    ensure!(uffd.register(&guarded, Mode::Access)?, "not registered");
+    uffd.keep_out(&guarded, true)?;
+    scanner.settle()?;
+    let zero_pages = || ksm::read::<usize>("ksm_zero_pages");
+    ensure!(zero_pages()? == PAGES, "not zero pages");
+
+    step("run=2 leaves them, as nobody can have a copy; they part when their owner is let in");
+    ksm::set_run(Run::Unmerge)?;
+    ensure!(zero_pages()? == PAGES, "who is kept out got a copy");
+    uffd.keep_out(&guarded, false)?;
+    wait::until("pages of their own", || {
+        Ok((zero_pages()? == 0).then_some(()))
+    })?;
+    guarded.verify(&zeros)
 }
 
 /// Whether any page of `region` is a KSM page.
