@@ -43,6 +43,11 @@ use kernel::{
         Mutex,
         MutexGuard, //
     },
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
+    },
     ThisModule, //
 };
 
@@ -52,8 +57,11 @@ use crate::{
     partition::Partitions, //
 };
 
-/// How long to wait before looking again whether leftovers of `run` = 2 can be removed.
-const LEFTOVERS_PAUSE: Limit = Limit::Millis(1000);
+/// How long to wait before looking again whether leftovers of `run` = 2 can be removed: so many
+/// times as long as the last look has taken, but that many milliseconds at least and at most.
+const LEFTOVERS_PAUSE_FACTOR: i64 = 100;
+const LEFTOVERS_PAUSE_MIN: i64 = 1_000;
+const LEFTOVERS_PAUSE_MAX: i64 = 60_000;
 
 /// What `run` may be set to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -176,12 +184,28 @@ impl Ksm {
         self.leftovers.is_set() && self.is_unmerging()
     }
 
-    /// Removes the nodes whose pages nobody has any more, after unmerging what can be by now.
-    fn collect_leftovers(&self) {
+    /// Removes the nodes whose pages nobody has any more, after unmerging what can be by now;
+    /// returns how long that has taken.
+    fn collect_leftovers(&self) -> Delta {
         let mut scanner = self.lock_scanner();
+        let begin = Instant::<Monotonic>::now();
         if self.has_leftovers() {
             let guarded = self.leftovers.get() == Leftovers::Guarded as usize;
             scanner.remove_leftovers(self, guarded);
+        }
+        begin.elapsed()
+    }
+
+    /// Looks after leftovers until there are none, or there is something else to do.
+    fn wait_for_leftovers(&self, thread: &Current) {
+        let mut pause = LEFTOVERS_PAUSE_MIN;
+        while self.has_leftovers() && !thread.should_stop() {
+            self.work
+                .wait(thread, Limit::Millis(pause as u32), || self.should_scan());
+            let taken = self.collect_leftovers().as_millis();
+            pause = taken
+                .saturating_mul(LEFTOVERS_PAUSE_FACTOR)
+                .clamp(LEFTOVERS_PAUSE_MIN, LEFTOVERS_PAUSE_MAX);
         }
     }
 
@@ -350,9 +374,7 @@ impl Body for Ksm {
                 self.scan(thread);
                 self.pause(thread);
             } else if self.has_leftovers() {
-                self.work
-                    .wait(thread, LEFTOVERS_PAUSE, || self.should_scan());
-                self.collect_leftovers();
+                self.wait_for_leftovers(thread);
             } else {
                 self.work.wait(thread, Limit::None, || {
                     self.should_scan() || self.has_leftovers()
