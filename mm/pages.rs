@@ -69,7 +69,7 @@ fn nowhere(layout: Layout) -> Option<NonNull<u8>> {
 
 fn new_page(flags: Flags) -> Option<NonNull<u8>> {
     // SAFETY: The flags say whether the function sleeps, and it asks for nothing else.
-    let address = unsafe { bindings::get_free_pages_noprof(gfp(flags), 0) };
+    let address = unsafe { bindings::__get_free_page(gfp(flags)) };
     NonNull::new(ptr::with_exposed_provenance_mut(address))
 }
 

@@ -44,6 +44,12 @@ pub const CASES: &[Case] = &[
     )
     .on("x86"),
     Case::new(
+        "memory-failure-copied",
+        "who has a copy of his own of a KSM page that breaks is not told",
+        copied_before_failure,
+    )
+    .on("x86"),
+    Case::new(
         "memory-offline",
         "a block of memory that holds KSM pages is taken offline, and comes back",
         block_offline,
@@ -153,12 +159,16 @@ fn injector(content: &[u8]) -> Result<Peer> {
         let mut region = Region::mergeable(content)?;
         link.step()?;
         link.await_step()?;
-        let mut broken = region.split_off(BROKEN)?;
-        drop(broken.split_off(1)?);
-        broken.advise_raw(libc::MADV_HWPOISON)
+        break_own_page(&mut region)
     })?;
     injector.await_step()?;
     Ok(injector)
+}
+
+fn break_own_page(region: &mut Region) -> Result<()> {
+    let mut broken = region.split_off(BROKEN)?;
+    drop(broken.split_off(1)?);
+    broken.advise_raw(libc::MADV_HWPOISON)
 }
 
 /// Has the page broken, which ends the process that does it.
@@ -211,6 +221,43 @@ fn equal_after_failure(_: &Options) -> Result<()> {
     let now = ksm::counters()?;
     ensure!(now == Counters::ZERO, "left over: {now}");
     late.verify(&content)
+}
+
+fn copied_before_failure(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    let mut content = pattern::pages(6, PAGES);
+    let mut twins = [
+        Region::with_content(&content)?,
+        Region::with_content(&content)?,
+    ];
+    let mut child = Peer::fork(|link| {
+        set_early_kill(false)?;
+        twins.iter().try_for_each(Region::advise_mergeable)?;
+        link.step()?;
+        link.await_step()?;
+        break_own_page(&mut twins[0])
+    })?;
+    child.await_step()?;
+    scanner.expect(Counters::stable(16, 16, 0))?;
+    ksm::set_run(Run::Stop)?;
+    let mut merged = 0;
+    for twin in &twins {
+        merged += usize::from(pagemap::is_ksm(pagemap::frames(twin)?[BROKEN])?);
+    }
+    ensure!(
+        merged == 1,
+        "{merged} of the parent's pages became that of its child"
+    );
+
+    step("a parent writes to its pages, and so has copies when that of its child breaks");
+    set_early_kill(true)?;
+    for twin in &mut twins {
+        twin.page_mut(BROKEN)[0] ^= 1;
+    }
+    content[BROKEN * PAGE_SIZE] ^= 1;
+    break_page(child)?;
+    step("it lives on");
+    twins.iter().try_for_each(|twin| twin.verify(&content))
 }
 
 fn hard_failure(_: &Options) -> Result<()> {
