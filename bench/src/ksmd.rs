@@ -79,11 +79,21 @@ impl Ksmd {
 
     /// Lets it scan all memory once; returns how long it was at it.
     pub fn scan(&mut self) -> Result<Duration> {
-        self.scan_watched(|| Ok(()))
+        let before = self.begin_scan()?;
+        self.stopwatch.await_end()?;
+        self.await_end_of_scan(before, || Ok(()))?;
+        self.end_scan()
     }
 
-    /// As [`Ksmd::scan`]; calls `look` now and then.
+    /// As [`Ksmd::scan`]; calls `look` now and then, which makes it take longer.
     pub fn scan_watched(&mut self, look: impl FnMut() -> Result<()>) -> Result<Duration> {
+        let before = self.begin_scan()?;
+        self.await_end_of_scan(before, look)?;
+        self.end_scan()
+    }
+
+    /// Lets it scan; returns how many scans there were.
+    fn begin_scan(&mut self) -> Result<u64> {
         self.await_sleep()?;
         let before = ksm::full_scans()?;
         self.stopwatch.start()?;
@@ -93,7 +103,11 @@ impl Ksmd {
         } else {
             self.end_pause()?;
         }
-        self.await_end_of_scan(before, look)?;
+        Ok(before)
+    }
+
+    /// Notes how long the scan took that has ended.
+    fn end_scan(&mut self) -> Result<Duration> {
         let time = self.stopwatch.read()?;
         self.scans.count += 1;
         self.scans.time += time;

@@ -15,36 +15,51 @@ const MOST_SCANS: usize = 10;
 pub struct Merging {
     /// What the scans took, the one included with which it was done.
     pub cpu: Duration,
-    /// Until it was done, the pauses between the scans left out.
-    pub wall: Duration,
     /// Pages saved by then.
     pub saved: u64,
 }
 
 /// Scans until 95 % of `duplicates` are merged.
 pub fn merge_most(ksmd: &mut Ksmd, duplicates: usize) -> Result<Merging> {
-    let enough = duplicates as u64 * 95 / 100;
+    let mut cpu = Duration::ZERO;
+    for _ in 0..MOST_SCANS {
+        cpu += ksmd.scan()?;
+        let saved = saved_pages()?;
+        if saved >= most_of(duplicates) {
+            return Ok(Merging { cpu, saved });
+        }
+    }
+    too_many_scans(duplicates)
+}
+
+/// Scans until 95 % of `duplicates` are merged; returns when that was, the pauses between the scans
+/// left out.
+pub fn time_to_merge(ksmd: &mut Ksmd, duplicates: usize) -> Result<Duration> {
     let mut before = Duration::ZERO;
     for _ in 0..MOST_SCANS {
         let begin = Instant::now();
         let mut done = None;
         let scan = ksmd.scan_watched(|| {
-            if done.is_none() && saved_pages()? >= enough {
+            if done.is_none() && saved_pages()? >= most_of(duplicates) {
                 done = Some(begin.elapsed());
             }
             Ok(())
         })?;
-        let saved = saved_pages()?;
-        if saved >= enough {
-            return Ok(Merging {
-                cpu: before + scan,
-                // It is looked at now and then only, for the last time when the scan is over.
-                wall: before + done.map_or(scan, |done| done.min(scan)),
-                saved,
-            });
+        if let Some(done) = done {
+            // It is looked at now and then only, for the last time when the scan is over.
+            return Ok(before + done.min(scan));
         }
         before += scan;
     }
+    too_many_scans(duplicates)
+}
+
+/// So many of them count as all.
+fn most_of(duplicates: usize) -> u64 {
+    duplicates as u64 * 95 / 100
+}
+
+fn too_many_scans<T>(duplicates: usize) -> Result<T> {
     bail!(
         "{} of {duplicates} pages are merged after {MOST_SCANS} scans",
         saved_pages()?

@@ -10,14 +10,20 @@
 use std::time::Duration;
 
 use anyhow::{ensure, Result};
-use ksm_tests::{procfs, tracing::Events};
+use ksm_tests::{
+    procfs,
+    tracing::{Awaited, Events},
+};
 
 const BEGIN: &str = "ksm_start_scan";
 const END: &str = "ksm_stop_scan";
 
 /// Measures one scan at a time.
 pub enum Stopwatch {
-    Events(Events),
+    Events {
+        all: Events,
+        end: Awaited,
+    },
     CpuTime {
         thread: procfs::Ksmd,
         before: Duration,
@@ -27,7 +33,10 @@ pub enum Stopwatch {
 impl Stopwatch {
     pub fn new() -> Result<Self> {
         Ok(if Events::exist("ksm")? {
-            Self::Events(Events::record_times("ksm", &[BEGIN, END])?)
+            Self::Events {
+                all: Events::record_times("ksm", &[BEGIN, END])?,
+                end: Awaited::record("ksm", END)?,
+            }
         } else {
             Self::CpuTime {
                 thread: procfs::Ksmd::find()?,
@@ -39,7 +48,10 @@ impl Stopwatch {
     /// The scan is about to begin.
     pub fn start(&mut self) -> Result<()> {
         match self {
-            Self::Events(events) => events.forget(),
+            Self::Events { all, end } => {
+                all.forget()?;
+                end.forget()
+            }
             Self::CpuTime { thread, before } => {
                 *before = thread.cpu_time()?;
                 Ok(())
@@ -47,10 +59,19 @@ impl Stopwatch {
         }
     }
 
+    /// Sleeps until the scan has ended, if that can be done without looking now and then: looking
+    /// would take time from the scan, and more from one that is short.
+    pub fn await_end(&mut self) -> Result<()> {
+        match self {
+            Self::Events { end, .. } => end.sleep(),
+            Self::CpuTime { .. } => Ok(()),
+        }
+    }
+
     /// How long each of the last of `count` scans has taken, which have ended; or their mean.
     pub fn read_each(&self, count: u32) -> Result<Vec<Duration>> {
         match self {
-            Self::Events(events) => between_all_events(events),
+            Self::Events { all, .. } => between_all_events(all),
             Self::CpuTime { thread, before } => Ok(vec![(thread.cpu_time()? - *before) / count]),
         }
     }
@@ -58,7 +79,7 @@ impl Stopwatch {
     /// How long the scan has taken, which has ended.
     pub fn read(&self) -> Result<Duration> {
         match self {
-            Self::Events(events) => between_events(events),
+            Self::Events { all, .. } => between_events(all),
             Self::CpuTime { thread, before } => Ok(thread.cpu_time()? - *before),
         }
     }

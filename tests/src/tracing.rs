@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, Lines},
+    io::{BufRead, BufReader, Lines, Read},
     path::PathBuf,
     time::Duration,
 };
@@ -43,7 +43,7 @@ impl Events {
 
     /// Begins to record all events of `subsystem`.
     pub fn record(subsystem: &str) -> Result<Self> {
-        let events = Self::prepare(subsystem)?;
+        let events = Self::prepare(subsystem, subsystem)?;
         control_file::write(events.directory().join("enable"), 1)?;
         Ok(events)
     }
@@ -51,17 +51,21 @@ impl Events {
     /// Begins to record these events of `subsystem`, with times that are exact to the
     /// microsecond.
     pub fn record_times(subsystem: &str, names: &[&str]) -> Result<Self> {
-        let events = Self::prepare(subsystem)?;
+        let events = Self::prepare(subsystem, subsystem)?;
         control_file::write(events.buffer.join("trace_clock"), "mono")?;
         for name in names {
-            control_file::write(events.directory().join(name).join("enable"), 1)?;
+            events.enable(name)?;
         }
         Ok(events)
     }
 
-    /// A buffer in which nothing is recorded yet.
-    fn prepare(subsystem: &str) -> Result<Self> {
-        let buffer = PathBuf::from(ROOT).join("instances").join(subsystem);
+    fn enable(&self, name: &str) -> Result<()> {
+        control_file::write(self.directory().join(name).join("enable"), 1)
+    }
+
+    /// A buffer of this name in which nothing is recorded yet.
+    fn prepare(name: &str, subsystem: &str) -> Result<Self> {
+        let buffer = PathBuf::from(ROOT).join("instances").join(name);
         fs::create_dir(&buffer).with_context(|| format!("cannot make {}", buffer.display()))?;
         Ok(Self {
             buffer,
@@ -146,6 +150,38 @@ impl Drop for Events {
     fn drop(&mut self) {
         // Recording on would only cost time.
         let _ = fs::remove_dir(&self.buffer);
+    }
+}
+
+/// An event that can be slept for.
+pub struct Awaited {
+    pipe: File,
+    events: Events,
+}
+
+impl Awaited {
+    /// Begins to record the event `name` of `subsystem`, in a buffer of that name.
+    pub fn record(subsystem: &str, name: &str) -> Result<Self> {
+        let events = Events::prepare(name, subsystem)?;
+        events.enable(name)?;
+        let pipe =
+            File::open(events.buffer.join("trace_pipe")).context("cannot wait for events")?;
+        Ok(Self { pipe, events })
+    }
+
+    /// What has happened so far does not count.
+    pub fn forget(&self) -> Result<()> {
+        self.events.forget()
+    }
+
+    /// Sleeps until it has happened.
+    pub fn sleep(&mut self) -> Result<()> {
+        let length = self
+            .pipe
+            .read(&mut [0; 4096])
+            .context("cannot wait for events")?;
+        ensure!(length > 0, "events are not recorded any more");
+        Ok(())
     }
 }
 
