@@ -32,9 +32,11 @@ def test_every_workload_runs(vm, ksm):
     records = [json.loads(line) for line in done.text.splitlines()]
     assert [record["workload"] for record in records] == list(bench_plan.WORKLOADS)
     for record in records:
-        costs = [value for name, value in record["measures"].items() if "ns" in name]
-        assert all(value >= 0 for value in costs), record
-        assert any(value > 0 for value in record["measures"].values()), record
+        measures = record["measures"].items()
+        # The scheduler's account of so short a time may be 0.
+        costs = {name: value for name, value in measures if name not in bench_goals.CHECKS}
+        assert costs, record
+        assert all(value > 0 for name, value in costs.items() if "_ns" in name), record
 
 
 def test_the_plan_names_the_programs_workloads():

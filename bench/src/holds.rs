@@ -1,19 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long locks are held.
-//!
-//! A kernel with lock statistics counts all locks, but slows them down. The others have events for
-//! the mmap lock: User Mode Linux at native speed.
+//! How long the mmap lock is held, by its events.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
-use anyhow::{ensure, Context, Result};
-use ksm_tests::{
-    control_file,
-    tracing::{Event, Events},
-};
-
-use crate::report::Measures;
+use anyhow::{ensure, Result};
+use ksm_tests::tracing::{Event, Events};
 
 const TAKEN: &str = "mmap_lock_acquire_returned";
 const RELEASED: &str = "mmap_lock_released";
@@ -21,32 +13,15 @@ const RELEASED: &str = "mmap_lock_released";
 /// What an event takes in its buffer, at most.
 const EVENT_BYTES: usize = 64;
 
-const STATISTICS: &str = "/proc/lock_stat";
-const STATISTICS_SWITCH: &str = "/proc/sys/kernel/lock_stat";
-
 /// Measures holds.
-pub enum Holds {
-    Events(Events),
-    Statistics,
-}
-
-/// What one kind of measurement is called.
-pub struct Names {
-    pub mmap_lock: &'static str,
-    pub anon_vma: &'static str,
-}
+pub struct Holds(Events);
 
 impl Holds {
     /// Counts locks that `threads` take, at most about `locks` of them at a time.
     pub fn prepare(threads: &[u32], locks: usize) -> Result<Self> {
-        if Path::new(STATISTICS).exists() {
-            // Counts whoever takes a lock, which is hardly anybody else.
-            control_file::write(STATISTICS_SWITCH, 1)?;
-            return Ok(Self::Statistics);
-        }
         ensure!(
             Events::exist("mmap_lock")?,
-            "this kernel has neither events of locks nor CONFIG_LOCK_STAT"
+            "this kernel has no events of the mmap lock"
         );
         let events = Events::record_times("mmap_lock", &[TAKEN, RELEASED])?;
         events.make_room(2 * locks * EVENT_BYTES)?;
@@ -55,31 +30,17 @@ impl Holds {
             .map(|thread| format!("common_pid == {thread}"))
             .collect();
         events.only_if(&conditions.join(" || "))?;
-        Ok(Self::Events(events))
+        Ok(Self(events))
     }
 
     /// From here on it counts.
     pub fn start(&self) -> Result<()> {
-        match self {
-            Self::Events(events) => events.forget(),
-            Self::Statistics => control_file::write(STATISTICS, 0),
-        }
+        self.0.forget()
     }
 
-    /// Adds the longest hold of each lock since [`Holds::start`].
-    pub fn add_longest(&self, measures: &mut Measures, names: &Names) -> Result<()> {
-        let micros = |time: Duration| time.as_secs_f64() * 1e6;
-        match self {
-            Self::Events(events) => {
-                measures.add(names.mmap_lock, micros(longest_in(events)?));
-            }
-            Self::Statistics => {
-                let text = control_file::read_text(STATISTICS)?;
-                measures.add(names.mmap_lock, longest_of(&text, "&mm->mmap_lock")?);
-                measures.add(names.anon_vma, longest_of(&text, "&anon_vma->rwsem")?);
-            }
-        }
-        Ok(())
+    /// The longest since [`Holds::start`].
+    pub fn longest(&self) -> Result<Duration> {
+        longest_in(&self.0)
     }
 }
 
@@ -116,25 +77,6 @@ impl Pairs {
     }
 }
 
-/// In `lock_stat`: the longest hold of a class of locks in microseconds, by readers and writers.
-fn longest_of(text: &str, class: &str) -> Result<f64> {
-    let lines = text.lines().filter_map(|line| {
-        let (name, numbers) = line.rsplit_once(':')?;
-        let name = name.trim();
-        let is_it = ["-R", "-W", ""]
-            .iter()
-            .any(|end| name.strip_suffix(end) == Some(class));
-        let longest = numbers.split_whitespace().nth(HOLDTIME_MAX)?;
-        is_it.then(|| longest.parse::<f64>().ok())?
-    });
-    lines
-        .reduce(f64::max)
-        .with_context(|| format!("there are no statistics of {class}"))
-}
-
-/// The number of its column.
-const HOLDTIME_MAX: usize = 9;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,19 +105,5 @@ mod tests {
         }
         assert_eq!(pairs.longest.as_micros(), 18);
         assert_eq!(pairs.complete, 2);
-    }
-
-    #[test]
-    fn statistics_are_read_by_class() {
-        let text = "lock_stat version 0.4\n\
-            class name con-bounces contentions waittime-min waittime-max waittime-total \
-            waittime-avg acq-bounces acquisitions holdtime-min holdtime-max\n\
-            &mm->mmap_lock-W: 0 0 0.00 0.00 0.00 0.00 2 40 0.10 12.50 99.00 2.00\n\
-            &mm->mmap_lock-R: 0 0 0.00 0.00 0.00 0.00 2 40 0.10 31.25 99.00 2.00\n\
-            &mm->mmap_lock/1: 0 0 0.00 0.00 0.00 0.00 2 40 0.10 77.00 99.00 2.00\n\
-            &rq->__lock: 0 0 0.00 0.00 0.00 0.00 2 40 0.10 5.00 99.00 2.00\n";
-        assert_eq!(longest_of(text, "&mm->mmap_lock").unwrap(), 31.25);
-        assert_eq!(longest_of(text, "&rq->__lock").unwrap(), 5.0);
-        assert!(longest_of(text, "&anon_vma->rwsem").is_err());
     }
 }

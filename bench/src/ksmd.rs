@@ -119,17 +119,15 @@ impl Ksmd {
         (0..count).map(|_| self.scan()).collect()
     }
 
-    /// Many scans, one right after the other; returns how long each of the last ones took.
-    pub fn scans_in_a_row(&mut self, count: u64) -> Result<Vec<Duration>> {
+    /// Scans for so long, one right after the other; returns how long each of the last ones took.
+    pub fn scans_for(&mut self, time: Duration) -> Result<Vec<Duration>> {
         self.await_sleep()?;
-        let before = ksm::full_scans()?;
         self.stopwatch.start()?;
         ksm::write("sleep_millisecs", 0)?;
-        poll(|| Ok(ksm::full_scans()? >= before + count))?;
+        thread::sleep(time);
         ksm::write("sleep_millisecs", self.pause)?;
         self.await_sleep()?;
-        self.stopwatch
-            .read_each((ksm::full_scans()? - before) as u32)
+        self.stopwatch.read_each()
     }
 
     /// Unmerges everything, and forgets it; returns how long that took.

@@ -2,86 +2,53 @@
 
 //! How long a scan takes.
 //!
-//! User Mode Linux counts a thread's CPU time in ticks of 10 ms, but has the host's clock for
-//! events. As it has one CPU, and whoever holds the memory sleeps, the time between the events
-//! that begin and end a scan is the scanner's CPU time. A kernel without events counts CPU time
-//! in nanoseconds.
+//! The scheduler of User Mode Linux counts a thread's CPU time in ticks of 10 ms, but events have
+//! the host's clock. As there is one CPU, and whoever holds the memory sleeps, the time between the
+//! events that begin and end a scan is the scanner's CPU time.
 
 use std::time::Duration;
 
 use anyhow::{ensure, Result};
-use ksm_tests::{
-    procfs,
-    tracing::{Awaited, Events},
-};
+use ksm_tests::tracing::{Awaited, Events};
 
 const BEGIN: &str = "ksm_start_scan";
 const END: &str = "ksm_stop_scan";
 
-/// Measures one scan at a time.
-pub enum Stopwatch {
-    Events {
-        all: Events,
-        end: Awaited,
-    },
-    CpuTime {
-        thread: procfs::Ksmd,
-        before: Duration,
-    },
+/// Measures scans.
+pub struct Stopwatch {
+    all: Events,
+    end: Awaited,
 }
 
 impl Stopwatch {
     pub fn new() -> Result<Self> {
-        Ok(if Events::exist("ksm")? {
-            Self::Events {
-                all: Events::record_times("ksm", &[BEGIN, END])?,
-                end: Awaited::record("ksm", END)?,
-            }
-        } else {
-            Self::CpuTime {
-                thread: procfs::Ksmd::find()?,
-                before: Duration::ZERO,
-            }
+        ensure!(Events::exist("ksm")?, "this kernel has no events of KSM");
+        Ok(Self {
+            all: Events::record_times("ksm", &[BEGIN, END])?,
+            end: Awaited::record("ksm", END)?,
         })
     }
 
     /// The scan is about to begin.
-    pub fn start(&mut self) -> Result<()> {
-        match self {
-            Self::Events { all, end } => {
-                all.forget()?;
-                end.forget()
-            }
-            Self::CpuTime { thread, before } => {
-                *before = thread.cpu_time()?;
-                Ok(())
-            }
-        }
+    pub fn start(&self) -> Result<()> {
+        self.all.forget()?;
+        self.end.forget()
     }
 
-    /// Sleeps until the scan has ended, if that can be done without looking now and then: looking
-    /// would take time from the scan, and more from one that is short.
+    /// Sleeps until the scan has ended: to look now and then would take time from the scan, and more
+    /// from one that is short.
     pub fn await_end(&mut self) -> Result<()> {
-        match self {
-            Self::Events { end, .. } => end.sleep(),
-            Self::CpuTime { .. } => Ok(()),
-        }
+        self.end.sleep()
     }
 
-    /// How long each of the last of `count` scans has taken, which have ended; or their mean.
-    pub fn read_each(&self, count: u32) -> Result<Vec<Duration>> {
-        match self {
-            Self::Events { all, .. } => between_all_events(all),
-            Self::CpuTime { thread, before } => Ok(vec![(thread.cpu_time()? - *before) / count]),
-        }
+    /// How long each of the last scans has taken that have ended.
+    pub fn read_each(&self) -> Result<Vec<Duration>> {
+        between_all_events(&self.all)
     }
 
     /// How long the scan has taken, which has ended.
     pub fn read(&self) -> Result<Duration> {
-        match self {
-            Self::Events { all, .. } => between_events(all),
-            Self::CpuTime { thread, before } => Ok(thread.cpu_time()? - *before),
-        }
+        between_events(&self.all)
     }
 }
 

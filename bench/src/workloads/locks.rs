@@ -2,12 +2,14 @@
 
 //! The longest time for which the scanner, or who unmerges, keeps others from their memory.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::{
     fill,
     holder::{Holder, Order},
-    holds::{Holds, Names},
+    holds::Holds,
     ksmd::Ksmd,
     merging::merge_all,
     report::Measures,
@@ -21,15 +23,6 @@ const MOST_PAGES: usize = 16384;
 /// tree that it compares with.
 const LOCKS_PER_PAGE: usize = 24;
 
-const SCAN: Names = Names {
-    mmap_lock: "scan_mmap_lock_us",
-    anon_vma: "scan_anon_vma_us",
-};
-const UNMERGE: Names = Names {
-    mmap_lock: "unmerge_mmap_lock_us",
-    anon_vma: "unmerge_anon_vma_us",
-};
-
 pub fn locks(plan: &Plan) -> Result<Measures> {
     let pages = plan.pages.min(MOST_PAGES);
     let mut ksmd = Ksmd::prepare()?;
@@ -41,10 +34,14 @@ pub fn locks(plan: &Plan) -> Result<Measures> {
 
     holds.start()?;
     merge_all(&mut ksmd, pages / 4)?;
-    holds.add_longest(&mut measures, &SCAN)?;
+    measures.add("scan_mmap_lock_us", micros(holds.longest()?));
 
     holds.start()?;
     ksmd.unmerge()?;
-    holds.add_longest(&mut measures, &UNMERGE)?;
+    measures.add("unmerge_mmap_lock_us", micros(holds.longest()?));
     Ok(measures)
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
 }

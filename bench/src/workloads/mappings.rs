@@ -2,6 +2,8 @@
 
 //! Few pages for what there is to be walked: holes, many vmas, many processes.
 
+use std::time::Duration;
+
 use anyhow::{ensure, Result};
 use ksm_tests::{control_file, ksm, region::Region, PAGE_SIZE};
 
@@ -19,9 +21,9 @@ use super::unmerged::scans_of;
 /// Size of the address space that is nearly empty.
 const SPARSE_BYTES: usize = 32 << 30;
 
-/// A scan of it is short, so it is repeated more often than others, and without a pause: to wake up
-/// for it would take longer.
-const SPARSE_SCANS: u64 = 2000;
+/// A scan of it is short, so it is repeated for so long without a pause: to wake up for it would take
+/// longer. Nobody looks meanwhile, as that would, too.
+const SPARSE_TIME: Duration = Duration::from_secs(1);
 
 pub fn sparse(_plan: &Plan) -> Result<Measures> {
     let mut ksmd = Ksmd::prepare()?;
@@ -33,7 +35,7 @@ pub fn sparse(_plan: &Plan) -> Result<Measures> {
     })?;
     holder.obey(Order::Advise)?;
     ksmd.scans(2)?;
-    let later = ksmd.scans_in_a_row(SPARSE_SCANS)?;
+    let later = ksmd.scans_for(SPARSE_TIME)?;
     let unshared = ksm::counters()?.unshared;
     ensure!(unshared == 1, "{unshared} pages were found, not 1");
 
