@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 import harness
-from ksmlab import checks, config, console, flavour, kernel, machine, reuse, test_command
+from ksmlab import (
+    checks,
+    config,
+    console,
+    flavour,
+    kernel,
+    machine,
+    programs,
+    reuse,
+    source,
+    test_command,
+)
 from ksmlab.say import Failure
 
 
@@ -191,3 +202,22 @@ def test_a_group_of_tests_is_run_by_one_worker(tmp_path):
         workers = (tmp_path / group).read_text().split()
         assert len(workers) == 8
         assert len(set(workers)) == 1
+
+
+def test_the_programs_pass_their_own_tests():
+    """Those of their parts that need no VM."""
+    programs.test()
+
+
+def test_a_given_tree_is_another_one_when_a_file_changes(tmp_path):
+    makefile = tmp_path / "Makefile"
+    makefile.write_text("VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\nEXTRAVERSION =\n")
+    deep = tmp_path / "mm/internal.h"
+    deep.parent.mkdir()
+    deep.touch()
+    before = source.identity(tmp_path, source.newest_change(tmp_path))
+    os.utime(deep, (2e9, 2e9))
+    assert source.identity(tmp_path, source.newest_change(tmp_path)) != before
+    (tmp_path / "mm/internal.o").touch()
+    os.utime(tmp_path / "mm/internal.o", (3e9, 3e9))
+    assert source.newest_change(tmp_path) == deep

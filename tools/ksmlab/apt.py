@@ -13,7 +13,9 @@ from .shell import as_root, logged, output
 
 def candidate(package: str) -> str | None:
     """The version that apt would install."""
-    found = re.search(r"Candidate: (\S+)", output("apt-cache", "policy", package))
+    untranslated = {**os.environ, "LC_ALL": "C"}
+    policy = output("apt-cache", "policy", package, env=untranslated)
+    found = re.search(r"Candidate: (\S+)", policy)
     return found[1] if found and found[1] != "(none)" else None
 
 

@@ -24,16 +24,22 @@ def directory() -> Path:
 
 
 def build() -> Path:
-    setup.tools()
-    command = [
-        toolchain.find_cargo(),
-        *("build", "--release", "--locked", "--workspace", "--bins"),
-        *("--manifest-path", REPO / "tests/Cargo.toml"),
-    ]
-    environment = {**os.environ, "CARGO_TARGET_DIR": str(target())}
     with step("building the test programs"):
-        logged("programs", *command, env=environment)
+        cargo("programs", "build", "--bins")
     return directory()
+
+
+def test() -> None:
+    """Runs the tests that the programs have of themselves, outside of any VM."""
+    cargo("program-tests", "test", "--lib", "--bins")
+
+
+def cargo(log: str, *words: str) -> None:
+    """Has cargo do something with all programs, by the compiler that the module is built with."""
+    tools = setup.tools()
+    options = ("--release", "--locked", "--workspace", "--manifest-path", REPO / "tests/Cargo.toml")
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(target()), "RUSTC": str(tools.rustc)}
+    logged(log, toolchain.find_cargo(), *words, *options, env=environment)
 
 
 def run() -> int:

@@ -37,6 +37,7 @@ HEADERS = {
     "numa.h": "libnuma-dev",
 }
 LLVM = 19
+BINDGEN = "0.73.2"
 LLVM_PACKAGES = [f"{name}-{LLVM}" for name in ("clang", "lld", "llvm")] + [f"libclang-{LLVM}-dev"]
 
 # Debian 12 has its newest compiler under a name of its own.
@@ -49,7 +50,7 @@ PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 def tools() -> Toolchain:
     """The compilers, after installing what is missing."""
     found = toolchain.find()
-    if found and not missing_packages():
+    if found and toolchain.find_cargo() and not missing_packages():
         return found
     with locked("setup"):
         install_packages()
@@ -111,15 +112,18 @@ def new_enough(alternatives) -> list[str]:
 
 def install_bindgen() -> None:
     cargo = toolchain.find_cargo()
-    command = [cargo, "install", "bindgen-cli", "--locked", "--root", in_cache("bindgen")]
+    program = ("bindgen-cli", "--version", BINDGEN)
+    command = [cargo, "install", *program, "--locked", "--root", in_cache("bindgen")]
+    environment = {**os.environ, "RUSTC": str(toolchain.find_rustc())}
     with step("building bindgen with cargo (a minute or two)"):
-        logged("bindgen", *command)
+        logged("bindgen", *command, env=environment)
 
 
 def python() -> Path:
     """Python with the packages that the tests need, in an environment of its own."""
     requirements = REPO / "tools/requirements.txt"
-    key = hashlib.sha256(requirements.read_bytes()).hexdigest()[:8]
+    version = output("/usr/bin/python3", "--version")
+    key = hashlib.sha256(requirements.read_bytes() + version.encode()).hexdigest()[:8]
     environment = in_cache(f"python-{key}")
     with locked("python"):
         if not (environment / ".complete").exists():

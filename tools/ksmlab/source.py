@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The kernel's source: fetched once, then patched for each state of patches/."""
 
+import functools
 import hashlib
 import os
 import re
@@ -21,6 +22,9 @@ PATCHES = REPO / "patches"
 # Debian's package of the source for which the series is made, and the suite that has it.
 PACKAGE, SUITE = "linux-source-7.3", "trixie-backports"
 
+# What a kernel is built from, which building does not change.
+SOURCES = re.compile(r"\.[chS]$|\.rs$|/(Kconfig|Makefile)[^/]*$")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -30,6 +34,7 @@ class Source:
     identity: str
 
 
+@functools.cache
 def find() -> Source:
     """The tree or tarball that the user gives, or else Debian's package."""
     given = os.environ.get("KSM_RS_KERNEL_SOURCE")
@@ -37,7 +42,7 @@ def find() -> Source:
         return of_debian()
     path = Path(given).resolve()
     if path.is_dir():
-        return Source(path, identity(path, path))
+        return Source(path, identity(path, newest_change(path)))
     if path.is_file():
         return of_tarball(path)
     raise Failure(f"KSM_RS_KERNEL_SOURCE: there is no {path}")
@@ -53,6 +58,13 @@ def kernel_version(tree: Path) -> str:
         raise Failure(f"{tree} is not a kernel source tree")
     version, patchlevel, sublevel, extra = (part[1] for part in parts)
     return f"{version}.{patchlevel}.{sublevel}{extra}"
+
+
+def newest_change(tree: Path) -> Path:
+    """The file that was changed last, of those that a kernel is built from."""
+    found = (os.path.join(at, name) for at, _, names in os.walk(tree) for name in names)
+    sources = filter(os.path.exists, filter(SOURCES.search, found))
+    return Path(max(sources, key=os.path.getmtime, default=tree))
 
 
 def identity(tree: Path, origin: Path) -> str:
