@@ -78,7 +78,7 @@ const ALLOCATE: &[&str] = &["madvise", "prctl", "fork of", "run: 2", "ksmd: "];
 
 fn walk_all(options: &Options) -> Result<()> {
     // The module asks quietly; the rest of the kernel reports what it cannot get.
-    let _quiet = (options.scope == Scope::All)
+    let mut quiet = (options.scope == Scope::All)
         .then(QuietConsole::new)
         .transpose()?;
     let (mut walked, mut faults) = (0, 0);
@@ -86,6 +86,9 @@ fn walk_all(options: &Options) -> Result<()> {
         if is_chosen(entry, options) {
             let tally = walk_apart(index, options).with_context(|| entry.name.clone())?;
             expect_nothing_left().with_context(|| entry.name.clone())?;
+            if let Some(quiet) = &mut quiet {
+                quiet.check().with_context(|| entry.name.clone())?;
+            }
             let allocates = ALLOCATE.iter().any(|name| entry.name.starts_with(name));
             ensure!(
                 !allocates || tally.faults > 0,

@@ -9,7 +9,6 @@ mod board;
 mod content;
 mod fleet;
 mod invariants;
-mod kernel_log;
 mod kernel_operations;
 mod machine;
 mod memory_operations;

@@ -4,6 +4,7 @@
 
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
+    kernel_log::KernelLog,
     ksm::{self, Run, Scanner},
     pattern,
     procfs::KsmStat,
@@ -14,7 +15,6 @@ use nix::unistd::Pid;
 use crate::{
     fleet::{self, Process},
     invariants,
-    kernel_log::KernelLog,
     machine::Machine,
     model::{Area, AreaId},
     operation::{Operation, State, Target},

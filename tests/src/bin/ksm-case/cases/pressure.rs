@@ -75,7 +75,7 @@ fn glutton(group: &Cgroup, seed: u64) -> Result<Peer> {
 }
 
 fn oom_kill(_: &Options) -> Result<()> {
-    let _quiet = QuietConsole::new()?;
+    let mut quiet = QuietConsole::new()?;
     let scanner = Scanner::start()?;
     let group = Cgroup::new("greedy")?;
     group.limit(24 * MIB)?;
@@ -105,7 +105,7 @@ fn oom_kill(_: &Options) -> Result<()> {
     for peer in peers {
         peer.kill()?;
     }
-    Ok(())
+    quiet.check()
 }
 
 /// Pages of the process that cannot be unmerged: one content over and over.
@@ -119,7 +119,7 @@ struct Narrow {
     peer: Peer,
     group: Cgroup,
     scanner: Scanner,
-    _quiet: QuietConsole,
+    quiet: QuietConsole,
 }
 
 impl Narrow {
@@ -166,7 +166,7 @@ impl Narrow {
             peer,
             group,
             scanner,
-            _quiet: quiet,
+            quiet,
         })
     }
 
@@ -182,7 +182,7 @@ impl Narrow {
         let now = ksm::counters()?;
         ensure!(now == Counters::ZERO, "left over: {now}");
         drop(self.scanner);
-        Ok(())
+        self.quiet.check()
     }
 }
 
