@@ -26,10 +26,9 @@ pub fn check_counters() -> Result<()> {
         let now: u64 = ksm::read(name)?;
         ensure!(now < TOO_MANY as u64, "{name} is {now}");
     }
-    // A fork beside the scanner miscounts zero pages, with any KSM, but by no large number.
     let zero_pages: i64 = ksm::read("ksm_zero_pages")?;
     ensure!(
-        zero_pages.abs() < TOO_MANY,
+        (0..TOO_MANY).contains(&zero_pages),
         "ksm_zero_pages is {zero_pages}"
     );
     ksm::read::<i64>("general_profit").map(drop)
@@ -56,6 +55,11 @@ pub fn check_no_nodes() -> Result<()> {
     NODE_COUNTERS.iter().try_for_each(|name| check_zero(name))
 }
 
+/// After run=2, if nobody is about to end.
+pub fn check_no_zero_pages() -> Result<()> {
+    check_zero("ksm_zero_pages")
+}
+
 fn check_zero(name: &str) -> Result<()> {
     let now: u64 = ksm::read(name)?;
     ensure!(now == 0, "{name} is {now} after run=2");
@@ -66,7 +70,7 @@ fn check_zero(name: &str) -> Result<()> {
 pub fn check_process_unmerged(process: Pid) -> Result<()> {
     let stat = KsmStat::read(process)?;
     ensure!(
-        stat.rmap_items == 0 && stat.merging_pages == 0,
+        stat.rmap_items == 0 && stat.merging_pages == 0 && stat.zero_pages == 0,
         "process {process} has {stat:?} after run=2"
     );
     Ok(())

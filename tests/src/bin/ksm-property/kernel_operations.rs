@@ -24,10 +24,7 @@ impl Stage<'_> {
             Operation::Scans(count) => self.scans(count),
             Operation::Pace(pace) => set_pace(pace),
             Operation::SmartScan(on) => set("smart_scan", on),
-            Operation::UseZeroPages(on) => {
-                self.zero_pages.used();
-                set("use_zero_pages", on)
-            }
+            Operation::UseZeroPages(on) => set("use_zero_pages", on),
             Operation::PruneAtOnce(on) => ksm::write(
                 "stable_node_chains_prune_millisecs",
                 if on { 0 } else { 2000 },

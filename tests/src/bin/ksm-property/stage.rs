@@ -6,9 +6,7 @@ use anyhow::{ensure, Context, Result};
 use ksm_tests::{
     kernel_log::KernelLog,
     ksm::{self, Run, Scanner},
-    pattern,
-    procfs::KsmStat,
-    wait,
+    pattern, wait,
 };
 use nix::unistd::Pid;
 
@@ -34,7 +32,6 @@ pub struct Stage<'a> {
     pub machine: &'a mut Machine,
     pub members: Vec<Member>,
     pub scanner: Scanner,
-    pub zero_pages: ZeroPages,
     pub inheritance: Inheritance,
     /// Those that were told to end, or killed, and may take their time.
     ended: Vec<Pid>,
@@ -56,7 +53,6 @@ impl<'a> Stage<'a> {
             machine,
             members: Vec::new(),
             scanner,
-            zero_pages: ZeroPages::new()?,
             inheritance: Inheritance::default(),
             ended: Vec::new(),
             log,
@@ -144,7 +140,6 @@ impl<'a> Stage<'a> {
         invariants::check_unmerged()?;
         for Member { process, .. } in &self.members {
             invariants::check_process_unmerged(process.pid())?;
-            self.zero_pages.check_process(process.pid())?;
         }
         if self.has_no_ksm_page() {
             invariants::check_no_nodes()?;
@@ -154,10 +149,8 @@ impl<'a> Stage<'a> {
             return Ok(());
         }
         // The last reference to an address space may be one that ksmd has left to a work item.
-        wait::until("the count of zero pages", || {
-            Ok(self.zero_pages.check().ok())
-        })
-        .or_else(|_| self.zero_pages.check())
+        let check = invariants::check_no_zero_pages;
+        wait::until("the count of zero pages", || Ok(check().ok())).or_else(|_| check())
     }
 
     /// There was no scan since run=2, and that has found all KSM pages.
@@ -218,9 +211,6 @@ impl<'a> Stage<'a> {
             return Ok(());
         }
         self.inheritance.forked = true;
-        if self.state == State::Merge {
-            self.zero_pages.forked_beside_scan();
-        }
         self.member(process)?;
         let index = usize::from(process) % self.members.len();
         let parent = &mut self.members[index];
@@ -353,55 +343,5 @@ pub struct Inheritance {
 impl Inheritance {
     fn may_hide_pages(&self) -> bool {
         self.forked && self.unadvised
-    }
-}
-
-/// What `ksm_zero_pages` must be.
-///
-/// A child inherits its parent's count, and a scan may add to either while the child is made: the
-/// sum is wrong from then on, with any KSM.
-pub struct ZeroPages {
-    before: i64,
-    were_used: bool,
-    may_be_wrong: bool,
-}
-
-impl ZeroPages {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            before: ksm::read("ksm_zero_pages")?,
-            were_used: false,
-            may_be_wrong: false,
-        })
-    }
-
-    /// `use_zero_pages` was set.
-    pub fn used(&mut self) {
-        self.were_used = true;
-    }
-
-    fn forked_beside_scan(&mut self) {
-        self.may_be_wrong |= self.were_used;
-    }
-
-    /// After run=2.
-    fn check(&self) -> Result<()> {
-        let now: i64 = ksm::read("ksm_zero_pages")?;
-        ensure!(
-            self.may_be_wrong || now == self.before,
-            "ksm_zero_pages is {now} after run=2, and was {} before the sequence",
-            self.before
-        );
-        Ok(())
-    }
-
-    /// After run=2, of a process that is there.
-    fn check_process(&self, process: Pid) -> Result<()> {
-        let now = KsmStat::read(process)?.zero_pages;
-        ensure!(
-            self.may_be_wrong || now == 0,
-            "process {process} has {now} zero pages after run=2"
-        );
-        Ok(())
     }
 }
