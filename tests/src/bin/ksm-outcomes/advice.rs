@@ -79,12 +79,9 @@ const ANONYMOUS: &[(&str, i32, i32)] = &[
         READ_WRITE,
         libc::MAP_PRIVATE | libc::MAP_HUGETLB,
     ),
-    ("droppable", READ_WRITE, DROPPABLE),
+    ("droppable", READ_WRITE, libc::MAP_DROPPABLE),
     ("shared", READ_WRITE, libc::MAP_SHARED),
 ];
-
-/// `MAP_DROPPABLE`: a kind of its own, neither private nor shared.
-const DROPPABLE: i32 = 8;
 
 /// Mappings of files: path and flags.
 const FILES: &[(&str, &str, i32)] = &[

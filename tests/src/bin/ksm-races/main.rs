@@ -56,18 +56,27 @@ fn race_all(options: &Options) -> Result<()> {
         .filter(|pair| is_chosen(pair, options))
         .collect();
     ensure!(!chosen.is_empty(), "there is no such pair");
-    let (mut raced, mut rounds) = (0, 0);
+    let (mut raced, mut rounds, mut saved) = (0, 0, 0);
     for pair in chosen {
         match race_apart(pair, options)? {
             Outcome::Skipped(reason) => println!("{:<18} skipped: {reason}", pair.name),
-            Outcome::Rounds(of_each) => {
-                println!("{:<18} rounds {of_each:?}{}", pair.name, held()?);
+            Outcome::Raced {
+                rounds: of_each,
+                sharing,
+            } => {
+                println!(
+                    "{:<18} rounds {of_each:?}, up to {sharing} pages saved{}",
+                    pair.name,
+                    held()?
+                );
                 scan::expect_nothing_left().context(pair.name)?;
                 raced += 1;
                 rounds += of_each.iter().sum::<u64>();
+                saved += sharing;
             }
         }
     }
+    ensure!(saved > 0 || raced == 0, "nothing was merged");
     println!(
         "{raced} pairs, {rounds} rounds in {} s each, bytes lost: 0",
         options.seconds

@@ -100,8 +100,12 @@ pub const PAIRS: &[Pair] = &[
 /// How a pair has ended.
 #[derive(Serialize, Deserialize)]
 pub enum Outcome {
-    /// So many rounds of each actor.
-    Rounds(Vec<u64>),
+    Raced {
+        /// Rounds of each actor.
+        rounds: Vec<u64>,
+        /// The most pages that were saved at a time.
+        sharing: u64,
+    },
     Skipped(String),
 }
 
@@ -120,14 +124,15 @@ impl Pair {
             .collect::<Result<Vec<_>>>()?;
         peers.iter_mut().try_for_each(Peer::receive::<()>)?;
         peers.iter_mut().try_for_each(Peer::step)?;
-        let rounds = peers
-            .iter_mut()
-            .map(Peer::receive)
-            .collect::<Result<Vec<u64>>>()?;
+        let (rounds, sharing) = scan::watched(|| {
+            let rounds = peers.iter_mut().map(Peer::receive);
+            rounds.collect::<Result<Vec<u64>>>()
+        });
+        let rounds = rounds?;
         peers.iter_mut().try_for_each(Peer::step)?;
         for (number, peer) in peers.into_iter().enumerate() {
             peer.join().with_context(|| format!("actor {number}"))?;
         }
-        Ok(Outcome::Rounds(rounds))
+        Ok(Outcome::Raced { rounds, sharing })
     }
 }

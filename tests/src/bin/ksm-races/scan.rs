@@ -2,6 +2,12 @@
 
 //! The scanner that all actors are up against.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
 use anyhow::{ensure, Result};
 use ksm_tests::{
     delays,
@@ -12,6 +18,8 @@ use ksm_tests::{
 /// How often a window is held open, and for how long at most.
 const ONE_IN: u32 = 24;
 const MAX_US: u32 = 2_000;
+
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// What the scanner is set to: as much scanning as there can be.
 const TUNABLES: &[(&str, &str)] = &[
@@ -35,6 +43,25 @@ pub fn prepare(seed: u64) -> Result<()> {
         true => delays::set(seed, ONE_IN, MAX_US),
         false => Ok(()),
     }
+}
+
+/// Does `body`; tells how many pages were saved meanwhile, at most, as far as was seen.
+pub fn watched<T>(body: impl FnOnce() -> T) -> (T, u64) {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut most = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                // While the module is away there is no such file.
+                most = most.max(ksm::read("pages_sharing").unwrap_or(0));
+                thread::sleep(BETWEEN_LOOKS);
+            }
+            most
+        });
+        let result = body();
+        is_over.store(true, Ordering::Relaxed);
+        (result, watcher.join().unwrap_or(0))
+    })
 }
 
 /// Unmerges everything, after which nothing may be left, so that the module can be unloaded.

@@ -76,8 +76,11 @@ fn run(options: &Options) -> Result<()> {
             .with_context(|| format!("round {number}, seed {}", round.seed))?;
         let now = Left::now()?;
         println!("  {:5} s: {done}; {}", begin.elapsed().as_secs(), now.sum);
-        // The first round has filled the kernel's own caches.
-        let first = first.get_or_insert_with(|| now.clone());
+        // The first round has filled the kernel's own caches, and is what others are compared with.
+        let Some(first) = &first else {
+            first = Some(now);
+            continue;
+        };
         if Instant::now() >= end {
             ensure_nothing_left(first, &now)?;
             break;

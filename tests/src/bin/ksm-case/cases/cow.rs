@@ -9,6 +9,7 @@ use ksm_tests::{
     ksm::{Counters, Scanner},
     pattern,
     peer::{Link, Peer},
+    procfs,
     region::Region,
     PAGE_SIZE,
 };
@@ -178,6 +179,7 @@ fn while_scanning(_: &Options) -> Result<()> {
     peers.iter_mut().try_for_each(Peer::await_step)?;
 
     step("200 scans beside four writers that leave pages equal for a while");
+    let before = procfs::vmstat("cow_ksm")?;
     scanner.scans(200)?;
     for mut peer in peers {
         peer.step()?;
@@ -185,6 +187,9 @@ fn while_scanning(_: &Options) -> Result<()> {
         ensure!(rounds > 0, "a writer got no turn");
         peer.join()?;
     }
+    let copies = procfs::vmstat("cow_ksm")? - before;
+    step(format!("{copies} copies of KSM pages were made"));
+    ensure!(copies > 0, "nobody has written to a merged page");
     Ok(())
 }
 

@@ -129,8 +129,6 @@ fn alone(_: &Options) -> Result<()> {
 }
 
 fn again(_: &Options) -> Result<()> {
-    /// `MADV_COLLAPSE`, which no crate knows yet.
-    const COLLAPSE: i32 = 25;
     let scanner = prepare()?;
     let content = pattern::pages(4, HUGE_PAGES);
     let left = huge(&content)?;
@@ -141,7 +139,7 @@ fn again(_: &Options) -> Result<()> {
         scanner.expect(Counters::stable(512, 512, 0))?;
         ksm::set_run(Run::Unmerge)?;
         left.verify(&content)?;
-        left.advise_raw(COLLAPSE)?;
+        left.advise_raw(libc::MADV_COLLAPSE)?;
         let kib = procfs::smaps_kib(&left, "AnonHugePages")?;
         step(format!("collapsed: {kib} kB are huge"));
         ensure!(kib == 2048, "it did not collapse");
@@ -152,7 +150,7 @@ fn again(_: &Options) -> Result<()> {
     step("merged pages do not collapse, or only by getting copies");
     scanner.expect(Counters::stable(512, 512, 0))?;
     // Refused by mainline, as a huge page would undo the merge.
-    let _ = left.advise_raw(COLLAPSE);
+    let _ = left.advise_raw(libc::MADV_COLLAPSE);
     left.verify(&content)?;
     right.verify(&content)?;
     scanner.expect(Counters::stable(512, 512, 0))

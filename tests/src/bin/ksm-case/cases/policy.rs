@@ -261,8 +261,8 @@ fn sleep_wakes(_: &Options) -> Result<()> {
     let scanner = Scanner::start()?;
     scanner.scans(1)?;
     ksm::write("sleep_millisecs", 3_600_000)?;
-    // It may be in the middle of a step, with the pause still before it.
-    std::thread::sleep(Duration::from_millis(500));
+    let thread = Ksmd::find()?;
+    wait::until("a pause", || Ok(thread.is_asleep()?.then_some(())))?;
     let before = ksm::full_scans()?;
     std::thread::sleep(Duration::from_secs(1));
     ensure!(

@@ -283,15 +283,13 @@ impl Actor {
 
     /// Asks the kernel for something that it may refuse, and that changes no content.
     fn provoke(&mut self, index: usize) -> Result<()> {
-        /// `MADV_COLLAPSE`.
-        const COLLAPSE: i32 = 25;
         let region = &self.pieces[index].region;
         match self.random.random_range(0..10) {
             0..3 => drop(numa::move_to(region, self.random.random_range(0..2))),
             3..5 => drop(region.advise_raw(libc::MADV_PAGEOUT)),
             5 => drop(region.advise_raw(libc::MADV_HUGEPAGE)),
             6 => drop(region.advise_raw(libc::MADV_NOHUGEPAGE)),
-            7 => drop(region.advise_raw(COLLAPSE)),
+            7 => drop(region.advise_raw(libc::MADV_COLLAPSE)),
             8 => drop(region.advise_raw(libc::MADV_COLD)),
             _ if self.pieces.len() < MAX_PIECES => return self.map_huge(),
             _ => {}

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{anyhow, ensure, Context, Result};
 use ksm_tests::{
     ksm::{self, Run, Scanner},
-    pattern,
+    pattern, procfs,
     region::Region,
 };
 use nix::errno::Errno;
@@ -77,6 +77,7 @@ fn concurrent(_: &Options) -> Result<()> {
     let content = pattern::page(1, 0).repeat(PAGES);
     let mut regions = [Region::mergeable(&content)?, Region::mergeable(&content)?];
     let is_over = AtomicBool::new(false);
+    let before = procfs::vmstat("cow_ksm")?;
     thread::scope(|scope| {
         let writers: Vec<_> = (0..WRITERS)
             .map(|number| scope.spawn(move || write_all(number)))
@@ -99,6 +100,9 @@ fn concurrent(_: &Options) -> Result<()> {
         ));
         result
     })?;
+    let parted = procfs::vmstat("cow_ksm")? - before;
+    step(format!("{parted} pages were parted"));
+    ensure!(parted > 0, "nothing was merged meanwhile");
     ksm::set_run(Run::Stop)?;
     ksm::set_run(Run::Unmerge)?;
     let now = ksm::counters()?;

@@ -127,13 +127,13 @@ pub fn migrating(random: &mut ChaCha8Rng) -> Result<Box<dyn Actor>> {
 
 struct Migrating {
     memory: Mirror,
-    moved: usize,
+    moved: i64,
 }
 
 impl Actor for Migrating {
     fn round(&mut self, random: &mut ChaCha8Rng) -> Result<()> {
         if numa::has_node(1) {
-            self.moved += numa::move_to(&self.memory.region, random.random_range(0..2))?;
+            self.moved += numa::move_to(&self.memory.region, random.random_range(0..2))? as i64;
         } else {
             // Holes are what compaction fills.
             let pieces = draw_pages(random, PAGES);
@@ -141,7 +141,9 @@ impl Actor for Migrating {
                 region: ksm_tests::region::Region::mergeable(&pieces)?,
                 expected: pieces,
             };
+            let before = procfs::vmstat("pgmigrate_success")?;
             control_file::write("/proc/sys/vm/compact_memory", 1)?;
+            self.moved += procfs::vmstat("pgmigrate_success")? - before;
             mirror.verify()?;
         }
         self.memory.write_somewhere(random);
@@ -151,8 +153,7 @@ impl Actor for Migrating {
     }
 
     fn finish(&mut self) -> Result<()> {
-        let is_seen = numa::has_node(1);
-        ensure!(self.moved > 0 || !is_seen, "no page has moved");
+        ensure!(self.moved > 0, "no page has moved");
         self.memory.verify()
     }
 }
