@@ -2,10 +2,10 @@
 
 //! The two changes of a page table entry that make pages shared.
 //!
-//! Unless nobody could write the page anyway, both begin by emptying the entry and flushing it from
-//! all TLBs. From then on nobody can write the page through it, nor take a new reference; a reference
-//! that was there before (O_DIRECT, a pipe, a device) shows in the count, and the entry is put back as
-//! it was.
+//! Both begin by emptying the entry and flushing it from all TLBs; a write protection does not if
+//! nobody could write the page anyway. From then on nobody can write the page through it, nor take a
+//! new reference; a reference that was there before (O_DIRECT, a pipe, a device) shows in the count,
+//! and the entry is put back as it was.
 //!
 //! # Invariants
 //!
