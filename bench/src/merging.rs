@@ -21,22 +21,15 @@ pub struct Merging {
 
 /// Scans until 95 % of `duplicates` are merged.
 pub fn merge_most(ksmd: &mut Ksmd, duplicates: usize) -> Result<Merging> {
-    let mut cpu = Duration::ZERO;
-    for _ in 0..MOST_SCANS {
-        cpu += ksmd.scan()?;
-        let saved = saved_pages()?;
-        if saved >= most_of(duplicates) {
-            return Ok(Merging { cpu, saved });
-        }
-    }
-    too_many_scans(duplicates)
+    let cpu = scan_until_merged(duplicates, || ksmd.scan())?;
+    let saved = saved_pages()?;
+    Ok(Merging { cpu, saved })
 }
 
 /// Scans until 95 % of `duplicates` are merged; returns when that was, the pauses between the scans
 /// left out.
 pub fn time_to_merge(ksmd: &mut Ksmd, duplicates: usize) -> Result<Duration> {
-    let mut before = Duration::ZERO;
-    for _ in 0..MOST_SCANS {
+    scan_until_merged(duplicates, || {
         let begin = Instant::now();
         let mut done = None;
         let scan = ksmd.scan_watched(|| {
@@ -45,25 +38,32 @@ pub fn time_to_merge(ksmd: &mut Ksmd, duplicates: usize) -> Result<Duration> {
             }
             Ok(())
         })?;
-        if let Some(done) = done {
-            // It is looked at now and then only, for the last time when the scan is over.
-            return Ok(before + done.min(scan));
+        // It is looked at now and then only, for the last time when the scan is over.
+        Ok(done.map_or(scan, |done| done.min(scan)))
+    })
+}
+
+/// Calls `scan` until 95 % of `duplicates` are merged; returns how long all calls say they took.
+fn scan_until_merged(
+    duplicates: usize,
+    mut scan: impl FnMut() -> Result<Duration>,
+) -> Result<Duration> {
+    let mut time = Duration::ZERO;
+    for _ in 0..MOST_SCANS {
+        time += scan()?;
+        if saved_pages()? >= most_of(duplicates) {
+            return Ok(time);
         }
-        before += scan;
     }
-    too_many_scans(duplicates)
+    bail!(
+        "{} of {duplicates} pages are merged after {MOST_SCANS} scans",
+        saved_pages()?
+    );
 }
 
 /// So many of them count as all.
 fn most_of(duplicates: usize) -> u64 {
     duplicates as u64 * 95 / 100
-}
-
-fn too_many_scans<T>(duplicates: usize) -> Result<T> {
-    bail!(
-        "{} of {duplicates} pages are merged after {MOST_SCANS} scans",
-        saved_pages()?
-    );
 }
 
 /// Scans until nothing is left to be merged.

@@ -30,7 +30,8 @@ impl QuietConsole {
     }
 
     /// Fails if the kernel has reported anything but a lack of memory since the last look. The log
-    /// has room for some hundred reports.
+    /// has room for some twenty reports with call traces: what newer ones have overwritten is not
+    /// seen.
     pub fn check(&mut self) -> Result<()> {
         self.log.check()
     }

@@ -91,7 +91,6 @@ fn run(options: &Options) -> Result<()> {
 }
 
 /// Memory in use after a round.
-#[derive(Clone)]
 struct Left {
     sum: MemoryUse,
     detail: MemoryDetail,
