@@ -24,6 +24,7 @@ def directory() -> Path:
 
 
 def build() -> Path:
+    setup.tools()
     with step("building the test programs"):
         cargo("programs", "build", "--bins")
     return directory()
@@ -31,14 +32,15 @@ def build() -> Path:
 
 def test() -> None:
     """Runs the tests that the programs have of themselves, outside of any VM."""
+    setup.tools()
     cargo("program-tests", "test", "--lib", "--bins")
 
 
 def cargo(log: str, *words: str) -> None:
     """Has cargo do something with all programs, by the compiler that the module is built with."""
-    tools = setup.tools()
+    rustc = toolchain.find_rustc()
     options = ("--release", "--locked", "--workspace", "--manifest-path", REPO / "tests/Cargo.toml")
-    environment = {**os.environ, "CARGO_TARGET_DIR": str(target()), "RUSTC": str(tools.rustc)}
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(target()), "RUSTC": str(rustc)}
     logged(log, toolchain.find_cargo(), *words, *options, env=environment)
 
 
