@@ -8,11 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use nix::{
     errno::Errno,
     kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags},
 };
+
+use crate::{ksm, procfs, wait};
 
 /// The name that the kernel knows the module by.
 pub const NAME: &str = "ksm_rs";
@@ -84,6 +86,17 @@ pub fn try_unload() -> Result<(), Errno> {
 /// Unloads the module.
 pub fn unload() -> Result<()> {
     try_unload().context("cannot unload ksm_rs")
+}
+
+/// Makes sure that nothing of the module is left to see.
+pub fn ensure_gone() -> Result<()> {
+    ensure!(!is_loaded()?, "it is still in /proc/modules");
+    ensure!(!ksm::is_present(), "{} is still there", ksm::DIRECTORY);
+    // kthread_stop() waits for the end of the thread's function. The thread itself is in /proc
+    // for a moment longer.
+    wait::until("the thread ksmd to end", || {
+        Ok(procfs::find_process("ksmd")?.is_none().then_some(()))
+    })
 }
 
 #[cfg(test)]

@@ -140,9 +140,7 @@ fn unload(display: &mut Display) -> Result<()> {
     }
     display.phase("The module is unloaded while the system runs on.");
     module::unload()?;
-    if module::is_loaded()? || ksm::is_present() {
-        bail!("ksm_rs is unloaded, but something of it is still there");
-    }
+    module::ensure_gone()?;
     display.note("ksm_rs is gone from /proc/modules");
     Ok(())
 }

@@ -4,11 +4,11 @@
 
 use std::fs::File;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result};
 use ksm_tests::{
     faults::Fuse,
     ksm::{self, Run},
-    module, procfs,
+    module,
 };
 use nix::errno::Errno;
 
@@ -43,7 +43,7 @@ fn load(nth: u32, fuse: fn() -> Result<Fuse>) -> Result<Attempt> {
         match result {
             Ok(()) => use_and_unload()?,
             // The next attempt is the one without this fault.
-            Err(_) => ensure_absent()?,
+            Err(_) => module::ensure_gone()?,
         }
         // EAGAIN: fork's error, of which kthreadd makes one.
         Attempt::new(&result, went_off, &[Errno::ENOMEM, Errno::EAGAIN])
@@ -55,14 +55,7 @@ fn use_and_unload() -> Result<()> {
     ksm::set_run(Run::Merge)?;
     ksm::set_run(Run::Unmerge)?;
     module::unload()?;
-    ensure_absent()
-}
-
-fn ensure_absent() -> Result<()> {
-    ensure!(!module::is_loaded()?, "it is in /proc/modules");
-    ensure!(!ksm::is_present(), "{} is there", ksm::DIRECTORY);
-    ensure!(procfs::find_process("ksmd")?.is_none(), "ksmd is there");
-    Ok(())
+    module::ensure_gone()
 }
 
 fn unload(nth: u32) -> Result<Attempt> {
@@ -73,7 +66,7 @@ fn unload(nth: u32) -> Result<Attempt> {
         if result.is_err() {
             module::unload()?;
         }
-        ensure_absent()?;
+        module::ensure_gone()?;
         Attempt::new(&result, went_off, &[Errno::ENOMEM])
     })
 }

@@ -93,13 +93,7 @@ fn load() -> Result<()> {
 /// Unloads the module and makes sure that nothing of it is left to see.
 fn unload() -> Result<()> {
     module::unload()?;
-    ensure!(!module::is_loaded()?, "it is still in /proc/modules");
-    ensure!(!ksm::is_present(), "{} is still there", ksm::DIRECTORY);
-    ensure!(
-        procfs::find_process("ksmd")?.is_none(),
-        "the thread ksmd is still there"
-    );
-    Ok(())
+    module::ensure_gone()
 }
 
 fn unloaded(_: &Options) -> Result<()> {
