@@ -347,6 +347,7 @@ impl ListCursor {
     }
 
     /// The item after the place.
+    #[inline]
     pub(crate) fn next(
         &self,
         mms: &Pool<TrackedMm>,

@@ -313,6 +313,7 @@ impl Scanner {
             mms: &self.mms,
             items: &mut self.items,
             unstable_nodes: &mut self.unstable_nodes,
+            nodes: &self.nodes,
             partitions: &mut self.partitions,
         };
         let mut sieve = visit

@@ -10,7 +10,10 @@
 
 use crate::{
     control::Ksm,
-    mm::walk::Seen,
+    mm::{
+        ksm_folio::Anchor,
+        walk::Seen, //
+    },
     partition::Partitions,
     pool::Pool,
     rmap_item::{
@@ -33,6 +36,7 @@ pub(crate) struct Lists<'a> {
     pub(crate) mms: &'a Pool<TrackedMm>,
     pub(crate) items: &'a mut Pool<RmapItem>,
     pub(crate) unstable_nodes: &'a mut Table<UnstableNode>,
+    pub(crate) nodes: &'a Pool<StableNode>,
     pub(crate) partitions: &'a mut Partitions,
 }
 
@@ -75,9 +79,9 @@ impl<'a> Sieve<'a> {
 
     /// Whether the page at `address` needs attention; to be asked once for each, in their order.
     #[inline]
-    pub(crate) fn keeps(&mut self, address: usize, page: Seen) -> bool {
+    pub(crate) fn keeps(&mut self, address: usize, page: Seen<'_>) -> bool {
         let passed = self.item_at(address).filter(|item| match page {
-            Seen::Ksm(node) => self.is_known(*item, node),
+            Seen::Ksm(anchor) => self.is_known(*item, anchor),
             Seen::Anonymous => self.is_skipped(*item),
         });
         let Some(item) = passed else {
@@ -112,10 +116,14 @@ impl<'a> Sieve<'a> {
         None
     }
 
-    /// Whether the page of `item` is merged, with that of `node`, and that is known.
-    fn is_known(&mut self, item: Handle<RmapItem>, node: Handle<StableNode>) -> bool {
-        let place = self.lists.items[item].place();
-        let known = !self.by_node && matches!(place, Place::Stable(its) if its == node);
+    /// Whether the page of `item` is merged, with that of `anchor`, and that is known.
+    fn is_known(&mut self, item: Handle<RmapItem>, anchor: &Anchor) -> bool {
+        let Place::Stable(node) = self.lists.items[item].place() else {
+            return false;
+        };
+        // Nodes lie in the order in which pages were merged: where many are met, those of
+        // neighbours are in a cache already, and their anchors are not.
+        let known = !self.by_node && self.lists.nodes[node].has(anchor);
         self.merged += usize::from(known);
         known
     }

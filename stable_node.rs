@@ -6,7 +6,10 @@
 
 use crate::{
     forest::Keyed,
-    mm::ksm_folio::OwnedAnchor,
+    mm::ksm_folio::{
+        Anchor,
+        OwnedAnchor, //
+    },
     partition::PartitionId,
     rbtree::{
         Links,
@@ -61,6 +64,13 @@ impl StableNode {
         self.anchor
             .as_ref()
             .map_or(PartitionId::default(), |anchor| anchor.notes.partition())
+    }
+
+    /// Whether `anchor` is the node's.
+    pub(crate) fn has(&self, anchor: &Anchor) -> bool {
+        self.anchor
+            .as_deref()
+            .is_some_and(|its| core::ptr::eq(its, anchor))
     }
 
     /// Whether one more mapping may join.

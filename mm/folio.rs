@@ -59,12 +59,6 @@ impl Folio {
         NonNull::new(anon_vma).filter(|_| flags == bindings::FOLIO_MAPPING_ANON as usize)
     }
 
-    /// Whether the folio is a KSM page.
-    pub(crate) fn is_ksm(&self) -> bool {
-        // SAFETY: By the type invariant the folio is alive.
-        unsafe { bindings::folio_test_ksm(self.as_raw()) }
-    }
-
     /// Whether the folio has more than one page.
     pub(crate) fn is_large(&self) -> bool {
         // SAFETY: By the type invariant the folio is alive.

@@ -189,40 +189,51 @@ fn tagged(anchor: *const Anchor) -> *mut c_void {
         .wrapping_byte_add(bindings::FOLIO_MAPPING_KSM as usize)
 }
 
-/// The anchor that a KSM folio points to, if it has one yet.
+/// What the `mapping` of a folio says of KSM.
+pub(crate) enum Tie<'a> {
+    /// It is no KSM folio.
+    Missing,
+    /// It is one that has no anchor yet.
+    Unbound,
+    Bound(&'a Anchor),
+}
+
+/// How `folio` is tied to KSM; the anchor is not looked at.
 ///
 /// # Safety
 ///
 /// The folio must not be freed, migrated or released meanwhile, nor the anchor's node removed,
 /// for the duration of 'a: its lock is held, or the scan mutex and a page-table lock under which
 /// the folio is mapped.
-unsafe fn anchor_of<'a>(folio: &'a Folio) -> Option<&'a Anchor> {
-    if !folio.is_ksm() {
-        return None;
-    }
+unsafe fn tie_of<'a>(folio: &'a Folio) -> Tie<'a> {
     // SAFETY: The folio is alive.
     let mapping = unsafe { bindings::ksm_folio_mapping(folio.as_raw()) };
+    let flags = mapping.addr() & bindings::FOLIO_MAPPING_FLAGS as usize;
+    if flags != bindings::FOLIO_MAPPING_KSM as usize {
+        return Tie::Missing;
+    }
     let anchor = mapping
         .wrapping_byte_sub(bindings::FOLIO_MAPPING_KSM as usize)
         .cast::<Anchor>();
     // SAFETY: By the invariants of this file a KSM folio points to an anchor that is not freed
     // while it does, which the caller sees to.
-    unsafe { anchor.as_ref() }
+    unsafe { anchor.as_ref() }.map_or(Tie::Unbound, Tie::Bound)
 }
 
-/// The node of a KSM folio that is seen to be mapped.
+/// How a folio that is seen to be mapped is tied to KSM.
 ///
 /// `_nodes` is the pool that owns all nodes: as long as it is borrowed, none is removed.
 ///
 /// # Safety
 ///
 /// A page-table lock must be held under which `folio` is mapped.
-pub(crate) unsafe fn node_of_mapped(
-    folio: &Folio,
-    _nodes: &crate::pool::Pool<StableNode>,
-) -> Option<Handle<StableNode>> {
+#[inline]
+pub(crate) unsafe fn tie_of_mapped<'a>(
+    folio: &'a Folio,
+    _nodes: &'a crate::pool::Pool<StableNode>,
+) -> Tie<'a> {
     // SAFETY: The caller holds the page-table lock, and the nodes are not removed.
-    unsafe { anchor_of(folio) }.map(Anchor::node)
+    unsafe { tie_of(folio) }
 }
 
 /// Lets the owner of `vma` have a KSM folio for its own if nobody else uses it; returns whether.
@@ -265,7 +276,9 @@ impl<'a> KsmFolio<'a> {
     /// `KsmFolio` of it meanwhile.
     pub(crate) unsafe fn assume_locked(folio: &'a Folio) -> Option<Self> {
         // SAFETY: The caller holds the lock.
-        let anchor = unsafe { anchor_of(folio) }?;
+        let Tie::Bound(anchor) = (unsafe { tie_of(folio) }) else {
+            return None;
+        };
         // INVARIANT: See above.
         Some(Self { folio, anchor })
     }
@@ -446,12 +459,19 @@ mod tests {
     fn a_node_finds_its_page_until_they_part() -> Result {
         let (anchor, page) = (anchor(2)?, fresh::page(5)?);
         bind_page(&page, &anchor);
-        assert!(page.folio().is_ksm());
+        let is_tied = |page: &PinnedPage| {
+            let locked = page.folio().lock();
+            // SAFETY: The lock is held.
+            let tie = unsafe { tie_of(locked.folio()) };
+            matches!(tie, Tie::Bound(its) if core::ptr::eq(its, &*anchor))
+        };
+        assert!(is_tied(&page));
         assert!(anchor
             .page()
             .is_ok_and(|found| found.as_raw() == page.as_raw()));
         let released = anchor.with_folio(|folio| folio.release().is_ok());
         assert!(matches!(released, Ok(true)));
+        assert!(!is_tied(&page));
         assert!(anchor.page().is_err());
         Ok(())
     }

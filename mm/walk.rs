@@ -5,7 +5,11 @@
 use crate::{
     mm::{
         folio::PinnedPage,
-        ksm_folio,
+        ksm_folio::{
+            self,
+            Anchor,
+            Tie, //
+        },
         page_table::{
             Entries,
             HugePage,
@@ -43,10 +47,10 @@ pub(crate) enum Met {
 }
 
 /// An anonymous page, to somebody who decides whether it becomes a candidate.
-pub(crate) enum Seen {
+pub(crate) enum Seen<'a> {
     Anonymous,
-    /// The KSM page of a node.
-    Ksm(Handle<StableNode>),
+    /// The KSM page of a node. To ask the anchor for more costs a cache miss.
+    Ksm(&'a Anchor),
 }
 
 /// When a walk is to end.
@@ -79,7 +83,7 @@ pub(crate) fn collect_candidates(
     nodes: &Pool<StableNode>,
     limits: Limits,
     batch: &mut KVec<Candidate>,
-    keep: impl FnMut(usize, Seen) -> bool,
+    keep: impl FnMut(usize, Seen<'_>) -> bool,
 ) -> Walked {
     let mut walk = CandidateWalk {
         nodes,
@@ -208,7 +212,7 @@ enum Step {
     Stop,
 }
 
-impl<F: FnMut(usize, Seen) -> bool> CandidateWalk<'_, F> {
+impl<F: FnMut(usize, Seen<'_>) -> bool> CandidateWalk<'_, F> {
     fn visit(&mut self, table: &PageTable<'_>) -> Step {
         if let Some(huge) = table.huge_page() {
             return self.meet_huge(huge);
@@ -225,7 +229,7 @@ impl<F: FnMut(usize, Seen) -> bool> CandidateWalk<'_, F> {
     }
 
     /// Whether the page at `address` is to become a candidate.
-    fn wants(&mut self, address: usize, page: Seen) -> bool {
+    fn wants(&mut self, address: usize, page: Seen<'_>) -> bool {
         self.progress.resume = address + PAGE_SIZE;
         self.progress.pages += 1;
         (self.keep)(address, page)
@@ -258,14 +262,13 @@ impl<F: FnMut(usize, Seen) -> bool> CandidateWalk<'_, F> {
         page: NonNull<bindings::page>,
     ) -> Step {
         let folio = entries.folio_of(page);
-        if folio.is_ksm() {
-            // SAFETY: The page is mapped, which does not change while the lock is held.
-            return match unsafe { ksm_folio::node_of_mapped(folio, self.nodes) } {
-                Some(node) if self.wants(address, Seen::Ksm(node)) => {
-                    self.push(address, Met::Ksm(node))
-                }
-                _ => self.go_on(),
-            };
+        // SAFETY: The page is mapped, which does not change while the lock is held.
+        match unsafe { ksm_folio::tie_of_mapped(folio, self.nodes) } {
+            Tie::Missing => {}
+            Tie::Bound(anchor) if self.wants(address, Seen::Ksm(anchor)) => {
+                return self.push(address, Met::Ksm(anchor.node()));
+            }
+            Tie::Unbound | Tie::Bound(_) => return self.go_on(),
         }
         if !self.wants(address, Seen::Anonymous) {
             return self.go_on();
