@@ -1,74 +1,119 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long the mmap lock is held, by its events.
+//! How long locks are held, by their events.
 
 use std::{collections::HashMap, time::Duration};
 
 use anyhow::{ensure, Result};
 use ksm_tests::tracing::{Event, Events};
 
-const TAKEN: &str = "mmap_lock_acquire_returned";
-const RELEASED: &str = "mmap_lock_released";
-
 /// What an event takes in its buffer, at most.
 const EVENT_BYTES: usize = 64;
 
-/// Measures holds.
-pub struct Holds(Events);
+/// Locks whose holds can be measured.
+pub struct Kind {
+    /// What their events belong to.
+    subsystem: &'static str,
+    /// Happens when a thread has such a lock; each event's first word is the lock.
+    taken: &'static str,
+    /// Happens when it gives it back.
+    released: &'static str,
+    /// Which of these events are meant, if not all.
+    condition: Option<&'static str>,
+}
 
-impl Holds {
-    /// Counts locks that `threads` take, at most about `locks` of them at a time.
-    pub fn prepare(threads: &[u32], locks: usize) -> Result<Self> {
-        ensure!(
-            Events::exist("mmap_lock")?,
-            "this kernel has no events of the mmap lock"
-        );
-        let events = Events::record_times("mmap_lock", &[TAKEN, RELEASED])?;
-        events.make_room(2 * locks * EVENT_BYTES)?;
-        let conditions: Vec<_> = threads
+/// That of address spaces. All kernels have its events.
+pub const MMAP_LOCK: Kind = Kind {
+    subsystem: "mmap_lock",
+    taken: "mmap_lock_acquire_returned",
+    released: "mmap_lock_released",
+    condition: None,
+};
+
+/// Those of anonymous memory. A kernel that can prove its locking has their events; that a lock
+/// is taken is said before the thread waits for it, if it must.
+pub const ANON_VMA: Kind = Kind {
+    subsystem: "lock",
+    taken: "lock_acquire",
+    released: "lock_release",
+    condition: Some("name == \"&anon_vma->rwsem\""),
+};
+
+impl Kind {
+    /// True if this kernel has its events.
+    pub fn has_events(&self) -> Result<bool> {
+        Events::exist(&format!("{}/{}", self.subsystem, self.taken))
+    }
+
+    fn condition(&self, threads: &[u32]) -> String {
+        let threads: Vec<_> = threads
             .iter()
             .map(|thread| format!("common_pid == {thread}"))
             .collect();
-        events.only_if(&conditions.join(" || "))?;
-        Ok(Self(events))
+        let threads = threads.join(" || ");
+        match self.condition {
+            Some(condition) => format!("({threads}) && {condition}"),
+            None => threads,
+        }
+    }
+}
+
+/// Measures holds.
+pub struct Holds {
+    kind: &'static Kind,
+    events: Events,
+}
+
+impl Holds {
+    /// Counts locks that `threads` take, at most about `locks` of them at a time.
+    pub fn prepare(kind: &'static Kind, threads: &[u32], locks: usize) -> Result<Self> {
+        let events = Events::record_times(kind.subsystem, &[kind.taken, kind.released])?;
+        events.make_room(2 * locks * EVENT_BYTES)?;
+        events.only_if(&kind.condition(threads))?;
+        Ok(Self { kind, events })
     }
 
     /// From here on it counts.
     pub fn start(&self) -> Result<()> {
-        self.0.forget()
+        self.events.forget()
     }
 
     /// The longest since [`Holds::start`].
     pub fn longest(&self) -> Result<Duration> {
-        longest_in(&self.0)
+        self.events.ensure_all_are_kept()?;
+        let mut pairs = Pairs::of(self.kind);
+        self.events.for_each(|event| pairs.add(&event))?;
+        ensure!(pairs.complete > 0, "no lock was taken");
+        Ok(pairs.longest)
     }
 }
 
-fn longest_in(events: &Events) -> Result<Duration> {
-    events.ensure_all_are_kept()?;
-    let mut pairs = Pairs::default();
-    events.for_each(|event| pairs.add(&event))?;
-    ensure!(pairs.complete > 0, "no lock was taken");
-    Ok(pairs.longest)
-}
-
 /// Joins what happens to a lock at the beginning and at the end of a hold.
-#[derive(Default)]
 struct Pairs {
-    /// By thread, which does not take one lock twice, and by lock.
+    kind: &'static Kind,
+    /// By lock. A thread does not take one lock twice, and two threads do not take one at once.
     held: HashMap<String, Duration>,
     longest: Duration,
     complete: usize,
 }
 
 impl Pairs {
+    fn of(kind: &'static Kind) -> Self {
+        Self {
+            kind,
+            held: HashMap::new(),
+            longest: Duration::ZERO,
+            complete: 0,
+        }
+    }
+
     fn add(&mut self, event: &Event) {
         let Some(lock) = event.text.split_whitespace().next() else {
             return;
         };
-        if event.name == TAKEN && event.text.contains("success=true") {
+        if event.name == self.kind.taken && !event.text.contains("success=false") {
             self.held.insert(lock.to_owned(), event.time);
-        } else if event.name == RELEASED {
+        } else if event.name == self.kind.released {
             if let Some(begin) = self.held.remove(lock) {
                 self.longest = self.longest.max(event.time - begin);
                 self.complete += 1;
@@ -91,19 +136,48 @@ mod tests {
 
     #[test]
     fn holds_of_several_locks_are_kept_apart() {
-        let mut pairs = Pairs::default();
+        let (taken, released) = (MMAP_LOCK.taken, MMAP_LOCK.released);
+        let mut pairs = Pairs::of(&MMAP_LOCK);
         for event in [
-            event(1, RELEASED, "mm=a memcg_id=1 write=false"),
-            event(10, TAKEN, "mm=a memcg_id=1 write=false success=true"),
-            event(12, TAKEN, "mm=b memcg_id=1 write=true success=true"),
-            event(13, TAKEN, "mm=c memcg_id=1 write=true success=false"),
-            event(17, RELEASED, "mm=a memcg_id=1 write=false"),
-            event(30, RELEASED, "mm=b memcg_id=1 write=true"),
-            event(90, RELEASED, "mm=c memcg_id=1 write=true"),
+            event(1, released, "mm=a memcg_id=1 write=false"),
+            event(10, taken, "mm=a memcg_id=1 write=false success=true"),
+            event(12, taken, "mm=b memcg_id=1 write=true success=true"),
+            event(13, taken, "mm=c memcg_id=1 write=true success=false"),
+            event(17, released, "mm=a memcg_id=1 write=false"),
+            event(30, released, "mm=b memcg_id=1 write=true"),
+            event(90, released, "mm=c memcg_id=1 write=true"),
         ] {
             pairs.add(&event);
         }
         assert_eq!(pairs.longest.as_micros(), 18);
         assert_eq!(pairs.complete, 2);
+    }
+
+    #[test]
+    fn locks_of_one_class_are_kept_apart() {
+        let (taken, released) = (ANON_VMA.taken, ANON_VMA.released);
+        let mut pairs = Pairs::of(&ANON_VMA);
+        for event in [
+            event(1, taken, "000000001 read &anon_vma->rwsem"),
+            event(3, taken, "000000002 try &anon_vma->rwsem"),
+            event(8, released, "000000002 &anon_vma->rwsem"),
+            event(9, released, "000000001 &anon_vma->rwsem"),
+        ] {
+            pairs.add(&event);
+        }
+        assert_eq!(pairs.longest.as_micros(), 8);
+        assert_eq!(pairs.complete, 2);
+    }
+
+    #[test]
+    fn conditions_name_threads_and_locks() {
+        assert_eq!(
+            MMAP_LOCK.condition(&[1, 2]),
+            "common_pid == 1 || common_pid == 2"
+        );
+        assert_eq!(
+            ANON_VMA.condition(&[1]),
+            "(common_pid == 1) && name == \"&anon_vma->rwsem\""
+        );
     }
 }

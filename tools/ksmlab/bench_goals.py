@@ -31,7 +31,13 @@ MEMORY = ("metadata_bytes_per_page", "memory_kib")
 
 # The cost of a merge in other units; and the longest of many holds, which is that of whatever has
 # interrupted one of them.
-NO_COST = ("merge_wall_ms", "saved_pages_per_cpu_s", "scan_mmap_lock_us", "unmerge_mmap_lock_us")
+NO_COST = (
+    "merge_wall_ms",
+    "saved_pages_per_cpu_s",
+    "scan_mmap_lock_us",
+    "unmerge_mmap_lock_us",
+    "walk_anon_vma_us",
+)
 
 # Bytes that may be kept for each page that is scanned.
 METADATA = 64.0

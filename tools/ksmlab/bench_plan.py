@@ -44,7 +44,17 @@ LARGE_MIB = 1024
 QUICK_MIB = 64
 
 # Emulated, instructions are counted: that needs little memory and few rounds.
-EMULATED = ("unique", "differ-4088", "volatile", "pairs", "same", "zero", "unmerge", "cow")
+EMULATED = (
+    "unique",
+    "differ-4088",
+    "volatile",
+    "pairs",
+    "same",
+    "zero",
+    "unmerge",
+    "cow",
+    "locks",
+)
 EMULATED_MIB = 32
 EMULATED_ROUNDS = 2
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The longest time for which the scanner, or who unmerges, keeps others from their memory.
+//! The longest time for which the scanner, or who unmerges, keeps others from their memory; and
+//! reclaim, from an `anon_vma`.
 
 use std::time::Duration;
 
@@ -9,12 +10,14 @@ use anyhow::Result;
 use crate::{
     fill,
     holder::{Holder, Order},
-    holds::Holds,
+    holds::{Holds, ANON_VMA, MMAP_LOCK},
     ksmd::Ksmd,
     merging::merge_all,
     report::Measures,
     workload::Plan,
 };
+
+use super::rmap::Setting;
 
 /// More would only be more of the same, and each lock is recorded.
 const MOST_PAGES: usize = 16384;
@@ -23,23 +26,55 @@ const MOST_PAGES: usize = 16384;
 /// tree that it compares with.
 const LOCKS_PER_PAGE: usize = 24;
 
+/// Mappings whose `anon_vma` is locked again and again, and how often at most: reclaim is persistent.
+const MOST_MAPPINGS: usize = 4096;
+const LOCKS_PER_MAPPING: usize = 128;
+
 pub fn locks(plan: &Plan) -> Result<Measures> {
-    let pages = plan.pages.min(MOST_PAGES);
+    let plan = Plan {
+        pages: plan.pages.min(MOST_PAGES),
+        ..*plan
+    };
+    let mut measures = Measures::default();
+    add_mmap_lock(&plan, &mut measures)?;
+    if ANON_VMA.has_events()? {
+        let longest = longest_in_walk(&plan)?;
+        measures.add("walk_anon_vma_us", micros(longest));
+    }
+    Ok(measures)
+}
+
+fn add_mmap_lock(plan: &Plan, measures: &mut Measures) -> Result<()> {
     let mut ksmd = Ksmd::prepare()?;
-    let mut holder = Holder::new(pages, fill::half_pairs)?;
+    let mut holder = Holder::new(plan.pages, fill::half_pairs)?;
     holder.obey(Order::Advise)?;
     let threads = [ksmd.pid(), std::process::id()];
-    let holds = Holds::prepare(&threads, pages * LOCKS_PER_PAGE)?;
-    let mut measures = Measures::default();
+    let holds = Holds::prepare(&MMAP_LOCK, &threads, plan.pages * LOCKS_PER_PAGE)?;
 
     holds.start()?;
-    merge_all(&mut ksmd, pages / 4)?;
+    merge_all(&mut ksmd, plan.pages / 4)?;
     measures.add("scan_mmap_lock_us", micros(holds.longest()?));
 
     holds.start()?;
     ksmd.unmerge()?;
     measures.add("unmerge_mmap_lock_us", micros(holds.longest()?));
-    Ok(measures)
+    Ok(())
+}
+
+/// The longest hold of an `anon_vma` by reclaim, which looks for all mappings of pages.
+fn longest_in_walk(plan: &Plan) -> Result<Duration> {
+    let plan = Plan {
+        pages: plan.pages.min(MOST_MAPPINGS),
+        ..*plan
+    };
+    let setting = Setting::with_pages_that_stay(&plan)?;
+    let threads = [std::process::id()];
+    let holds = Holds::prepare(&ANON_VMA, &threads, plan.pages * LOCKS_PER_MAPPING)?;
+    holds.start()?;
+    setting.look_at_all()?;
+    let longest = holds.longest()?;
+    setting.end()?;
+    Ok(longest)
 }
 
 fn micros(time: Duration) -> f64 {

@@ -33,6 +33,9 @@ use crate::{
 /// Processes among which the mappings are spread.
 const PROCESSES: usize = 8;
 
+/// So many that a page stays where it is.
+const MOST_SHARERS: usize = 4096;
+
 /// What mainline has by default.
 const USUAL_SHARERS: usize = 256;
 
@@ -57,20 +60,11 @@ pub fn sharers_256(plan: &Plan) -> Result<Measures> {
 }
 
 pub fn sharers_4096(plan: &Plan) -> Result<Measures> {
-    let mut setting = Setting::new(plan, 4096)?;
-    merge_all(&mut setting.ksmd, setting.duplicates)?;
-    // Afterwards there is nothing left but pages that stay.
-    for _ in 0..TRIES_TO_SETTLE {
-        reclaim_all(&setting.group)?;
-        thread::sleep(BETWEEN_TRIES);
-    }
+    let setting = Setting::with_pages_that_stay(plan)?;
     let mut costs = Vec::new();
     for _ in 0..plan.rounds {
-        let before = setting.group.statistic("pgscan")?;
-        let time = reclaim_all(&setting.group)?;
-        let scanned = setting.group.statistic("pgscan")? - before;
-        ensure!(scanned > 0, "no page was looked at");
-        costs.push(nanoseconds_each(time, scanned as usize * 4096));
+        let (time, scanned) = setting.look_at_all()?;
+        costs.push(nanoseconds_each(time, scanned * MOST_SHARERS));
     }
     setting.end()?;
     Ok(cost("walk_ns_per_mapping", costs))
@@ -97,7 +91,7 @@ fn cost(name: &'static str, costs: Vec<f64>) -> Measures {
 }
 
 /// Processes that share pages, and a place where these can go.
-struct Setting {
+pub struct Setting {
     ksmd: Ksmd,
     holders: Vec<Holder>,
     duplicates: usize,
@@ -120,8 +114,28 @@ impl Setting {
         })
     }
 
+    /// Merges pages that have [`MOST_SHARERS`] mappings each, and lets all others go.
+    pub fn with_pages_that_stay(plan: &Plan) -> Result<Self> {
+        let mut setting = Self::new(plan, MOST_SHARERS)?;
+        merge_all(&mut setting.ksmd, setting.duplicates)?;
+        for _ in 0..TRIES_TO_SETTLE {
+            reclaim_all(&setting.group)?;
+            thread::sleep(BETWEEN_TRIES);
+        }
+        Ok(setting)
+    }
+
+    /// Lets reclaim look at all pages: how long that took, and how many there were.
+    pub fn look_at_all(&self) -> Result<(Duration, usize)> {
+        let before = self.group.statistic("pgscan")?;
+        let time = reclaim_all(&self.group)?;
+        let looked_at = self.group.statistic("pgscan")? - before;
+        ensure!(looked_at > 0, "no page was looked at");
+        Ok((time, looked_at as usize))
+    }
+
     /// Swap can end when nobody has anything in it.
-    fn end(self) -> Result<()> {
+    pub fn end(self) -> Result<()> {
         drop(self.holders);
         self.swap.off()
     }
