@@ -50,8 +50,9 @@ impl KernelLog {
             match self.0.read(&mut buffer) {
                 Ok(length) => check_record(&String::from_utf8_lossy(&buffer[..length]))?,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                // Some records were overwritten before we came.
-                Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {
+                    bail!("the kernel has overwritten what it said: log_buf_len is too small")
+                }
                 Err(error) => return Err(error).context("reading /dev/kmsg"),
             }
         }

@@ -29,9 +29,8 @@ impl QuietConsole {
         Ok(Self { level, log })
     }
 
-    /// Fails if the kernel has reported anything but a lack of memory since the last look. The log
-    /// has room for some twenty reports with call traces: what newer ones have overwritten is not
-    /// seen.
+    /// Fails if the kernel has reported anything but a lack of memory since the last look, or more
+    /// than its log has room for.
     pub fn check(&mut self) -> Result<()> {
         self.log.check()
     }

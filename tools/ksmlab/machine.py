@@ -63,6 +63,8 @@ def boot_arguments(request: Request, wiring: Wiring) -> list[str]:
         "panic=-1",
         "oops=panic",
         "ignore_loglevel",
+        # Tests that keep the console quiet read all of it in the end.
+        "log_buf_len=4M",
         # Tests write to their own read-only memory through /proc/self/mem.
         "proc_mem.force_override=always",
         *flavour.arguments(request.lane, request.flavour),
