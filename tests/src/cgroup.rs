@@ -2,15 +2,12 @@
 
 //! Control groups with a limit on memory.
 
-use std::{fmt, fs, path::PathBuf, time::Duration};
+use std::{fmt, fs, path::PathBuf};
 
 use anyhow::{Context, Result};
 use nix::unistd::Pid;
 
 use crate::control_file;
-
-/// The kernel brings all statistics up to date every two seconds.
-pub const STATISTICS_LAG: Duration = Duration::from_secs(3);
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -81,7 +78,8 @@ impl Cgroup {
         self.line_of("memory.events", name)
     }
 
-    /// A line of `memory.stat`, which may be [some time](STATISTICS_LAG) behind.
+    /// A line of `memory.stat`. The kernel brings small changes up to date every two seconds, by a
+    /// timer that no idle CPU is woken for: not to sleep for, but to be looked at again and again.
     pub fn statistic(&self, name: &str) -> Result<u64> {
         self.line_of("memory.stat", name)
     }
