@@ -19,6 +19,7 @@ use core::{
 };
 use kernel::{
     bindings,
+    ffi::c_void,
     types::{
         NotThreadSafe,
         Opaque, //
@@ -52,11 +53,17 @@ impl Folio {
     /// The anon_vma that an anonymous folio names, which may be freed unless the folio is mapped;
     /// `None` for any other folio, and for a KSM page.
     pub(crate) fn anon_vma(&self) -> Option<NonNull<bindings::anon_vma>> {
-        // SAFETY: The folio is alive; the pointer is not followed.
+        let (anon_vma, flags) = self.mapping();
+        NonNull::new(anon_vma.cast()).filter(|_| flags == bindings::FOLIO_MAPPING_ANON)
+    }
+
+    /// What the `mapping` of the folio points to, and its flags, which say what that is.
+    #[inline]
+    pub(super) fn mapping(&self) -> (*mut c_void, u32) {
+        // SAFETY: By the type invariant the folio is alive; the pointer is not followed.
         let mapping = unsafe { bindings::ksm_folio_mapping(self.as_raw()) };
         let flags = mapping.addr() & bindings::FOLIO_MAPPING_FLAGS as usize;
-        let anon_vma = mapping.wrapping_byte_sub(flags).cast();
-        NonNull::new(anon_vma).filter(|_| flags == bindings::FOLIO_MAPPING_ANON as usize)
+        (mapping.wrapping_byte_sub(flags), flags as u32)
     }
 
     /// Whether the folio has more than one page.

@@ -206,18 +206,13 @@ pub(crate) enum Tie<'a> {
 /// for the duration of 'a: its lock is held, or the scan mutex and a page-table lock under which
 /// the folio is mapped.
 unsafe fn tie_of<'a>(folio: &'a Folio) -> Tie<'a> {
-    // SAFETY: The folio is alive.
-    let mapping = unsafe { bindings::ksm_folio_mapping(folio.as_raw()) };
-    let flags = mapping.addr() & bindings::FOLIO_MAPPING_FLAGS as usize;
-    if flags != bindings::FOLIO_MAPPING_KSM as usize {
+    let (anchor, flags) = folio.mapping();
+    if flags != bindings::FOLIO_MAPPING_KSM {
         return Tie::Missing;
     }
-    let anchor = mapping
-        .wrapping_byte_sub(bindings::FOLIO_MAPPING_KSM as usize)
-        .cast::<Anchor>();
     // SAFETY: By the invariants of this file a KSM folio points to an anchor that is not freed
     // while it does, which the caller sees to.
-    unsafe { anchor.as_ref() }.map_or(Tie::Unbound, Tie::Bound)
+    unsafe { anchor.cast::<Anchor>().as_ref() }.map_or(Tie::Unbound, Tie::Bound)
 }
 
 /// How a folio that is seen to be mapped is tied to KSM.
