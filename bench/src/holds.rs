@@ -67,6 +67,11 @@ pub struct Holds {
 impl Holds {
     /// Counts locks that `threads` take, at most about `locks` of them at a time.
     pub fn prepare(kind: &'static Kind, threads: &[u32], locks: usize) -> Result<Self> {
+        ensure!(
+            kind.has_events()?,
+            "this kernel has no events {}",
+            kind.taken
+        );
         let events = Events::record_times(kind.subsystem, &[kind.taken, kind.released])?;
         events.make_room(2 * locks * EVENT_BYTES)?;
         events.only_if(&kind.condition(threads))?;
@@ -126,6 +131,14 @@ impl Pairs {
 mod tests {
     use super::*;
 
+    fn pairs_of(kind: &'static Kind, events: &[Event]) -> (u128, usize) {
+        let mut pairs = Pairs::of(kind);
+        for event in events {
+            pairs.add(event);
+        }
+        (pairs.longest.as_micros(), pairs.complete)
+    }
+
     fn event(micros: u64, name: &str, text: &str) -> Event {
         Event {
             time: Duration::from_micros(micros),
@@ -137,8 +150,7 @@ mod tests {
     #[test]
     fn holds_of_several_locks_are_kept_apart() {
         let (taken, released) = (MMAP_LOCK.taken, MMAP_LOCK.released);
-        let mut pairs = Pairs::of(&MMAP_LOCK);
-        for event in [
+        let events = [
             event(1, released, "mm=a memcg_id=1 write=false"),
             event(10, taken, "mm=a memcg_id=1 write=false success=true"),
             event(12, taken, "mm=b memcg_id=1 write=true success=true"),
@@ -146,27 +158,20 @@ mod tests {
             event(17, released, "mm=a memcg_id=1 write=false"),
             event(30, released, "mm=b memcg_id=1 write=true"),
             event(90, released, "mm=c memcg_id=1 write=true"),
-        ] {
-            pairs.add(&event);
-        }
-        assert_eq!(pairs.longest.as_micros(), 18);
-        assert_eq!(pairs.complete, 2);
+        ];
+        assert_eq!(pairs_of(&MMAP_LOCK, &events), (18, 2));
     }
 
     #[test]
     fn locks_of_one_class_are_kept_apart() {
         let (taken, released) = (ANON_VMA.taken, ANON_VMA.released);
-        let mut pairs = Pairs::of(&ANON_VMA);
-        for event in [
+        let events = [
             event(1, taken, "000000001 read &anon_vma->rwsem"),
             event(3, taken, "000000002 try &anon_vma->rwsem"),
             event(8, released, "000000002 &anon_vma->rwsem"),
             event(9, released, "000000001 &anon_vma->rwsem"),
-        ] {
-            pairs.add(&event);
-        }
-        assert_eq!(pairs.longest.as_micros(), 8);
-        assert_eq!(pairs.complete, 2);
+        ];
+        assert_eq!(pairs_of(&ANON_VMA, &events), (8, 2));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
     workload::Plan,
 };
 
-use super::rmap::Setting;
+use super::rmap::{Setting, MOST_SHARERS};
 
 /// More would only be more of the same, and each lock is recorded.
 const MOST_PAGES: usize = 16384;
@@ -26,33 +26,28 @@ const MOST_PAGES: usize = 16384;
 /// tree that it compares with.
 const LOCKS_PER_PAGE: usize = 24;
 
-/// Mappings whose `anon_vma` is locked again and again, and how often at most: reclaim is persistent.
-const MOST_MAPPINGS: usize = 4096;
+/// How often an `anon_vma` is locked for each mapping at most: reclaim is persistent.
 const LOCKS_PER_MAPPING: usize = 128;
 
 pub fn locks(plan: &Plan) -> Result<Measures> {
-    let plan = Plan {
-        pages: plan.pages.min(MOST_PAGES),
-        ..*plan
-    };
     let mut measures = Measures::default();
-    add_mmap_lock(&plan, &mut measures)?;
+    add_mmap_lock(plan.pages.min(MOST_PAGES), &mut measures)?;
     if ANON_VMA.has_events()? {
-        let longest = longest_in_walk(&plan)?;
+        let longest = longest_in_walk(plan)?;
         measures.add("walk_anon_vma_us", micros(longest));
     }
     Ok(measures)
 }
 
-fn add_mmap_lock(plan: &Plan, measures: &mut Measures) -> Result<()> {
+fn add_mmap_lock(pages: usize, measures: &mut Measures) -> Result<()> {
     let mut ksmd = Ksmd::prepare()?;
-    let mut holder = Holder::new(plan.pages, fill::half_pairs)?;
+    let mut holder = Holder::new(pages, fill::half_pairs)?;
     holder.obey(Order::Advise)?;
     let threads = [ksmd.pid(), std::process::id()];
-    let holds = Holds::prepare(&MMAP_LOCK, &threads, plan.pages * LOCKS_PER_PAGE)?;
+    let holds = Holds::prepare(&MMAP_LOCK, &threads, pages * LOCKS_PER_PAGE)?;
 
     holds.start()?;
-    merge_all(&mut ksmd, plan.pages / 4)?;
+    merge_all(&mut ksmd, pages / 4)?;
     measures.add("scan_mmap_lock_us", micros(holds.longest()?));
 
     holds.start()?;
@@ -64,7 +59,8 @@ fn add_mmap_lock(plan: &Plan, measures: &mut Measures) -> Result<()> {
 /// The longest hold of an `anon_vma` by reclaim, which looks for all mappings of pages.
 fn longest_in_walk(plan: &Plan) -> Result<Duration> {
     let plan = Plan {
-        pages: plan.pages.min(MOST_MAPPINGS),
+        // One page: more would only be more of the same, here as well.
+        pages: plan.pages.min(MOST_SHARERS),
         ..*plan
     };
     let setting = Setting::with_pages_that_stay(&plan)?;

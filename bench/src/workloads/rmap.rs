@@ -34,7 +34,7 @@ use crate::{
 const PROCESSES: usize = 8;
 
 /// So many that a page stays where it is.
-const MOST_SHARERS: usize = 4096;
+pub const MOST_SHARERS: usize = 4096;
 
 /// What mainline has by default.
 const USUAL_SHARERS: usize = 256;
