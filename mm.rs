@@ -8,6 +8,7 @@
 
 pub(crate) mod address_space;
 pub(crate) mod anon_vma;
+pub(crate) mod copies;
 pub(crate) mod folio;
 pub(crate) mod folio_batch;
 #[cfg(CONFIG_MEMORY_HOTREMOVE)]

@@ -17,6 +17,10 @@ use crate::{
             Counter,
             ReadLockedMm, //
         },
+        copies::{
+            replace_all,
+            Merged, //
+        },
         prefetch::prefetch,
         unshare::{
             unshare,
@@ -56,6 +60,9 @@ use kernel::{
 /// work item that the scan has left behind.
 const ROUNDS: i64 = 8;
 
+/// How many merged pages are found by one walk, and replaced together where they are neighbours.
+const BATCH: usize = 64;
+
 /// How many nodes before its turn the anchor of a node is fetched.
 const NODES_AHEAD: usize = 8;
 
@@ -69,27 +76,29 @@ const NODES_AHEAD: usize = 8;
 pub(crate) fn unmerge_range(vma: &VmaRef, range: Range<usize>, lock: MmapLock) -> Result {
     let mut start = range.start;
     let mut is_kept_out = false;
+    let mut batch = KVec::with_capacity(BATCH, GFP_KERNEL)?;
     loop {
-        let found = find_merged(vma, start..range.end, lock);
-        is_kept_out |= found.are_kept_out();
-        let Some(first) = found.as_slice().first() else {
+        is_kept_out |= find_merged(vma, start..range.end, lock, &mut batch);
+        let Some(first) = batch.first().map(Merged::address) else {
             return match is_kept_out {
                 true => Err(EBUSY),
                 false => Ok(()),
             };
         };
-        // Faults may have backed out, so the next walk begins where these were found.
-        start = *first;
+        // What was found may have changed, so the next walk begins where that was.
+        start = first;
         window::pause(Window::Unmerging);
-        for address in found.as_slice() {
-            match unshare(vma, *address) {
+        replace_all(vma, &mut batch)?;
+        for left in batch.iter().filter(|merged| !merged.is_replaced()) {
+            match unshare(vma, left.address()) {
                 Fault::Handled => {}
-                Fault::Gone if address == first => start += PAGE_SIZE,
+                Fault::Gone if left.address() == first => start += PAGE_SIZE,
                 // It will be the first one soon.
                 Fault::Gone => {}
                 Fault::NoMemory => return Err(ENOMEM),
             }
         }
+        batch.clear();
         kthread::cond_resched();
         if kthread::signal_pending() {
             return Err(ERESTARTSYS);

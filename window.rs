@@ -42,6 +42,8 @@ pub(crate) enum Window {
     Unregistered,
     /// Merged pages are found, and not yet unmerged: whoever breaks or moves them.
     Unmerging,
+    /// Merged pages are copied, and the entries still map them: the same.
+    Copied,
     /// A reverse walk goes from one mapping to the next: unmerging, munmap, fork.
     Walking,
     /// A node names the new place of its folio, and the old folio still points to it: the scan.

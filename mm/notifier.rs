@@ -5,27 +5,40 @@
 //! C header: [`include/linux/mmu_notifier.h`](srctree/include/linux/mmu_notifier.h)
 
 use crate::mm::vma::MergeableVma;
+use core::ops::Range;
 use kernel::{
     bindings,
+    mm::virt::VmaRef,
     page::PAGE_SIZE,
     types::Opaque, //
 };
 
-/// Calls `change` while secondary MMUs do not map the page at `address` of `vma`.
-///
-/// Sleeps. `change` may hold page-table locks, which must not be held here.
+/// As [`with_range_invalidated`], of the page at `address`.
 pub(crate) fn with_page_invalidated<R>(
     vma: &MergeableVma<'_>,
     address: usize,
     change: impl FnOnce() -> R,
 ) -> R {
-    let range = Opaque::<bindings::mmu_notifier_range>::uninit();
-    let mm = vma.mm_raw();
-    // SAFETY: The mm is alive because the vma is, whose mmap lock is held. The range is initialised
+    with_range_invalidated(vma.vma(), address..address + PAGE_SIZE, change)
+}
+
+/// Calls `change` while secondary MMUs do not map the addresses of `range`, which lies in `vma`.
+///
+/// Sleeps. `change` may hold page-table locks, which must not be held here.
+pub(crate) fn with_range_invalidated<R>(
+    vma: &VmaRef,
+    range: Range<usize>,
+    change: impl FnOnce() -> R,
+) -> R {
+    let notice = Opaque::<bindings::mmu_notifier_range>::uninit();
+    // SAFETY: The mm is alive because the vma is, whose mmap lock is held. The notice is initialised
     // here and used nowhere else.
-    unsafe { bindings::ksm_notify_range_start(range.get(), mm, address, address + PAGE_SIZE) };
+    unsafe {
+        let mm = (*vma.as_ptr()).vm_mm;
+        bindings::ksm_notify_range_start(notice.get(), mm, range.start, range.end);
+    }
     let result = change();
-    // SAFETY: The range was started above, once.
-    unsafe { bindings::ksm_notify_range_end(range.get()) };
+    // SAFETY: It was started above, once.
+    unsafe { bindings::ksm_notify_range_end(notice.get()) };
     result
 }

@@ -4,9 +4,12 @@
 //!
 //! C header: [`include/linux/pgtable.h`](srctree/include/linux/pgtable.h)
 
-use crate::mm::folio::{
-    Folio,
-    PinnedPage, //
+use crate::mm::{
+    folio::{
+        Folio,
+        PinnedPage, //
+    },
+    pte::Pte, //
 };
 use core::{
     iter,
@@ -54,6 +57,11 @@ impl<'a> PageTable<'a> {
         // INVARIANT: The helper has found the entry, and what it maps. Tables of such entries are
         // not freed while the mmap lock is held.
         (!pmd.is_null()).then_some(Self { vma, pmd, range })
+    }
+
+    /// The addresses that the table has entries for, as far as they were asked for.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.range.clone()
     }
 
     /// The anonymous huge page that stands in place of the table.
@@ -150,15 +158,13 @@ impl Entries<'_> {
 
     /// The next address whose page KSM has put there, and the KSM page, unless it is a page of
     /// zeros or just migrates.
-    pub(crate) fn next_merged(&mut self) -> Option<(usize, Option<&Folio>)> {
+    pub(crate) fn next_merged(&mut self) -> Option<(usize, Option<NonNull<bindings::page>>)> {
         let vma = self.vma.as_ptr();
         // SAFETY: By the type invariant the entries from `next` on are mapped and locked.
         let folio =
             unsafe { bindings::ksm_next_merged(vma, &mut self.next, &mut self.address, self.end) };
-        let address = self.step()?;
-        // SAFETY: A folio that an entry maps is not freed while the lock is held.
-        let folio = (!folio.is_null()).then(|| unsafe { Folio::from_raw(folio) });
-        Some((address, folio))
+        // A KSM folio has one page, which it begins with.
+        Some((self.step()?, NonNull::new(folio.cast())))
     }
 
     /// Whether a fault at the entry that was found last would wait for userfaultfd.
@@ -166,6 +172,59 @@ impl Entries<'_> {
         // SAFETY: By the type invariant the table is mapped and locked. The entry is part of it:
         // `next` has gone past it.
         unsafe { bindings::ksm_is_kept_out(self.vma.as_ptr(), self.next.wrapping_sub(1)) }
+    }
+
+    /// The entry that was found last.
+    pub(crate) fn found(&self) -> Pte {
+        // SAFETY: As in `is_kept_out`.
+        Pte(unsafe { bindings::ptep_get(self.next.wrapping_sub(1)) })
+    }
+
+    /// The entry of `address`, if it is one of those that are still to be searched.
+    pub(crate) fn get(&self, address: usize) -> Option<Pte> {
+        // SAFETY: By the type invariant the table is mapped and locked.
+        Some(Pte(unsafe { bindings::ptep_get(self.entry(address)?) }))
+    }
+
+    /// Empties the entry of `address`, of which TLBs may still know.
+    ///
+    /// # Safety
+    ///
+    /// [`Entries::get`] must know the entry, and [`Entries::flush`] follow before the entry is set
+    /// or the lock given up.
+    pub(super) unsafe fn clear(&mut self, address: usize) {
+        let vma = self.vma.as_ptr();
+        if let Some(entry) = self.entry(address) {
+            // SAFETY: By the type invariant the entry is mapped and locked, and of the vma.
+            unsafe { bindings::ksm_ptep_clear(vma, address, entry) };
+        }
+    }
+
+    /// Sees to it that no CPU uses what entries for `range` were before they were emptied.
+    pub(super) fn flush(&mut self, range: Range<usize>) {
+        // SAFETY: The vma is alive, and its mmap lock held.
+        unsafe { bindings::ksm_flush_tlb_range(self.vma.as_ptr(), range.start, range.end) };
+    }
+
+    /// Fills the entry of `address`, which is empty.
+    ///
+    /// # Safety
+    ///
+    /// As [`PteGuard::set`](crate::mm::pte::PteGuard::set); [`Entries::get`] must know the entry.
+    pub(super) unsafe fn set(&mut self, address: usize, pte: Pte) {
+        if let Some(entry) = self.entry(address) {
+            // SAFETY: By the type invariant the entry is mapped and locked; the caller vouches for
+            // what it is to map.
+            unsafe {
+                bindings::set_pte_at((*self.vma.as_ptr()).vm_mm, address, entry, pte.0);
+            }
+        }
+    }
+
+    /// Where the entry of `address` is, if it is one of those that are still to be searched.
+    fn entry(&self, address: usize) -> Option<*mut bindings::pte_t> {
+        let ahead = address.checked_sub(self.address)? / PAGE_SIZE;
+        (address < self.end).then(|| self.next.wrapping_add(ahead))
     }
 
     /// The folio of `page`, which one of the entries maps.

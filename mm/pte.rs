@@ -25,6 +25,18 @@ impl Pte {
         unsafe { bindings::pte_present(self.0) && bindings::pte_pfn(self.0) == folio.pfn() }
     }
 
+    /// Whether the entries are the same, bit for bit.
+    pub(crate) fn is(self, other: Self) -> bool {
+        // SAFETY: The function looks at the values only.
+        unsafe { bindings::pte_same(self.0, other.0) }
+    }
+
+    /// Whether the entry lets nobody come to its page without a fault.
+    pub(crate) fn is_guarded(self) -> bool {
+        // SAFETY: The function looks at the value only.
+        unsafe { bindings::pte_protnone(self.0) }
+    }
+
     pub(crate) fn is_writable(self) -> bool {
         // SAFETY: The function looks at the value only.
         unsafe { bindings::pte_write(self.0) }

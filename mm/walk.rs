@@ -4,6 +4,7 @@
 
 use crate::{
     mm::{
+        copies::Merged,
         folio::PinnedPage,
         ksm_folio::{
             self,
@@ -123,35 +124,6 @@ pub(crate) fn page_at(
     Some(buffer.pop()?.page)
 }
 
-/// Up to this many addresses are found by one walk for pages to be unmerged.
-pub(crate) const UNMERGE_BATCH: usize = 64;
-
-/// Addresses of pages that KSM has put there.
-pub(crate) struct MergedAddresses {
-    addresses: [usize; UNMERGE_BATCH],
-    len: usize,
-    are_kept_out: bool,
-}
-
-impl MergedAddresses {
-    pub(crate) fn as_slice(&self) -> &[usize] {
-        &self.addresses[..self.len]
-    }
-
-    /// Whether there are pages among them that userfaultfd keeps everybody from, which have been
-    /// left out.
-    pub(crate) fn are_kept_out(&self) -> bool {
-        self.are_kept_out
-    }
-
-    /// Notes one more; returns whether there is room for another.
-    fn push(&mut self, address: usize) -> bool {
-        self.addresses[self.len] = address;
-        self.len += 1;
-        self.len < UNMERGE_BATCH
-    }
-}
-
 /// How a caller holds the mmap lock.
 #[derive(Clone, Copy)]
 pub(crate) enum MmapLock {
@@ -160,16 +132,18 @@ pub(crate) enum MmapLock {
     Write,
 }
 
-/// The first addresses in `range` of `vma` that map a page which KSM has put there, and which the
-/// vma's owner must have a copy of.
+/// Puts into `batch`, as long as that has room, the first addresses in `range` of `vma` that map a page
+/// which KSM has put there, and which the vma's owner must have a copy of.
 ///
-/// A KSM page that nobody else maps needs no copy: the owner gets the page itself at once.
-pub(crate) fn find_merged(vma: &VmaRef, range: Range<usize>, lock: MmapLock) -> MergedAddresses {
-    let mut found = MergedAddresses {
-        addresses: [0; UNMERGE_BATCH],
-        len: 0,
-        are_kept_out: false,
-    };
+/// A KSM page that nobody else maps needs no copy: the owner gets the page itself at once. Returns
+/// whether there are pages that userfaultfd keeps everybody from, which are left out.
+pub(crate) fn find_merged(
+    vma: &VmaRef,
+    range: Range<usize>,
+    lock: MmapLock,
+    batch: &mut KVec<Merged>,
+) -> bool {
+    let mut any_kept_out = false;
     if let MmapLock::Write = lock {
         // SAFETY: The caller holds the mmap lock for writing.
         unsafe { bindings::ksm_vma_start_write(vma.as_ptr()) };
@@ -179,21 +153,26 @@ pub(crate) fn find_merged(vma: &VmaRef, range: Range<usize>, lock: MmapLock) -> 
         let Some(mut entries) = table.lock() else {
             continue;
         };
-        while let Some((address, folio)) = entries.next_merged() {
+        while let Some((address, page)) = entries.next_merged() {
             // SAFETY: The address maps the folio, under the lock that `entries` has.
-            let kept =
-                folio.is_some_and(|folio| unsafe { ksm_folio::keep_last(folio, vma, address) });
+            let kept = page.is_some_and(|page| unsafe {
+                ksm_folio::keep_last(entries.folio_of(page), vma, address)
+            });
             if kept {
                 continue;
             }
             if entries.is_kept_out() {
-                found.are_kept_out = true;
-            } else if !found.push(address) {
-                return found;
+                any_kept_out = true;
+                continue;
+            }
+            let merged = Merged::found(&entries, address, page);
+            let pushed = batch.push_within_capacity(merged).is_ok();
+            if !pushed || batch.len() == batch.capacity() {
+                return any_kept_out;
             }
         }
     }
-    found
+    any_kept_out
 }
 
 /// The state of [`collect_candidates`].

@@ -101,16 +101,24 @@ fn mlock(_: &Options) -> Result<()> {
     right.verify(&content)?;
     left.page_mut(3)[0] ^= 1;
     scanner.expect(Counters::stable(32, 32, 0))?;
-    step("unlocked, unmerged and unmapped: nothing stays locked");
-    lock(&left, false)?;
+    step("unmerged, all of both are locked");
     ksm::set_run(Run::Unmerge)?;
+    let both = 2 * (content.len() / 1024) as i64;
+    expect_locked(|locked| locked >= before + both)?;
     left.verify(&content)?;
     right.verify(&content)?;
+    step("unlocked and unmapped: nothing stays locked");
+    lock(&left, false)?;
     drop((left, right));
-    wait::until("the kernel's accounts", || {
+    expect_locked(|locked| locked <= before)
+}
+
+/// Waits for the kernel's account of locked memory, in KiB, to be what `is_right` says.
+fn expect_locked(is_right: impl Fn(i64) -> bool) -> Result<()> {
+    wait::until("the kernel's account of locked memory", || {
         // This flushes what waits on some CPU for being counted.
         control_file::write("/proc/sys/vm/compact_memory", 1)?;
-        Ok((procfs::meminfo_kib("Mlocked")? <= before).then_some(()))
+        Ok(is_right(procfs::meminfo_kib("Mlocked")?).then_some(()))
     })
 }
 

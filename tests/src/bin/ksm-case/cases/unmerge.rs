@@ -34,6 +34,11 @@ pub const CASES: &[Case] = &[
         part,
     ),
     Case::new(
+        "unmerge-mixed",
+        "MADV_UNMERGEABLE copies what is merged, no more, where much else lies between",
+        mixed,
+    ),
+    Case::new(
         "unmerge-run2",
         "run=2 makes all pages private before the write returns",
         by_run,
@@ -111,6 +116,51 @@ fn part(_: &Options) -> Result<()> {
     middle.verify(second)?;
     tail.verify(third)?;
     other.verify(&content)
+}
+
+fn mixed(_: &Options) -> Result<()> {
+    // More than two page tables have entries for.
+    const MANY: usize = 1100;
+    // Now one of these, and now many in a row, are not merged.
+    let is_changed = |page: usize| page % 7 == 3 || (400..450).contains(&page);
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(11, MANY);
+    let mut left = Region::mergeable(&content)?;
+    let right = Region::mergeable(&content)?;
+    scanner.expect(Counters::stable(MANY as u64, MANY as u64, 0))?;
+    let mut expected = content.clone();
+    for page in (0..MANY).filter(|page| is_changed(*page)) {
+        left.page_mut(page)[0] ^= 1;
+        expected[page * PAGE_SIZE] ^= 1;
+    }
+    let changed = (0..MANY).filter(|page| is_changed(*page)).count();
+    let (frames, of_others) = (pagemap::frames(&left)?, pagemap::frames(&right)?);
+
+    let before = procfs::vmstat("cow_ksm")?;
+    left.advise_unmergeable()?;
+    let copies = procfs::vmstat("cow_ksm")? - before;
+    step(format!(
+        "{copies} of {MANY} pages were copied, and {changed} had no need"
+    ));
+    ensure!(copies as usize == MANY - changed, "not just those");
+    let now = pagemap::frames(&left)?;
+    for page in 0..MANY {
+        let moved = frames[page] != now[page];
+        ensure!(moved != is_changed(page), "page {page}: moved is {moved}");
+    }
+    ensure!(pagemap::frames(&right)? == of_others, "others have moved");
+    left.verify(&expected)?;
+    right.verify(&content)?;
+
+    step("a write to a copy is its owner's alone, and copies nothing");
+    for page in 0..MANY {
+        left.page_mut(page)[1] ^= 1;
+        expected[page * PAGE_SIZE + 1] ^= 1;
+    }
+    ensure!(pagemap::frames(&left)? == now, "a write has copied");
+    left.verify(&expected)?;
+    right.verify(&content)?;
+    expect_sharing(&scanner, 0)
 }
 
 fn last_one(_: &Options) -> Result<()> {
