@@ -190,7 +190,16 @@ impl Usage {
 
     /// The first cell in use that is not before `from`.
     fn first_used(&self, from: usize) -> Option<usize> {
-        (from..Self::BITS).find(|cell| self.contains(*cell))
+        let (first, bit) = (from / 64, from % 64);
+        let mut mask = u64::MAX << bit;
+        for (at, word) in self.used.iter().enumerate().skip(first) {
+            let used = word & mask;
+            if used != 0 {
+                return Some(at * 64 + used.trailing_zeros() as usize);
+            }
+            mask = u64::MAX;
+        }
+        None
     }
 
     fn mark(&mut self, cell: usize) {
@@ -326,11 +335,12 @@ impl<T: Stored> Table<T> {
     /// Calls `f` with each value, in the order of their handles.
     pub(crate) fn for_each_mut(&mut self, mut f: impl FnMut(&mut T)) {
         for (chunk, usage) in self.chunks.iter_mut().zip(&self.usage) {
-            let cells = chunk.iter_mut().flat_map(|chunk| chunk.as_mut().as_mut());
-            for (cell, value) in cells.enumerate() {
-                if usage.contains(cell) {
-                    f(value);
-                }
+            let Some(chunk) = chunk else { continue };
+            let cells = chunk.as_mut().as_mut();
+            let mut next = usage.first_used(0);
+            while let Some(cell) = next {
+                f(&mut cells[cell]);
+                next = usage.first_used(cell + 1);
             }
         }
     }
