@@ -9,12 +9,9 @@ use crate::mm::vma::{
     AdvisedVma,
     MergeableVma, //
 };
-use core::{
-    marker::PhantomData,
-    sync::atomic::{
-        AtomicUsize,
-        Ordering, //
-    }, //
+use core::sync::atomic::{
+    AtomicUsize,
+    Ordering, //
 };
 use kernel::{
     bindings,
@@ -25,7 +22,8 @@ use kernel::{
         MmWithUserAsync,
         MmapReadGuard, //
     },
-    sync::aref::ARef, //
+    sync::aref::ARef,
+    types::Opaque, //
 };
 
 /// An address space that does not end as long as this lives.
@@ -55,13 +53,11 @@ impl<'a> ReadLockedMm<'a> {
 
     /// The advised vmas that end above `address`, in their order.
     pub(crate) fn advised_from(&self, address: usize) -> AdvisedVmas<'_> {
-        let mut vmas = bindings::vma_iterator::default();
-        // SAFETY: The mm is alive; any address will do.
-        unsafe { bindings::vma_iter_init(&mut vmas, self.mm.as_raw(), address) };
-        // INVARIANT: The iterator was just initialised, and the mmap lock is held.
+        // INVARIANT: `start` is some address. The mmap lock is held.
         AdvisedVmas {
-            vmas,
-            _locked: PhantomData,
+            locked: self,
+            start: Some(address),
+            vmas: Opaque::uninit(),
         }
     }
 
@@ -86,18 +82,27 @@ impl<'a> ReadLockedMm<'a> {
 ///
 /// # Invariants
 ///
-/// `vmas` is one over the vmas of an mm whose mmap lock is held for the duration of 'a.
+/// Unless there is a `start`, `vmas` is initialised, and iterates over the vmas of `locked`.
 pub(crate) struct AdvisedVmas<'a> {
-    vmas: bindings::vma_iterator,
-    _locked: PhantomData<&'a ReadLockedMm<'a>>,
+    locked: &'a ReadLockedMm<'a>,
+    /// Where to begin: to initialise `vmas` only then spares moving it.
+    start: Option<usize>,
+    vmas: Opaque<bindings::vma_iterator>,
 }
 
 impl<'a> Iterator for AdvisedVmas<'a> {
     type Item = AdvisedVma<'a>;
 
     fn next(&mut self) -> Option<AdvisedVma<'a>> {
-        // SAFETY: By the type invariant the vmas do not change.
-        let vma = unsafe { bindings::ksm_next_advised_vma(&mut self.vmas) };
+        let vmas = self.vmas.get();
+        if let Some(start) = self.start.take() {
+            // INVARIANT: The iterator is initialised when there is no start any more.
+            // SAFETY: The mm is alive; any address will do.
+            unsafe { bindings::vma_iter_init(vmas, self.locked.mm.as_raw(), start) };
+        }
+        // SAFETY: By the type invariant the iterator is initialised, and the vmas do not change, as
+        // the mmap lock is held.
+        let vma = unsafe { bindings::ksm_next_advised_vma(vmas) };
         if vma.is_null() {
             return None;
         }
