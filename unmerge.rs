@@ -19,7 +19,7 @@ use crate::{
         },
         copies::{
             replace_all,
-            Merged, //
+            Batch, //
         },
         prefetch::prefetch,
         unshare::{
@@ -60,9 +60,6 @@ use kernel::{
 /// work item that the scan has left behind.
 const ROUNDS: i64 = 8;
 
-/// How many merged pages are found by one walk, and replaced together where they are neighbours.
-const BATCH: usize = 64;
-
 /// How many nodes before its turn the anchor of a node is fetched.
 const NODES_AHEAD: usize = 8;
 
@@ -76,10 +73,10 @@ const NODES_AHEAD: usize = 8;
 pub(crate) fn unmerge_range(vma: &VmaRef, range: Range<usize>, lock: MmapLock) -> Result {
     let mut start = range.start;
     let mut is_kept_out = false;
-    let mut batch = KVec::with_capacity(BATCH, GFP_KERNEL)?;
+    let mut batch = Batch::new();
     loop {
         is_kept_out |= find_merged(vma, start..range.end, lock, &mut batch);
-        let Some(first) = batch.first().map(Merged::address) else {
+        let Some(first) = batch.first() else {
             return match is_kept_out {
                 true => Err(EBUSY),
                 false => Ok(()),
@@ -88,17 +85,16 @@ pub(crate) fn unmerge_range(vma: &VmaRef, range: Range<usize>, lock: MmapLock) -
         // What was found may have changed, so the next walk begins where that was.
         start = first;
         window::pause(Window::Unmerging);
-        replace_all(vma, &mut batch)?;
-        for left in batch.iter().filter(|merged| !merged.is_replaced()) {
-            match unshare(vma, left.address()) {
+        replace_all(vma, &mut batch);
+        for address in batch.drain() {
+            match unshare(vma, address) {
                 Fault::Handled => {}
-                Fault::Gone if left.address() == first => start += PAGE_SIZE,
+                Fault::Gone if address == first => start += PAGE_SIZE,
                 // It will be the first one soon.
                 Fault::Gone => {}
                 Fault::NoMemory => return Err(ENOMEM),
             }
         }
-        batch.clear();
         kthread::cond_resched();
         if kthread::signal_pending() {
             return Err(ERESTARTSYS);

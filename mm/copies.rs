@@ -5,6 +5,19 @@
 //! A page fault ([`crate::mm::unshare`]) would do for each of them; but neighbours that are replaced
 //! together take one lock, one flush of TLBs and one notice to secondary MMUs. What is not the usual
 //! case is left to the fault.
+//!
+//! An address goes through these steps, of which [`replace_all`] does all but the first:
+//!
+//! ```text
+//! found -> Copy -> Copied -> Emptied -> Replaced -> Settled
+//! ```
+//!
+//! # Invariants
+//!
+//! A KSM page does not change as long as somebody has a reference to it (see [`crate::mm::share`]),
+//! whatever becomes of its mappings: it is given to its last owner only if nobody has one, and one
+//! that lost its node is copied when it comes back from swap. So an entry that is what it was when the
+//! reference was taken maps what was copied.
 
 use crate::{
     mm::{
@@ -22,15 +35,54 @@ use crate::{
     }, //
 };
 use core::{
+    mem,
     ops::Range,
     ptr::NonNull, //
 };
 use kernel::{
     bindings,
     mm::virt::VmaRef,
-    page::PAGE_SIZE,
-    prelude::*, //
+    page::PAGE_SIZE, //
 };
+
+/// Up to this many addresses are found by one walk, and replaced together where they are neighbours:
+/// enough for that to be worth it, and few enough for the stack and for memory that is short.
+const BATCH: usize = 16;
+
+/// Addresses that map what KSM has put there, in their order.
+pub(crate) struct Batch {
+    merged: [Merged; BATCH],
+    len: usize,
+}
+
+impl Batch {
+    pub(crate) fn new() -> Self {
+        Self {
+            merged: [const { Merged::NONE }; BATCH],
+            len: 0,
+        }
+    }
+
+    /// Notes one more address; returns whether there is room for another.
+    pub(crate) fn push(&mut self, merged: Merged) -> bool {
+        self.merged[self.len] = merged;
+        self.len += 1;
+        self.len < BATCH
+    }
+
+    /// The first address, if there is any.
+    pub(crate) fn first(&self) -> Option<usize> {
+        Some(self.merged[..self.len].first()?.address)
+    }
+
+    /// Forgets all addresses; returns those that need a page fault.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = usize> + '_ {
+        let len = mem::take(&mut self.len);
+        let left = self.merged[..len].iter();
+        left.filter(|merged| matches!(merged.way, Way::Fault))
+            .map(|merged| merged.address)
+    }
+}
 
 /// An address that maps what KSM has put there.
 pub(crate) struct Merged {
@@ -38,25 +90,32 @@ pub(crate) struct Merged {
     way: Way,
 }
 
-/// How the address gets a page of its own.
+/// How the address gets a page of its own, and how far that is.
 enum Way {
     Fault,
     Copy(Shared),
-    /// It has one. The KSM page lost a mapping, whose reference is still to be given up.
+    /// There is a copy: a new folio that nobody else knows, with the content of the KSM page.
+    Copied(Shared, PinnedPage),
+    /// The entry is empty under its lock, and was one of the KSM page.
+    Emptied(Shared, PinnedPage),
+    /// The entry maps the copy. The KSM page lost a mapping, whose reference is to be given up.
     Replaced(PinnedPage),
+    /// There is nothing more to be done, or to be found by the next walk.
+    Settled,
 }
 
-/// # Invariants
-///
-/// `page` was a KSM page when `entry` mapped it, and `copy` is a new folio that nobody else knows,
-/// with the content of `page`.
+/// A KSM page, and the entry that mapped it when the reference was taken.
 struct Shared {
     entry: Pte,
     page: PinnedPage,
-    copy: Option<PinnedPage>,
 }
 
 impl Merged {
+    const NONE: Self = Self {
+        address: 0,
+        way: Way::Settled,
+    };
+
     /// What `entries` has just found.
     pub(crate) fn found(
         entries: &Entries<'_>,
@@ -64,109 +123,113 @@ impl Merged {
         page: Option<NonNull<bindings::page>>,
     ) -> Self {
         let entry = entries.found();
-        let way = match page.filter(|_| !entry.is_guarded()) {
-            // INVARIANT: There is no copy.
+        // Whether an entry that lets nobody in is a hint of NUMA balancing or userfaultfd's is for
+        // the fault to say.
+        let way = match page.filter(|_| !entry.is_protnone()) {
             Some(page) => Way::Copy(Shared {
                 entry,
                 page: entries.hold(page),
-                copy: None,
             }),
             None => Way::Fault,
         };
         Self { address, way }
     }
 
-    pub(crate) fn address(&self) -> usize {
-        self.address
-    }
-
-    /// Whether the address has got a page of its own.
-    pub(crate) fn is_replaced(&self) -> bool {
-        matches!(self.way, Way::Replaced(_))
-    }
-
-    /// Makes the copy; none if the hardware has lost the page's content.
-    fn make_copy(&mut self, vma: &VmaRef) -> Result {
-        let Way::Copy(shared) = &mut self.way else {
-            return Ok(());
-        };
-        // SAFETY: The mmap lock is held by the invariant of `VmaRef`; the address lies in the vma.
-        let folio = unsafe { bindings::ksm_alloc_anon_folio(vma.as_ptr(), self.address) };
-        let folio = NonNull::new(folio).ok_or(ENOMEM)?;
-        // SAFETY: The folio is new, of one page, and its reference is passed on.
-        let copy = unsafe { PinnedPage::from_raw(folio.cast()) };
-        let page = shared.page.as_raw();
-        // SAFETY: Both pages are alive, and nobody else knows the new one. By the invariants of
-        // `share.rs` the other does not change.
-        let is_whole =
-            unsafe { bindings::ksm_fill_copy(folio.as_ptr(), page, vma.as_ptr(), self.address) };
-        // INVARIANT: See above.
-        shared.copy = is_whole.then_some(copy);
-        Ok(())
-    }
-
-    fn has_copy(&self) -> bool {
-        matches!(&self.way, Way::Copy(shared) if shared.copy.is_some())
-    }
-
-    /// Empties the entry, or forgets the copy if it is not what it was.
-    fn clear(&mut self, entries: &mut Entries<'_>) {
-        let Way::Copy(shared) = &mut self.way else {
-            return;
-        };
-        let is_same = entries
-            .get(self.address)
-            .is_some_and(|entry| entry.is(shared.entry));
-        // The reference has kept the page from being another. It may have been given up by KSM and
-        // written, but is no KSM page then.
-        if is_same && shared.copy.is_some() && shared.page.folio().is_ksm() {
-            // SAFETY: The entry is known. Who calls this flushes the TLB after it.
-            unsafe { entries.clear(self.address) };
-        } else {
-            shared.copy = None;
+    /// Makes the copy; without memory, or if the hardware has lost the page, that is left to the
+    /// fault.
+    fn make_copy(&mut self, vma: &VmaRef) {
+        if let Way::Copy(shared) = mem::replace(&mut self.way, Way::Fault) {
+            if let Some(copy) = copy_of(vma, self.address, &shared.page) {
+                self.way = Way::Copied(shared, copy);
+            }
         }
     }
 
-    /// Has the entry map the copy, if it was emptied for that.
-    fn replace(&mut self, vma: &VmaRef, entries: &mut Entries<'_>) {
-        let way = core::mem::replace(&mut self.way, Way::Fault);
-        let (entry, page, copy) = match way {
-            Way::Copy(Shared {
-                entry,
-                page,
-                copy: Some(copy),
-            }) => (entry, page, copy),
-            _ => return,
+    fn has_copy(&self) -> bool {
+        matches!(self.way, Way::Copied(..))
+    }
+
+    /// Empties the entry, if there is a copy and the entry is what it was; returns whether.
+    ///
+    /// # Safety
+    ///
+    /// The entry must be one of `entries`, and [`Merged::fill`] be called before their lock is given
+    /// up, after a flush of TLBs.
+    unsafe fn empty(&mut self, entries: &mut Entries<'_>) -> bool {
+        let Way::Copied(shared, copy) = mem::replace(&mut self.way, Way::Settled) else {
+            return false;
         };
-        let (raw, new) = (vma.as_ptr(), copy.as_raw());
-        let (old, copy) = (page.folio().as_raw(), copy.into_folio());
+        if !entries.get(self.address).is(shared.entry) {
+            return false;
+        }
+        // SAFETY: The caller flushes, and has the entry filled.
+        unsafe { entries.clear(self.address) };
+        self.way = Way::Emptied(shared, copy);
+        true
+    }
+
+    /// Has the entry map the copy, if it was emptied for that.
+    fn fill(&mut self, vma: &VmaRef, entries: &mut Entries<'_>) {
+        let Way::Emptied(shared, copy) = mem::replace(&mut self.way, Way::Settled) else {
+            return;
+        };
+        let vma = vma.as_ptr();
+        let page = copy.as_raw();
+        let (old, new) = (shared.page.folio().as_raw(), copy.into_folio());
         // SAFETY: The entry was emptied and flushed, and its lock is held. The copy is new; its
         // reference goes to the entry, as does the reverse mapping that it gets. The mapping that
         // the old page loses was that of the entry.
         unsafe {
-            bindings::ksm_folio_add_new(copy, raw, self.address);
-            entries.set(self.address, Pte(bindings::ksm_mk_pte(new, raw, entry.0)));
-            bindings::ksm_folio_remove_rmap(old, raw);
+            bindings::ksm_folio_add_new(new, vma, self.address);
+            let entry = Pte(bindings::ksm_mk_pte(page, vma, shared.entry.0));
+            entries.set(self.address, entry);
+            bindings::ksm_folio_remove_rmap(old, vma);
         }
-        self.way = Way::Replaced(page);
+        self.way = Way::Replaced(shared.page);
+    }
+
+    /// Gives up the reference that the mapping had, if the page was replaced; returns whether.
+    fn settle(&mut self) -> bool {
+        let Way::Replaced(page) = mem::replace(&mut self.way, Way::Settled) else {
+            return false;
+        };
+        // SAFETY: The page table entry had a reference, and does not map the page any more.
+        unsafe { bindings::ksm_folio_put_mapping(page.folio().as_raw()) };
+        true
     }
 }
 
-/// Gives copies to those of the addresses `merged`, which are in their order, for which that can be
-/// done here; sleeps.
-///
-/// # Errors
-///
-/// `ENOMEM` without memory for all copies; some may have been made.
-pub(crate) fn replace_all(vma: &VmaRef, merged: &mut [Merged]) -> Result {
-    let result = merged.iter_mut().try_for_each(|one| one.make_copy(vma));
+/// A copy of `page`, which `address` of `vma` maps.
+fn copy_of(vma: &VmaRef, address: usize, page: &PinnedPage) -> Option<PinnedPage> {
+    if page.is_poisoned() {
+        return None;
+    }
+    // SAFETY: The vma is alive, and any address will do.
+    let folio = NonNull::new(unsafe { bindings::ksm_alloc_anon_folio(vma.as_ptr(), address) })?;
+    // SAFETY: The folio is new, of one page, and its reference is passed on.
+    let copy = unsafe { PinnedPage::from_raw(folio.cast()) };
+    // SAFETY: Both pages are alive. Nobody else knows the new one, and the other does not change.
+    let is_whole =
+        unsafe { bindings::ksm_fill_copy(folio.as_ptr(), page.as_raw(), vma.as_ptr(), address) };
+    is_whole.then_some(copy)
+}
+
+/// Gives copies to those addresses of `batch` for which that can be done here; sleeps.
+pub(crate) fn replace_all(vma: &VmaRef, batch: &mut Batch) {
+    let merged = &mut batch.merged[..batch.len];
+    for one in merged.iter_mut() {
+        one.make_copy(vma);
+    }
     window::pause(Window::Copied);
-    for run in merged.chunk_by_mut(|one, next| one.address + PAGE_SIZE == next.address) {
-        if run.iter().any(Merged::has_copy) {
+    for run in merged.chunk_by_mut(are_replaced_together) {
+        if run[0].has_copy() {
             replace_run(vma, run);
         }
     }
-    result
+}
+
+fn are_replaced_together(one: &Merged, next: &Merged) -> bool {
+    one.address + PAGE_SIZE == next.address && one.has_copy() && next.has_copy()
 }
 
 /// As [`replace_all`], for addresses side by side whose copies are made.
@@ -178,47 +241,30 @@ fn replace_run(vma: &VmaRef, run: &mut [Merged]) {
             let Range { start: first, end } = table.range();
             let part = &mut run[(first - start) / PAGE_SIZE..(end - start) / PAGE_SIZE];
             if let Some(mut entries) = table.lock() {
-                replace_in_table(vma, &mut entries, part, first..end);
+                replace_in_table(vma, &mut entries, part);
             }
         }
     });
-    let mut replaced = 0;
-    for one in run {
-        if let Way::Replaced(page) = &one.way {
-            give_up_mapping(page);
-            replaced += 1;
-        }
-    }
+    let replaced = run.iter_mut().filter_map(|one| one.settle().then_some(()));
     // SAFETY: The function only counts.
-    unsafe { bindings::ksm_count_copies(replaced) };
+    unsafe { bindings::ksm_count_copies(replaced.count() as _) };
 }
 
-/// As [`replace_run`], for addresses of one page table.
-fn replace_in_table(
-    vma: &VmaRef,
-    entries: &mut Entries<'_>,
-    part: &mut [Merged],
-    range: Range<usize>,
-) {
+/// As [`replace_run`], for the addresses that `entries` is for.
+fn replace_in_table(vma: &VmaRef, entries: &mut Entries<'_>, part: &mut [Merged]) {
+    let mut emptied: Option<Range<usize>> = None;
     for one in part.iter_mut() {
-        one.clear(entries);
+        // SAFETY: The entry is one of those; they are flushed and filled below.
+        if unsafe { one.empty(entries) } {
+            let start = emptied.map_or(one.address, |range| range.start);
+            emptied = Some(start..one.address + PAGE_SIZE);
+        }
     }
     // No CPU may use the old pages any more when the new ones can be written.
-    entries.flush(range);
+    if let Some(range) = emptied {
+        entries.flush(range);
+    }
     for one in part {
-        one.replace(vma, entries);
+        one.fill(vma, entries);
     }
-}
-
-/// Gives up the reference that a mapping of `page` had.
-fn give_up_mapping(page: &PinnedPage) {
-    let folio = page.folio();
-    if !folio.is_mapped() {
-        if let Some(_locked) = folio.try_lock() {
-            // SAFETY: The folio is alive and locked.
-            unsafe { bindings::ksm_folio_free_swap(folio.as_raw()) };
-        }
-    }
-    // SAFETY: The page table entry had a reference, and does not map the page any more.
-    unsafe { bindings::folio_put(folio.as_raw()) };
 }

@@ -66,11 +66,6 @@ impl Folio {
         (mapping.wrapping_byte_sub(flags), flags as u32)
     }
 
-    /// Whether the folio is a KSM page.
-    pub(crate) fn is_ksm(&self) -> bool {
-        self.mapping().1 == bindings::FOLIO_MAPPING_KSM
-    }
-
     /// Whether the folio has more than one page.
     pub(crate) fn is_large(&self) -> bool {
         // SAFETY: By the type invariant the folio is alive.

@@ -97,6 +97,7 @@ impl<'a> PageTable<'a> {
         (!entry.is_null()).then(|| Entries {
             vma: self.vma,
             first: entry,
+            start,
             lock,
             next: entry,
             address: start,
@@ -133,11 +134,13 @@ impl HugePage {
 ///
 /// # Invariants
 ///
-/// The table is mapped from `first` on, and this owns its lock, `lock`. `next` is the entry of
-/// `address`, or the end of the table if that is `end`; `address` is not above `end`.
+/// The table is mapped from `first` on, which is the entry of `start`, and this owns its lock,
+/// `lock`. `next` is the entry of `address`, or the end of the table if that is `end`; `address` is
+/// not above `end`.
 pub(crate) struct Entries<'a> {
     vma: &'a VmaRef,
     first: *mut bindings::pte_t,
+    start: usize,
     lock: *mut bindings::spinlock_t,
     next: *mut bindings::pte_t,
     address: usize,
@@ -180,51 +183,44 @@ impl Entries<'_> {
         Pte(unsafe { bindings::ptep_get(self.next.wrapping_sub(1)) })
     }
 
-    /// The entry of `address`, if it is one of those that are still to be searched.
-    pub(crate) fn get(&self, address: usize) -> Option<Pte> {
+    /// The entry of `address`, which must be one that the table was locked for.
+    pub(crate) fn get(&self, address: usize) -> Pte {
         // SAFETY: By the type invariant the table is mapped and locked.
-        Some(Pte(unsafe { bindings::ptep_get(self.entry(address)?) }))
+        Pte(unsafe { bindings::ptep_get(self.entry(address)) })
     }
 
     /// Empties the entry of `address`, of which TLBs may still know.
     ///
     /// # Safety
     ///
-    /// [`Entries::get`] must know the entry, and [`Entries::flush`] follow before the entry is set
-    /// or the lock given up.
+    /// [`Entries::flush`] and [`Entries::set`] must follow before the lock is given up.
     pub(super) unsafe fn clear(&mut self, address: usize) {
-        let vma = self.vma.as_ptr();
-        if let Some(entry) = self.entry(address) {
-            // SAFETY: By the type invariant the entry is mapped and locked, and of the vma.
-            unsafe { bindings::ksm_ptep_clear(vma, address, entry) };
-        }
+        // SAFETY: By the type invariant the entry is mapped and locked, and of the vma.
+        unsafe { bindings::ksm_ptep_clear(self.vma.as_ptr(), address, self.entry(address)) };
     }
 
     /// Sees to it that no CPU uses what entries for `range` were before they were emptied.
     pub(super) fn flush(&mut self, range: Range<usize>) {
         // SAFETY: The vma is alive, and its mmap lock held.
-        unsafe { bindings::ksm_flush_tlb_range(self.vma.as_ptr(), range.start, range.end) };
+        unsafe { bindings::ksm_flush_tlb(self.vma.as_ptr(), range.start, range.end) };
     }
 
     /// Fills the entry of `address`, which is empty.
     ///
     /// # Safety
     ///
-    /// As [`PteGuard::set`](crate::mm::pte::PteGuard::set); [`Entries::get`] must know the entry.
+    /// As [`PteGuard::set`](crate::mm::pte::PteGuard::set).
     pub(super) unsafe fn set(&mut self, address: usize, pte: Pte) {
-        if let Some(entry) = self.entry(address) {
-            // SAFETY: By the type invariant the entry is mapped and locked; the caller vouches for
-            // what it is to map.
-            unsafe {
-                bindings::set_pte_at((*self.vma.as_ptr()).vm_mm, address, entry, pte.0);
-            }
-        }
+        let entry = self.entry(address);
+        // SAFETY: By the type invariant the entry is mapped and locked; the caller vouches for what
+        // it is to map.
+        unsafe { bindings::set_pte_at((*self.vma.as_ptr()).vm_mm, address, entry, pte.0) };
     }
 
-    /// Where the entry of `address` is, if it is one of those that are still to be searched.
-    fn entry(&self, address: usize) -> Option<*mut bindings::pte_t> {
-        let ahead = address.checked_sub(self.address)? / PAGE_SIZE;
-        (address < self.end).then(|| self.next.wrapping_add(ahead))
+    /// Where the entry of `address` is; panics if the table was not locked for it.
+    fn entry(&self, address: usize) -> *mut bindings::pte_t {
+        assert!((self.start..self.end).contains(&address));
+        self.first.wrapping_add((address - self.start) / PAGE_SIZE)
     }
 
     /// The folio of `page`, which one of the entries maps.

@@ -31,8 +31,8 @@ impl Pte {
         unsafe { bindings::pte_same(self.0, other.0) }
     }
 
-    /// Whether the entry lets nobody come to its page without a fault.
-    pub(crate) fn is_guarded(self) -> bool {
+    /// Whether the page is there, and every access to it a fault.
+    pub(crate) fn is_protnone(self) -> bool {
         // SAFETY: The function looks at the value only.
         unsafe { bindings::pte_protnone(self.0) }
     }

@@ -4,7 +4,10 @@
 
 use crate::{
     mm::{
-        copies::Merged,
+        copies::{
+            Batch,
+            Merged, //
+        },
         folio::PinnedPage,
         ksm_folio::{
             self,
@@ -141,7 +144,7 @@ pub(crate) fn find_merged(
     vma: &VmaRef,
     range: Range<usize>,
     lock: MmapLock,
-    batch: &mut KVec<Merged>,
+    batch: &mut Batch,
 ) -> bool {
     let mut any_kept_out = false;
     if let MmapLock::Write = lock {
@@ -165,9 +168,7 @@ pub(crate) fn find_merged(
                 any_kept_out = true;
                 continue;
             }
-            let merged = Merged::found(&entries, address, page);
-            let pushed = batch.push_within_capacity(merged).is_ok();
-            if !pushed || batch.len() == batch.capacity() {
+            if !batch.push(Merged::found(&entries, address, page)) {
                 return any_kept_out;
             }
         }
