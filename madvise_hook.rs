@@ -12,7 +12,10 @@ use crate::{
         folio::Folio,
         ksm_folio::KsmFolio,
         rmap::RmapWalkControl,
-        walk::MmapLock, //
+        vma::{
+            LockedVma,
+            MmapLock, //
+        }, //
     },
     rmap_item::BYTES_PER_PAGE,
     rmap_walk::rmap_walk,
@@ -22,10 +25,7 @@ use core::ptr;
 use kernel::{
     bindings,
     error::to_result,
-    mm::{
-        virt::VmaRef,
-        Mm, //
-    },
+    mm::Mm,
     prelude::*,
     sync::Arc, //
 };
@@ -109,9 +109,9 @@ unsafe extern "C" fn unmerge(
     start: c_ulong,
     end: c_ulong,
 ) -> c_int {
-    // SAFETY: The caller holds the mmap lock.
-    let vma = unsafe { VmaRef::from_raw(vma) };
-    match unmerge_range(vma, start..end, MmapLock::Write) {
+    // SAFETY: The caller holds the mmap lock for writing.
+    let vma = unsafe { LockedVma::from_raw(vma, MmapLock::Write) };
+    match unmerge_range(vma, start..end) {
         Ok(()) => 0,
         Err(error) => error.to_errno(),
     }

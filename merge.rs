@@ -37,8 +37,7 @@ use crate::{
         vma::MergeableVma,
         walk::{
             page_at,
-            Met,
-            MmapLock, //
+            Met, //
         }, //
     },
     module_hold::ModuleHold,
@@ -353,7 +352,7 @@ impl Scanner {
         let locked = ReadLockedMm::new(mm);
         if let Some(vma) = locked.mergeable_at(address) {
             // Without memory for a copy it stays a KSM page with one mapping, which is no harm.
-            let _ = unmerge_range(vma.vma(), address..address + PAGE_SIZE, MmapLock::Read);
+            let _ = unmerge_range(vma.vma(), address..address + PAGE_SIZE);
         }
         drop(locked);
         if let Place::Stable(node) = self.items[item].place() {

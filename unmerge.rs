@@ -26,10 +26,8 @@ use crate::{
             unshare,
             Fault, //
         },
-        walk::{
-            find_merged,
-            MmapLock, //
-        }, //
+        vma::LockedVma,
+        walk::find_merged, //
     },
     rmap_item::ListCursor,
     scan::Scanner,
@@ -43,10 +41,7 @@ use crate::{
 };
 use core::ops::Range;
 use kernel::{
-    mm::{
-        virt::VmaRef,
-        MmWithUser, //
-    },
+    mm::MmWithUser,
     page::PAGE_SIZE,
     prelude::*,
     time::{
@@ -70,12 +65,12 @@ const NODES_AHEAD: usize = 8;
 /// `ENOMEM` if there is no memory for a copy, `ERESTARTSYS` if a signal is pending: the rest of the
 /// range is still merged then. `EBUSY` if userfaultfd keeps everybody from pages that are merged:
 /// those still are. In all cases the caller must not take the advice from the vma.
-pub(crate) fn unmerge_range(vma: &VmaRef, range: Range<usize>, lock: MmapLock) -> Result {
+pub(crate) fn unmerge_range(vma: LockedVma<'_>, range: Range<usize>) -> Result {
     let mut start = range.start;
     let mut is_kept_out = false;
     let mut batch = Batch::new();
     loop {
-        is_kept_out |= find_merged(vma, start..range.end, lock, &mut batch);
+        is_kept_out |= find_merged(vma, start..range.end, &mut batch);
         let Some(first) = batch.first() else {
             return match is_kept_out {
                 true => Err(EBUSY),
@@ -240,7 +235,7 @@ fn unmerge_mm(mm: &MmWithUser) -> Result<Unmerged> {
     let locked = ReadLockedMm::new(mm);
     for vma in locked.advised_from(0) {
         if let Some(vma) = vma.populated() {
-            match unmerge_range(vma.vma(), vma.range(), MmapLock::Read) {
+            match unmerge_range(vma.vma(), vma.range()) {
                 // It is no reason to leave the others as they are.
                 Err(error) if error == EBUSY => unmerged = Unmerged::NotGuarded,
                 other => other?,

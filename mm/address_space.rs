@@ -7,7 +7,9 @@
 
 use crate::mm::vma::{
     AdvisedVma,
-    MergeableVma, //
+    LockedVma,
+    MergeableVma,
+    MmapLock, //
 };
 use core::sync::atomic::{
     AtomicUsize,
@@ -16,7 +18,6 @@ use core::sync::atomic::{
 use kernel::{
     bindings,
     mm::{
-        virt::VmaRef,
         Mm,
         MmWithUser,
         MmWithUserAsync,
@@ -63,7 +64,9 @@ impl<'a> ReadLockedMm<'a> {
 
     /// The vma that contains `address`, if pages of it may be merged.
     pub(crate) fn mergeable_at(&self, address: usize) -> Option<MergeableVma<'_>> {
-        AdvisedVma::new(self.guard.vma_lookup(address)?)?.populated()
+        let vma = self.guard.vma_lookup(address)?.as_ptr();
+        // SAFETY: The lock is held for as long as `self` is borrowed.
+        AdvisedVma::new(unsafe { LockedVma::from_raw(vma, MmapLock::Read) })?.populated()
     }
 
     /// Marks the mm as one that KSM does not track.
@@ -106,8 +109,8 @@ impl<'a> Iterator for AdvisedVmas<'a> {
         if vma.is_null() {
             return None;
         }
-        // SAFETY: The vma is valid for as long as the mmap lock is held.
-        AdvisedVma::new(unsafe { VmaRef::from_raw(vma) })
+        // SAFETY: The lock is held for as long as `locked` is borrowed.
+        AdvisedVma::new(unsafe { LockedVma::from_raw(vma, MmapLock::Read) })
     }
 }
 

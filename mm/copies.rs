@@ -27,7 +27,8 @@ use crate::{
             Entries,
             PageTable, //
         },
-        pte::Pte, //
+        pte::Pte,
+        vma::LockedVma, //
     },
     window::{
         self,
@@ -41,7 +42,6 @@ use core::{
 };
 use kernel::{
     bindings,
-    mm::virt::VmaRef,
     page::PAGE_SIZE, //
 };
 
@@ -137,7 +137,7 @@ impl Merged {
 
     /// Makes the copy; without memory, or if the hardware has lost the page, that is left to the
     /// fault.
-    fn make_copy(&mut self, vma: &VmaRef) {
+    fn make_copy(&mut self, vma: LockedVma<'_>) {
         if let Way::Copy(shared) = mem::replace(&mut self.way, Way::Fault) {
             if let Some(copy) = copy_of(vma, self.address, &shared.page) {
                 self.way = Way::Copied(shared, copy);
@@ -169,11 +169,11 @@ impl Merged {
     }
 
     /// Has the entry map the copy, if it was emptied for that.
-    fn fill(&mut self, vma: &VmaRef, entries: &mut Entries<'_>) {
+    fn fill(&mut self, vma: LockedVma<'_>, entries: &mut Entries<'_>) {
         let Way::Emptied(shared, copy) = mem::replace(&mut self.way, Way::Settled) else {
             return;
         };
-        let vma = vma.as_ptr();
+        let vma = vma.as_raw();
         let page = copy.as_raw();
         let (old, new) = (shared.page.folio().as_raw(), copy.into_folio());
         // SAFETY: The entry was emptied and flushed, and its lock is held. The copy is new; its
@@ -200,22 +200,22 @@ impl Merged {
 }
 
 /// A copy of `page`, which `address` of `vma` maps.
-fn copy_of(vma: &VmaRef, address: usize, page: &PinnedPage) -> Option<PinnedPage> {
+fn copy_of(vma: LockedVma<'_>, address: usize, page: &PinnedPage) -> Option<PinnedPage> {
     if page.is_poisoned() {
         return None;
     }
     // SAFETY: The vma is alive, and any address will do.
-    let folio = NonNull::new(unsafe { bindings::ksm_alloc_anon_folio(vma.as_ptr(), address) })?;
+    let folio = NonNull::new(unsafe { bindings::ksm_alloc_anon_folio(vma.as_raw(), address) })?;
     // SAFETY: The folio is new, of one page, and its reference is passed on.
     let copy = unsafe { PinnedPage::from_raw(folio.cast()) };
     // SAFETY: Both pages are alive. Nobody else knows the new one, and the other does not change.
     let is_whole =
-        unsafe { bindings::ksm_fill_copy(folio.as_ptr(), page.as_raw(), vma.as_ptr(), address) };
+        unsafe { bindings::ksm_fill_copy(folio.as_ptr(), page.as_raw(), vma.as_raw(), address) };
     is_whole.then_some(copy)
 }
 
 /// Gives copies to those addresses of `batch` for which that can be done here; sleeps.
-pub(crate) fn replace_all(vma: &VmaRef, batch: &mut Batch) {
+pub(crate) fn replace_all(vma: LockedVma<'_>, batch: &mut Batch) {
     let merged = &mut batch.merged[..batch.len];
     for one in merged.iter_mut() {
         one.make_copy(vma);
@@ -233,7 +233,7 @@ fn are_replaced_together(one: &Merged, next: &Merged) -> bool {
 }
 
 /// As [`replace_all`], for addresses side by side whose copies are made.
-fn replace_run(vma: &VmaRef, run: &mut [Merged]) {
+fn replace_run(vma: LockedVma<'_>, run: &mut [Merged]) {
     let start = run[0].address;
     let range = start..start + run.len() * PAGE_SIZE;
     with_range_invalidated(vma, range.clone(), || {
@@ -251,7 +251,7 @@ fn replace_run(vma: &VmaRef, run: &mut [Merged]) {
 }
 
 /// As [`replace_run`], for the addresses that `entries` is for.
-fn replace_in_table(vma: &VmaRef, entries: &mut Entries<'_>, part: &mut [Merged]) {
+fn replace_in_table(vma: LockedVma<'_>, entries: &mut Entries<'_>, part: &mut [Merged]) {
     let mut emptied: Option<Range<usize>> = None;
     for one in part.iter_mut() {
         // SAFETY: The entry is one of those; they are flushed and filled below.

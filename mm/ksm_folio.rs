@@ -16,10 +16,13 @@
 
 use crate::{
     mappings::Mappings,
-    mm::folio::{
-        Folio,
-        LockedFolio,
-        PinnedPage, //
+    mm::{
+        folio::{
+            Folio,
+            LockedFolio,
+            PinnedPage, //
+        },
+        vma::LockedVma, //
     },
     stable_node::{
         Notes,
@@ -38,7 +41,6 @@ use core::{
 };
 use kernel::{
     bindings,
-    mm::virt::VmaRef,
     prelude::*,
     sync::{
         atomic::{
@@ -238,7 +240,7 @@ pub(crate) unsafe fn tie_of_mapped<'a>(
 /// # Safety
 ///
 /// `address` of `vma` must map `folio`, a KSM folio, under a page-table lock that is held.
-pub(crate) unsafe fn keep_last(folio: &Folio, vma: &VmaRef, address: usize) -> bool {
+pub(crate) unsafe fn keep_last(folio: &Folio, vma: LockedVma<'_>, address: usize) -> bool {
     if folio.mapcount() > 1 {
         return false;
     }
@@ -247,7 +249,7 @@ pub(crate) unsafe fn keep_last(folio: &Folio, vma: &VmaRef, address: usize) -> b
     };
     // SAFETY: The folio is locked, and the caller vouches for the rest. Whoever relies on the
     // content of a KSM folio has a reference, and then the helper refuses.
-    unsafe { bindings::ksm_folio_give_away(folio.as_raw(), vma.as_ptr(), address) }
+    unsafe { bindings::ksm_folio_give_away(folio.as_raw(), vma.as_raw(), address) }
 }
 
 /// A KSM folio whose lock is held, together with the anchor it points to.

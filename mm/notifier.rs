@@ -4,11 +4,13 @@
 //!
 //! C header: [`include/linux/mmu_notifier.h`](srctree/include/linux/mmu_notifier.h)
 
-use crate::mm::vma::MergeableVma;
+use crate::mm::vma::{
+    LockedVma,
+    MergeableVma, //
+};
 use core::ops::Range;
 use kernel::{
     bindings,
-    mm::virt::VmaRef,
     page::PAGE_SIZE,
     types::Opaque, //
 };
@@ -26,7 +28,7 @@ pub(crate) fn with_page_invalidated<R>(
 ///
 /// Sleeps. `change` may hold page-table locks, which must not be held here.
 pub(crate) fn with_range_invalidated<R>(
-    vma: &VmaRef,
+    vma: LockedVma<'_>,
     range: Range<usize>,
     change: impl FnOnce() -> R,
 ) -> R {
@@ -34,7 +36,7 @@ pub(crate) fn with_range_invalidated<R>(
     // SAFETY: The mm is alive because the vma is, whose mmap lock is held. The notice is initialised
     // here and used nowhere else.
     unsafe {
-        let mm = (*vma.as_ptr()).vm_mm;
+        let mm = vma.mm_raw();
         bindings::ksm_notify_range_start(notice.get(), mm, range.start, range.end);
     }
     let result = change();

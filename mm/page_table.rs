@@ -9,7 +9,8 @@ use crate::mm::{
         Folio,
         PinnedPage, //
     },
-    pte::Pte, //
+    pte::Pte,
+    vma::LockedVma, //
 };
 use core::{
     iter,
@@ -21,7 +22,6 @@ use core::{
 };
 use kernel::{
     bindings,
-    mm::virt::VmaRef,
     page::PAGE_SIZE,
     types::NotThreadSafe, //
 };
@@ -33,15 +33,15 @@ use kernel::{
 /// `pmd` is the entry for the addresses of `range`, which lie in `vma`, among the page tables of
 /// its mm. It stays one for as long as the mmap lock is held, whatever becomes of its value.
 pub(crate) struct PageTable<'a> {
-    vma: &'a VmaRef,
+    vma: LockedVma<'a>,
     pmd: *mut bindings::pmd_t,
     range: Range<usize>,
 }
 
 impl<'a> PageTable<'a> {
     /// The page tables that there are for the part `range` of `vma`, in their order.
-    pub(crate) fn all_in(vma: &'a VmaRef, range: Range<usize>) -> impl Iterator<Item = Self> {
-        let mut rest = range.start.max(vma.start())..range.end.min(vma.end());
+    pub(crate) fn all_in(vma: LockedVma<'a>, range: Range<usize>) -> impl Iterator<Item = Self> {
+        let mut rest = range.start.max(vma.range().start)..range.end.min(vma.range().end);
         iter::from_fn(move || {
             let table = Self::first_in(vma, rest.clone())?;
             rest.start = table.range.end;
@@ -49,11 +49,9 @@ impl<'a> PageTable<'a> {
         })
     }
 
-    fn first_in(vma: &'a VmaRef, mut range: Range<usize>) -> Option<Self> {
-        // SAFETY: The mmap lock is held by the invariant of `VmaRef`, and the range lies in the vma.
-        let pmd = unsafe {
-            bindings::ksm_next_pmd((*vma.as_ptr()).vm_mm, &mut range.start, &mut range.end)
-        };
+    fn first_in(vma: LockedVma<'a>, mut range: Range<usize>) -> Option<Self> {
+        // SAFETY: By its invariant the mmap lock of the vma is held, and the range lies in the vma.
+        let pmd = unsafe { bindings::ksm_next_pmd(vma.mm_raw(), &mut range.start, &mut range.end) };
         // INVARIANT: The helper has found the entry, and what it maps. Tables of such entries are
         // not freed while the mmap lock is held.
         (!pmd.is_null()).then_some(Self { vma, pmd, range })
@@ -72,7 +70,7 @@ impl<'a> PageTable<'a> {
         if unsafe { !bindings::pmd_present(value) || !bindings::pmd_leaf(value) } {
             return None;
         }
-        let vma = self.vma.as_ptr();
+        let vma = self.vma.as_raw();
         // SAFETY: By the type invariant the entry belongs to the vma.
         let page = unsafe { bindings::ksm_get_anon_page_pmd(vma, self.range.start, self.pmd) };
         // SAFETY: The helper that found the page took a reference, which it passed on.
@@ -90,7 +88,7 @@ impl<'a> PageTable<'a> {
         let Range { start, end } = self.range;
         // SAFETY: By the type invariant the entry is valid, in the mm of the vma.
         let entry = unsafe {
-            let mm = (*self.vma.as_ptr()).vm_mm;
+            let mm = self.vma.mm_raw();
             bindings::ksm_pte_offset_map_lock(mm, self.pmd, start, &mut lock)
         };
         // INVARIANT: The table was just mapped and locked; `entry` is the one for `start`.
@@ -138,7 +136,7 @@ impl HugePage {
 /// `lock`. `next` is the entry of `address`, or the end of the table if that is `end`; `address` is
 /// not above `end`.
 pub(crate) struct Entries<'a> {
-    vma: &'a VmaRef,
+    vma: LockedVma<'a>,
     first: *mut bindings::pte_t,
     start: usize,
     lock: *mut bindings::spinlock_t,
@@ -151,7 +149,7 @@ pub(crate) struct Entries<'a> {
 impl Entries<'_> {
     /// The next anonymous page, and its address.
     pub(crate) fn next_anonymous(&mut self) -> Option<(usize, NonNull<bindings::page>)> {
-        let vma = self.vma.as_ptr();
+        let vma = self.vma.as_raw();
         // SAFETY: By the type invariant the entries from `next` on are mapped and locked.
         let page = unsafe {
             bindings::ksm_next_anon_page(vma, &mut self.next, &mut self.address, self.end)
@@ -162,7 +160,7 @@ impl Entries<'_> {
     /// The next address whose page KSM has put there, and the KSM page, unless it is a page of
     /// zeros or just migrates.
     pub(crate) fn next_merged(&mut self) -> Option<(usize, Option<NonNull<bindings::page>>)> {
-        let vma = self.vma.as_ptr();
+        let vma = self.vma.as_raw();
         // SAFETY: By the type invariant the entries from `next` on are mapped and locked.
         let folio =
             unsafe { bindings::ksm_next_merged(vma, &mut self.next, &mut self.address, self.end) };
@@ -174,7 +172,7 @@ impl Entries<'_> {
     pub(crate) fn is_kept_out(&self) -> bool {
         // SAFETY: By the type invariant the table is mapped and locked. The entry is part of it:
         // `next` has gone past it.
-        unsafe { bindings::ksm_is_kept_out(self.vma.as_ptr(), self.next.wrapping_sub(1)) }
+        unsafe { bindings::ksm_is_kept_out(self.vma.as_raw(), self.next.wrapping_sub(1)) }
     }
 
     /// The entry that was found last.
@@ -196,13 +194,13 @@ impl Entries<'_> {
     /// [`Entries::flush`] and [`Entries::set`] must follow before the lock is given up.
     pub(super) unsafe fn clear(&mut self, address: usize) {
         // SAFETY: By the type invariant the entry is mapped and locked, and of the vma.
-        unsafe { bindings::ksm_ptep_clear(self.vma.as_ptr(), address, self.entry(address)) };
+        unsafe { bindings::ksm_ptep_clear(self.vma.as_raw(), address, self.entry(address)) };
     }
 
     /// Sees to it that no CPU uses what entries for `range` were before they were emptied.
     pub(super) fn flush(&mut self, range: Range<usize>) {
         // SAFETY: The vma is alive, and its mmap lock held.
-        unsafe { bindings::ksm_flush_tlb(self.vma.as_ptr(), range.start, range.end) };
+        unsafe { bindings::ksm_flush_tlb(self.vma.as_raw(), range.start, range.end) };
     }
 
     /// Fills the entry of `address`, which is empty.
@@ -214,7 +212,7 @@ impl Entries<'_> {
         let entry = self.entry(address);
         // SAFETY: By the type invariant the entry is mapped and locked; the caller vouches for what
         // it is to map.
-        unsafe { bindings::set_pte_at((*self.vma.as_ptr()).vm_mm, address, entry, pte.0) };
+        unsafe { bindings::set_pte_at(self.vma.mm_raw(), address, entry, pte.0) };
     }
 
     /// Where the entry of `address` is; panics if the table was not locked for it.

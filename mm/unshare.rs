@@ -2,10 +2,8 @@
 
 //! Giving an address a private copy of its page again, through the page-fault handler.
 
-use kernel::{
-    bindings,
-    mm::virt::VmaRef, //
-};
+use crate::mm::vma::LockedVma;
+use kernel::bindings;
 
 /// How the fault handler did.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,12 +23,12 @@ const NO_PAGE: bindings::vm_fault_t = bindings::vm_fault_reason_VM_FAULT_SIGBUS
     | bindings::vm_fault_reason_VM_FAULT_HWPOISON_LARGE;
 
 /// Breaks the sharing of the page at `address` of `vma`; sleeps.
-pub(crate) fn unshare(vma: &VmaRef, address: usize) -> Fault {
+pub(crate) fn unshare(vma: LockedVma<'_>, address: usize) -> Fault {
     let flags = bindings::fault_flag_FAULT_FLAG_UNSHARE | bindings::fault_flag_FAULT_FLAG_REMOTE;
-    // SAFETY: The mmap lock is held by the invariant of `VmaRef`, and is not dropped by a fault
+    // SAFETY: By its invariant the mmap lock of the vma is held, and is not dropped by a fault
     // that does not allow a retry. No registers belong to the fault.
     let result =
-        unsafe { bindings::handle_mm_fault(vma.as_ptr(), address, flags, core::ptr::null_mut()) };
+        unsafe { bindings::handle_mm_fault(vma.as_raw(), address, flags, core::ptr::null_mut()) };
     if result & bindings::vm_fault_reason_VM_FAULT_OOM != 0 {
         Fault::NoMemory
     } else if result & NO_PAGE != 0 {

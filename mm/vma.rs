@@ -17,27 +17,82 @@ use kernel::{
     }, //
 };
 
-/// A vma with `VM_MERGEABLE` set.
-#[derive(Clone, Copy)]
-pub(crate) struct AdvisedVma<'a> {
-    vma: &'a VmaRef,
+/// How the mmap lock is held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MmapLock {
+    Read,
+    Write,
 }
 
-impl<'a> AdvisedVma<'a> {
-    /// `None` if the vma was not advised.
-    pub(crate) fn new(vma: &'a VmaRef) -> Option<Self> {
-        (vma.flags() & flags::MERGEABLE != 0).then_some(Self { vma })
+/// A vma whose mmap lock is held, not just the vma's own.
+///
+/// # Invariants
+///
+/// For the duration of 'a the mmap lock is held as `lock` says, by whoever has this.
+#[derive(Clone, Copy)]
+pub(crate) struct LockedVma<'a> {
+    vma: &'a VmaRef,
+    lock: MmapLock,
+}
+
+impl<'a> LockedVma<'a> {
+    /// # Safety
+    ///
+    /// `vma` must be a vma, and its mmap lock be held for the duration of 'a as `lock` says.
+    pub(crate) unsafe fn from_raw(vma: *mut bindings::vm_area_struct, lock: MmapLock) -> Self {
+        // INVARIANT: The caller vouches for it.
+        Self {
+            // SAFETY: The mmap lock is stronger than that of the vma.
+            vma: unsafe { VmaRef::from_raw(vma) },
+            lock,
+        }
+    }
+
+    pub(crate) fn as_raw(&self) -> *mut bindings::vm_area_struct {
+        self.vma.as_ptr()
+    }
+
+    /// The vma's address space.
+    pub(crate) fn mm_raw(&self) -> *mut bindings::mm_struct {
+        // SAFETY: The vma is alive, and its mm does not change.
+        unsafe { (*self.as_raw()).vm_mm }
     }
 
     pub(crate) fn range(&self) -> Range<usize> {
         self.vma.start()..self.vma.end()
     }
 
+    /// Keeps those out who have come by the vma's own lock, which does not go with a mmap lock that
+    /// is held for writing; sleeps.
+    pub(crate) fn exclude_others(&self) {
+        if self.lock == MmapLock::Write {
+            // SAFETY: By the type invariant the mmap lock is held for writing.
+            unsafe { bindings::ksm_vma_start_write(self.as_raw()) };
+        }
+    }
+}
+
+/// A vma with `VM_MERGEABLE` set.
+#[derive(Clone, Copy)]
+pub(crate) struct AdvisedVma<'a> {
+    vma: LockedVma<'a>,
+}
+
+impl<'a> AdvisedVma<'a> {
+    /// `None` if the vma was not advised.
+    pub(crate) fn new(vma: LockedVma<'a>) -> Option<Self> {
+        (vma.vma.flags() & flags::MERGEABLE != 0).then_some(Self { vma })
+    }
+
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.vma.range()
+    }
+
     /// `None` if the vma has not had an anonymous page yet.
     pub(crate) fn populated(self) -> Option<MergeableVma<'a>> {
-        // SAFETY: The mmap lock is held by the invariant of `VmaRef`; a vma's anon_vma is set once,
-        // perhaps right now by a page fault, and stays for as long as the lock is held.
-        let anon_vma = unsafe { (&raw const (*self.vma.as_ptr()).anon_vma).read_volatile() };
+        // SAFETY: The mmap lock is held; a vma's anon_vma is set once, perhaps right now by a page
+        // fault, and stays for as long as the lock is held.
+        let anon_vma = unsafe { (&raw const (*self.vma.as_raw()).anon_vma).read_volatile() };
         // INVARIANT: The pointer was just read from the vma.
         Some(MergeableVma {
             vma: self.vma,
@@ -52,27 +107,26 @@ impl<'a> AdvisedVma<'a> {
 ///
 /// `anon_vma` is that of `vma`, or another one that `vma` is linked to.
 pub(crate) struct MergeableVma<'a> {
-    vma: &'a VmaRef,
+    vma: LockedVma<'a>,
     anon_vma: NonNull<bindings::anon_vma>,
 }
 
 impl MergeableVma<'_> {
     pub(crate) fn as_raw(&self) -> *mut bindings::vm_area_struct {
-        self.vma.as_ptr()
+        self.vma.as_raw()
     }
 
-    pub(crate) fn vma(&self) -> &VmaRef {
+    pub(crate) fn vma(&self) -> LockedVma<'_> {
         self.vma
     }
 
     /// The vma's address space.
     pub(crate) fn mm_raw(&self) -> *mut bindings::mm_struct {
-        // SAFETY: The vma is alive by the invariant of `VmaRef`.
-        unsafe { (*self.as_raw()).vm_mm }
+        self.vma.mm_raw()
     }
 
     pub(crate) fn range(&self) -> Range<usize> {
-        self.vma.start()..self.vma.end()
+        self.vma.range()
     }
 
     /// The same vma as found through another anon_vma.
@@ -106,7 +160,7 @@ impl MergeableVma<'_> {
 
     /// The index under which the page at `address` stands in the anon_vma's tree of vmas.
     pub(crate) fn linear_index(&self, address: usize) -> usize {
-        // SAFETY: The vma is alive by the invariant of `VmaRef`; any address will do.
+        // SAFETY: The vma is alive; any address will do.
         unsafe { bindings::linear_anon_page_index(self.as_raw(), address) }
     }
 }

@@ -19,7 +19,10 @@ use crate::{
             HugePage,
             PageTable, //
         },
-        vma::MergeableVma, //
+        vma::{
+            LockedVma,
+            MergeableVma, //
+        }, //
     },
     pool::Pool,
     stable_node::StableNode,
@@ -31,7 +34,6 @@ use core::{
 };
 use kernel::{
     bindings,
-    mm::virt::VmaRef,
     page::PAGE_SIZE,
     prelude::*, //
 };
@@ -127,30 +129,14 @@ pub(crate) fn page_at(
     Some(buffer.pop()?.page)
 }
 
-/// How a caller holds the mmap lock.
-#[derive(Clone, Copy)]
-pub(crate) enum MmapLock {
-    Read,
-    /// For writing; the walk then write-locks the vma too.
-    Write,
-}
-
 /// Puts into `batch`, as long as that has room, the first addresses in `range` of `vma` that map a page
 /// which KSM has put there, and which the vma's owner must have a copy of.
 ///
 /// A KSM page that nobody else maps needs no copy: the owner gets the page itself at once. Returns
 /// whether there are pages that userfaultfd keeps everybody from, which are left out.
-pub(crate) fn find_merged(
-    vma: &VmaRef,
-    range: Range<usize>,
-    lock: MmapLock,
-    batch: &mut Batch,
-) -> bool {
+pub(crate) fn find_merged(vma: LockedVma<'_>, range: Range<usize>, batch: &mut Batch) -> bool {
     let mut any_kept_out = false;
-    if let MmapLock::Write = lock {
-        // SAFETY: The caller holds the mmap lock for writing.
-        unsafe { bindings::ksm_vma_start_write(vma.as_ptr()) };
-    }
+    vma.exclude_others();
     for table in PageTable::all_in(vma, range) {
         crate::kthread::cond_resched();
         let Some(mut entries) = table.lock() else {
