@@ -17,6 +17,7 @@ from ksmlab import (
     flavour,
     kernel,
     machine,
+    paths,
     programs,
     reuse,
     source,
@@ -75,6 +76,21 @@ def test_an_ordinary_boot_is_no_trouble():
 [    9.2] page dumped because: migration failure
 """
     assert console.trouble(log) is None
+
+
+@pytest.mark.parametrize("variable", ["KSM_RS_CACHE", "XDG_CACHE_HOME", "HOME"])
+def test_links_to_the_cache_are_followed(monkeypatch, tmp_path, variable):
+    """What a VM runs is there; a VM has a /tmp of its own, which a link could lead into."""
+    for name in ("KSM_RS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    below = {"KSM_RS_CACHE": "", "XDG_CACHE_HOME": "ksm_rs", "HOME": ".cache/ksm_rs"}[variable]
+    target = tmp_path / "target"
+    target.mkdir()
+    link = tmp_path / "link" / below
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(target)
+    monkeypatch.setenv(variable, str(tmp_path / "link"))
+    assert paths.cache() == target.resolve()
 
 
 DEBUG_OPTIONS = [checks.KMEMLEAK, checks.LOCKDEP]

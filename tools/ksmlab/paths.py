@@ -8,12 +8,13 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 def cache() -> Path:
-    """The directory that holds all that set-up fetches and builds."""
+    """The directory that holds all that set-up fetches and builds.
+
+    Without symbolic links: a VM has directories of its own, which they may lead through.
+    """
     given = os.environ.get("KSM_RS_CACHE")
-    if given:
-        return Path(given).resolve()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base).resolve() / "ksm_rs"
+    return Path(given or Path(base) / "ksm_rs").resolve()
 
 
 def in_cache(*parts: str) -> Path:
