@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use ksm_tests::peer::Peer;
+use anyhow::{ensure, Context, Result};
+use ksm_tests::{peer::Peer, wait::STALL_LIMIT};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
@@ -13,6 +13,11 @@ use rand_chacha::ChaCha8Rng;
 pub trait Actor {
     /// Does it once, and fails if a byte is not what it must be.
     fn round(&mut self, random: &mut ChaCha8Rng) -> Result<()>;
+
+    /// Whether it has done by now what it is there for, and not only tried to.
+    fn has_succeeded(&self) -> bool {
+        true
+    }
 
     /// Looks at everything once more when it is over.
     fn finish(&mut self) -> Result<()> {
@@ -31,15 +36,17 @@ pub fn start(make: Make, seed: u64, length: Duration) -> Result<Peer> {
         let mut actor = make(&mut random)?;
         link.send(())?;
         link.await_step()?;
-        let end = Instant::now() + length;
+        let begin = Instant::now();
         let mut rounds = 0u64;
         // However slow the machine is, each actor has its turn.
-        while rounds == 0 || Instant::now() < end {
+        let has_time = |succeeded| begin.elapsed() < if succeeded { length } else { STALL_LIMIT };
+        while rounds == 0 || has_time(actor.has_succeeded()) {
             actor
                 .round(&mut random)
                 .with_context(|| format!("round {rounds}"))?;
             rounds += 1;
         }
+        ensure!(actor.has_succeeded(), "nothing in {rounds} rounds");
         link.send(rounds)?;
         // The others may still be at work.
         link.await_step()?;
