@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from ksmlab import bench_command, bench_goals, bench_plan, bench_table, programs
-from ksmlab.bench_goals import SCAN
+from ksmlab.bench_goals import SCAN, Verdict
 from ksmlab.bench_plan import Job
 from ksmlab.bench_results import Result, load_all
 
@@ -85,6 +85,35 @@ def test_goals_are_missed_or_met():
     assert bench_table.missed(keyed(result("unique", [80], [10]))) == []
 
 
+def with_below(rounds: int, below: int) -> Result:
+    """By a little more than the others are above."""
+    return result("cow", c=[100] * rounds, rs=[102] * below + [99] * (rounds - below))
+
+
+@pytest.mark.parametrize(
+    ("rounds", "below", "verdict"),
+    [
+        (5, 2, Verdict.MET),
+        (5, 4, Verdict.LEVEL),
+        (5, 5, Verdict.MISSED),
+        (15, 8, Verdict.LEVEL),
+        (15, 11, Verdict.LEVEL),
+        (15, 12, Verdict.MISSED),
+    ],
+)
+def test_a_few_rounds_below_one_are_chance(rounds, below, verdict):
+    assert bench_goals.verdict(with_below(rounds, below), SCAN) is verdict
+
+
+def test_only_what_need_not_be_cheaper_can_be_level():
+    assert bench_goals.verdict(result("unique", [79] * 5, [10] * 5), SCAN) is Verdict.MISSED
+
+
+def test_what_is_level_is_named():
+    (line,) = bench_table.missed(keyed(with_below(15, 11)))
+    assert line.endswith("0.98, not 1.00, which 15 rounds do not tell apart")
+
+
 def test_instructions_have_no_goal():
     assert bench_table.missed(keyed(result("unique", [1], [10], lane="x86"))) == []
 
@@ -93,17 +122,17 @@ def test_growth_is_limited():
     def at(largest):
         small = result("unique", [100], [100], mib=bench_goals.SMALLEST_MIB)
         large = result("unique", [900], [largest], mib=bench_goals.LARGEST_MIB)
-        return [limit.met for limit in bench_goals.limits(keyed(small, large))]
+        return [limit.verdict for limit in bench_goals.limits(keyed(small, large))]
 
-    assert at(150) == [True]
-    assert at(151) == [False]
+    assert at(150) == [Verdict.MET]
+    assert at(151) == [Verdict.MISSED]
 
 
 def test_a_scan_is_compared_with_one_pass():
     scan = result("unique", [5000], [400])
     reference = result("reference", [200], [200], measure=bench_goals.CHECKSUM_PASS)
     (limit,) = bench_goals.limits(keyed(scan, reference))
-    assert (limit.c, limit.rs, limit.met) == (25, 2, True)
+    assert (limit.c, limit.rs, limit.verdict) == (25, 2, Verdict.MET)
 
 
 def test_table_is_aligned():

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """What ksm_rs is meant to reach."""
 
+import math
 from dataclasses import dataclass
+from enum import StrEnum
 
 from .bench_plan import BASE_MIB
 from .bench_results import Result
@@ -22,6 +24,10 @@ RATIOS = {
     ("processes", "scan_ns_per_page"): 2.0,
 }
 OTHERWISE = 1.0
+
+# Who is not dearer is still below 1 in half of all rounds. That most of them are below counts if
+# chance alone would bring it about this seldom.
+CHANCE = 0.05
 
 # Says whether the clock can be trusted, nothing about KSM.
 CHECKS = ("mean_ns_per_page", "schedstat_ns_per_page")
@@ -71,6 +77,31 @@ def ratios_wanted(result: Result) -> dict[str, float]:
     return {name: ratio for name, ratio in wanted.items() if ratio}
 
 
+class Verdict(StrEnum):
+    MET = "yes"
+    # Below 1, and as often above it as one would expect of what costs the same.
+    LEVEL = "level"
+    MISSED = "NO"
+
+
+def verdict(result: Result, measure: str) -> Verdict | None:
+    """Whether the ratio is reached, if the measure has one."""
+    ratio, wanted = result.ratio(measure), ratio_wanted(result, measure)
+    if not (ratio and wanted):
+        return None
+    if ratio.median >= wanted:
+        return Verdict.MET
+    return Verdict.LEVEL if wanted == OTHERWISE and not is_dearer(result, measure) else Verdict.MISSED
+
+
+def is_dearer(result: Result, measure: str) -> bool:
+    """Whether more rounds are below 1 than chance explains: a sign test."""
+    single = result.single(measure)
+    below = sum(ratio < 1 for ratio in single)
+    as_many = sum(math.comb(len(single), count) for count in range(below, len(single) + 1))
+    return as_many / 2 ** len(single) <= CHANCE
+
+
 @dataclass
 class Limit:
     """A value that ought to be small; that of C stands beside it."""
@@ -81,8 +112,8 @@ class Limit:
     most: float
 
     @property
-    def met(self) -> bool:
-        return self.rs <= self.most
+    def verdict(self) -> Verdict:
+        return Verdict.MET if self.rs <= self.most else Verdict.MISSED
 
 
 def limits(results: Results) -> list[Limit]:

@@ -43,15 +43,22 @@ class Result:
     def median(self, ksm: str, measure: str) -> float:
         return statistics.median(self.column(ksm, measure))
 
+    def columns(self, measure: str) -> tuple[list[float], list[float]]:
+        """Of both KSMs, so that what is divided by what says how many times better Rust is."""
+        c, rs = self.column("c", measure), self.column("rs", measure)
+        return (rs, c) if measure in GAINS else (c, rs)
+
+    def single(self, measure: str) -> list[float]:
+        """The ratio of each round."""
+        return [a / b for a, b in zip(*self.columns(measure))]
+
     def ratio(self, measure: str) -> Ratio | None:
         """Nothing if there is nothing to be divided."""
-        c, rs = self.column("c", measure), self.column("rs", measure)
-        if measure in GAINS:
-            c, rs = rs, c
-        if min(c + rs) <= 0:
+        upper, lower = self.columns(measure)
+        if min(upper + lower) <= 0:
             return None
-        single = [a / b for a, b in zip(c, rs)]
-        return Ratio(statistics.median(c) / statistics.median(rs), min(single), max(single))
+        single = self.single(measure)
+        return Ratio(statistics.median(upper) / statistics.median(lower), min(single), max(single))
 
     def save(self, directory: Path, goals: dict[str, float]) -> None:
         """Keep it, with what follows from it, and the ratios that are meant to be reached."""

@@ -2,7 +2,7 @@
 """The benchmark's results as tables, in Markdown that is readable as it is."""
 
 from . import bench_goals
-from .bench_goals import CHECKS, Limit, Results
+from .bench_goals import CHECKS, Limit, Results, Verdict
 from .bench_plan import GROWING, WORKLOADS
 from .bench_results import Result
 
@@ -15,10 +15,6 @@ def number(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def verdict(met: bool) -> str:
-    return "yes" if met else "NO"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -47,7 +43,7 @@ def row(result: Result, measure: str) -> list[str]:
     if ratio is None:
         return [name, c, rs, "", "", "", ""]
     spread = f"{number(ratio.lowest)} to {number(ratio.highest)}"
-    goal = [number(wanted), verdict(ratio.median >= wanted)] if wanted else ["", ""]
+    goal = [number(wanted), bench_goals.verdict(result, measure)] if wanted else ["", ""]
     return [name, c, rs, number(ratio.median), spread, *goal]
 
 
@@ -82,7 +78,7 @@ def growth(results: Results) -> str:
 
 def limits(found: list[Limit]) -> str:
     rows = [
-        [one.what, number(one.c), number(one.rs), number(one.most), verdict(one.met)]
+        [one.what, number(one.c), number(one.rs), number(one.most), one.verdict]
         for one in found
     ]
     return table(["limit", "C", "Rust", "at most", "met"], rows)
@@ -93,15 +89,20 @@ def missed(results: Results) -> list[str]:
     lines = []
     for (workload, mib), result in results.items():
         for measure in result.measures if mib in sizes(results) else []:
-            ratio, wanted = result.ratio(measure), bench_goals.ratio_wanted(result, measure)
-            if ratio and wanted and ratio.median < wanted:
-                reached = f"{number(ratio.median)}, not {number(wanted)}"
-                lines.append(f"{workload} at {mib} MiB: {measure}: {reached}")
+            if bench_goals.verdict(result, measure) in (Verdict.LEVEL, Verdict.MISSED):
+                lines.append(f"{workload} at {mib} MiB: {measure}: {shortfall(result, measure)}")
     return lines + [
         f"{one.what}: {number(one.rs)}, more than {number(one.most)}"
         for one in bench_goals.limits(results)
-        if not one.met
+        if one.verdict is Verdict.MISSED
     ]
+
+
+def shortfall(result: Result, measure: str) -> str:
+    wanted, reached = bench_goals.ratio_wanted(result, measure), result.ratio(measure).median
+    level = bench_goals.verdict(result, measure) is Verdict.LEVEL
+    hedge = f", which {len(result.single(measure))} rounds do not tell apart" if level else ""
+    return f"{number(reached)}, not {number(wanted)}{hedge}"
 
 
 def sizes(results: Results) -> list[int]:
