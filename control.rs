@@ -12,7 +12,10 @@ use crate::{
         WaitQueue, //
     },
     mm::{
-        address_space::zero_pages,
+        address_space::{
+            clear_mergeable_flag,
+            zero_pages, //
+        },
         oom, //
     },
     numbers::{
@@ -290,10 +293,11 @@ impl Ksm {
             .wrapping_sub_unsigned(taken)
     }
 
-    /// Registers an address space, if it is not.
+    /// Registers an address space, which is not registered.
     pub(crate) fn enter(&self, mm: &Mm) -> Result {
+        self.slots.enter(mm)?;
         // The thread waits for an address space only while it is to scan.
-        if self.slots.enter(mm)? && self.should_scan() {
+        if self.should_scan() {
             self.work.wake_all();
         }
         Ok(())
@@ -308,6 +312,7 @@ impl Ksm {
                 scanner.collect_rest(self, &mut ListCursor::front(mm));
             }
             scanner.leave_slot(self, &slot);
+            clear_mergeable_flag(slot.mm());
             self.slots.remove(&slot);
         }
     }

@@ -21,6 +21,7 @@ use crate::{
     },
     mm::{
         address_space::{
+            clear_mergeable_flag,
             user_of,
             ReadLockedMm, //
         },
@@ -423,11 +424,12 @@ fn gather(
         }
     }
     if from_start && !any_advised {
-        // The whole address space was seen under this one lock, which whoever gives advice
-        // holds for writing: it will be registered anew.
+        // The whole address space was seen under this one lock, which whoever gives advice holds for
+        // writing: it will be registered anew. Those who adopt address spaces when the module is
+        // loaded hold it for reading, but are done before the first scan.
         ksm.slots.remove(&visit.slot);
         window::pause(Window::Unregistered);
-        locked.clear_mergeable_flag();
+        clear_mergeable_flag(visit.slot.mm());
         return Left::NoAdvice;
     }
     Left::Nothing

@@ -122,23 +122,15 @@ impl Slots {
         self.map.lock().arrivals
     }
 
-    /// Registers `mm` if it is not; returns whether it was not.
-    pub(crate) fn enter(&self, mm: &Mm) -> Result<bool> {
-        if self.map.lock().entries.get(&key_of(mm)).is_some() {
-            return Ok(false);
-        }
+    /// Registers `mm`, which is not registered.
+    pub(crate) fn enter(&self, mm: &Mm) -> Result {
         let slot = MmSlot {
             mm: mm.into(),
             tracked: Atomic::new(0),
         };
         let slot = Arc::new(slot, GFP_KERNEL)?;
         let node = RBTreeNodeReservation::new(GFP_KERNEL)?;
-        window::pause(Window::Entered);
         let mut map = self.map.lock();
-        if map.entries.get(&slot.key()).is_some() {
-            drop(map);
-            return Ok(false);
-        }
         let entry = Entry {
             slot,
             tracked: false,
@@ -147,7 +139,7 @@ impl Slots {
         let key = entry.slot.key();
         map.entries.insert(node.into_node(key, entry));
         map.arrivals += 1;
-        Ok(true)
+        Ok(())
     }
 
     /// Forgets `mm`, which has ended, unless there are items of it to collect first.

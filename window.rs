@@ -34,8 +34,6 @@ pub(crate) enum Window {
     Peeped,
     /// A node's folio is referenced, and not locked: the same.
     Referenced,
-    /// A registration is made, and not in the map: others of the same address space.
-    Entered,
     /// The scan has nothing of an address space any more: exit.
     Released,
     /// An address space is not registered any more, and its flag still set: advice.

@@ -32,6 +32,12 @@ use kernel::{
 /// If it is the last user, the end is left to a work queue: `ksmd` has no time for it.
 pub(crate) type UserMm = ARef<MmWithUserAsync>;
 
+/// Marks `mm` as one that the module does not know, and has to be told about.
+pub(crate) fn clear_mergeable_flag(mm: &Mm) {
+    // SAFETY: The `mm_struct` is alive; its flags are atomic.
+    unsafe { bindings::ksm_mm_flags_clear(bindings::MMF_VM_MERGEABLE as i32, mm.as_raw()) };
+}
+
 /// Keeps `mm` from ending, unless it is ending already.
 pub(crate) fn user_of(mm: &Mm) -> Option<UserMm> {
     mm.mmget_not_zero().map(MmWithUser::into_mmput_async)
@@ -67,17 +73,6 @@ impl<'a> ReadLockedMm<'a> {
         let vma = self.guard.vma_lookup(address)?.as_ptr();
         // SAFETY: The lock is held for as long as `self` is borrowed.
         AdvisedVma::new(unsafe { LockedVma::from_raw(vma, MmapLock::Read) })?.populated()
-    }
-
-    /// Marks the mm as one that KSM does not track.
-    ///
-    /// Those who would mark it anew hold the mmap lock for writing; but for those who adopt it when
-    /// the module is loaded, which is before the first scan.
-    pub(crate) fn clear_mergeable_flag(&self) {
-        // SAFETY: The mm is alive; its flags are atomic.
-        unsafe {
-            bindings::ksm_mm_flags_clear(bindings::MMF_VM_MERGEABLE as i32, self.mm.as_raw())
-        };
     }
 }
 

@@ -89,15 +89,11 @@ pub(crate) struct AnonVmaReadGuard<'a> {
 impl AnonVmaReadGuard<'_> {
     /// The vmas that can map the page of linear index `index`.
     pub(crate) fn vmas_with(&self, index: usize) -> VmasWith<'_> {
-        // SAFETY: By the type invariants the anon_vma is alive and its lock held.
-        let next =
-            unsafe { bindings::ksm_anon_rmap_first(self.anon_vma.anon_vma.as_ptr(), index, index) };
-        // INVARIANT: The entry is one of the tree of an anon_vma that is locked for as long as
-        // `self` is borrowed.
+        // INVARIANT: There is no last entry yet.
         VmasWith {
-            next,
+            guard: self,
+            last: None,
             index,
-            _guard: PhantomData,
         }
     }
 }
@@ -109,27 +105,36 @@ impl Drop for AnonVmaReadGuard<'_> {
     }
 }
 
-/// Iterator over the vmas that can map a page.
+/// Iterator over the vmas that can map a page. Most pages have one, so the next is looked for only
+/// when it is asked for.
 ///
 /// # Invariants
 ///
-/// `next` is null or an entry of the tree of an anon_vma that is locked for the duration of 'a.
+/// `last` is an entry of the tree of the anon_vma whose lock is held by `guard`.
 pub(crate) struct VmasWith<'a> {
-    next: *mut bindings::anon_vma_chain,
+    guard: &'a AnonVmaReadGuard<'a>,
+    last: Option<NonNull<bindings::anon_vma_chain>>,
     index: usize,
-    _guard: PhantomData<&'a AnonVmaReadGuard<'a>>,
 }
 
 impl<'a> Iterator for VmasWith<'a> {
     type Item = RmapVma<'a>;
 
     fn next(&mut self) -> Option<RmapVma<'a>> {
-        let entry = NonNull::new(self.next)?;
-        // SAFETY: By the type invariant the entry is valid and so is the search for the next.
-        let vma = unsafe {
-            self.next = bindings::ksm_anon_rmap_next(entry.as_ptr(), self.index, self.index);
-            (*entry.as_ptr()).vma
+        let anon_vma = self.guard.anon_vma.anon_vma;
+        // SAFETY: By the type invariants the anon_vma is alive, its lock held, and the last entry
+        // one of its tree.
+        let entry = unsafe {
+            match self.last {
+                None => bindings::ksm_anon_rmap_first(anon_vma.as_ptr(), self.index, self.index),
+                Some(last) => bindings::ksm_anon_rmap_next(last.as_ptr(), self.index, self.index),
+            }
         };
+        let entry = NonNull::new(entry)?;
+        // INVARIANT: The entry was just found in that tree.
+        self.last = Some(entry);
+        // SAFETY: See there; an entry of a tree has a vma.
+        let vma = unsafe { (*entry.as_ptr()).vma };
         // INVARIANT: A vma is unlinked from its anon_vmas, which are locked, before it is freed.
         Some(RmapVma {
             vma,

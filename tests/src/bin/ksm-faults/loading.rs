@@ -9,12 +9,14 @@ use ksm_tests::{
     faults::Fuse,
     ksm::{self, Run},
     module,
+    region::Region,
 };
 use nix::errno::Errno;
 
 use crate::{
     attempt::{in_child, Attempt},
     entry::Entry,
+    memory::Twins,
 };
 
 /// The process id of the thread that starts all other threads of the kernel.
@@ -27,6 +29,7 @@ pub fn entries() -> Vec<Entry> {
             load(nth, || Fuse::of(KTHREADD))
         })
         .unloaded(),
+        Entry::new("insmod, beside an advised process", adopt).unloaded(),
         Entry::new("rmmod", unload).unloaded(),
     ]
 }
@@ -56,6 +59,24 @@ fn use_and_unload() -> Result<()> {
     ksm::set_run(Run::Unmerge)?;
     module::unload()?;
     module::ensure_gone()
+}
+
+/// Whom the module could not adopt is told so by nobody, and merged once he asks again.
+fn adopt(nth: u32) -> Result<Attempt> {
+    in_child(|_| {
+        let twins = Twins::new(Region::mergeable)?;
+        let (file, fuse) = (file()?, Fuse::of_this_thread()?);
+        let (result, went_off) = fuse.during(nth, || module::try_load(&file))?;
+        if result.is_ok() {
+            twins.left.advise_mergeable()?;
+            twins.merge()?;
+            ksm::set_run(Run::Unmerge)?;
+            module::unload()?;
+        }
+        module::ensure_gone()?;
+        twins.verify()?;
+        Attempt::new(&result, went_off, &[Errno::ENOMEM, Errno::EAGAIN])
+    })
 }
 
 fn unload(nth: u32) -> Result<Attempt> {

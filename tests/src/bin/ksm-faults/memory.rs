@@ -21,18 +21,28 @@ pub struct Twins {
 }
 
 impl Twins {
-    /// As they are after scans.
-    pub fn merged(make: fn(&[u8]) -> Result<Region>) -> Result<Self> {
+    /// Before any scan.
+    pub fn new(make: fn(&[u8]) -> Result<Region>) -> Result<Self> {
         let content = pattern::pages(1, PAGES);
-        let twins = Self {
+        Ok(Self {
             left: make(&content)?,
             right: make(&content)?,
             content,
-        };
-        ksm::set_run(Run::Merge)?;
-        wait::until("merged twins", || Ok(twins.are_merged()?.then_some(())))?;
-        ksm::set_run(Run::Stop)?;
+        })
+    }
+
+    /// As they are after scans.
+    pub fn merged(make: fn(&[u8]) -> Result<Region>) -> Result<Self> {
+        let twins = Self::new(make)?;
+        twins.merge()?;
         Ok(twins)
+    }
+
+    /// Scans until they are merged.
+    pub fn merge(&self) -> Result<()> {
+        ksm::set_run(Run::Merge)?;
+        wait::until("merged twins", || Ok(self.are_merged()?.then_some(())))?;
+        ksm::set_run(Run::Stop)
     }
 
     fn are_merged(&self) -> Result<bool> {

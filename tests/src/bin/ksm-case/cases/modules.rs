@@ -28,7 +28,7 @@ use crate::{
 pub const CASES: &[Case] = &[
     Case::new(
         "unloaded",
-        "with no module, madvise and prctl register and succeed",
+        "with no module, madvise and prctl mark memory and succeed",
         unloaded,
     )
     .unloaded(),
