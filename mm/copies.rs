@@ -25,6 +25,7 @@ use crate::{
         notifier::with_range_invalidated,
         page_table::{
             Entries,
+            MergedEntry,
             PageTable, //
         },
         pte::Pte,
@@ -116,23 +117,22 @@ impl Merged {
         way: Way::Settled,
     };
 
-    /// What `entries` has just found.
-    pub(crate) fn found(
-        entries: &Entries<'_>,
-        address: usize,
-        page: Option<NonNull<bindings::page>>,
-    ) -> Self {
-        let entry = entries.found();
+    /// The address of an entry that a walk has come to.
+    pub(crate) fn found(found: &MergedEntry<'_>) -> Self {
+        let entry = found.get();
         // Whether an entry that lets nobody in is a hint of NUMA balancing or userfaultfd's is for
         // the fault to say.
-        let way = match page.filter(|_| !entry.is_protnone()) {
+        let way = match found.page().filter(|_| !entry.is_protnone()) {
             Some(page) => Way::Copy(Shared {
                 entry,
-                page: entries.hold(page),
+                page: page.hold(),
             }),
             None => Way::Fault,
         };
-        Self { address, way }
+        Self {
+            address: found.address(),
+            way,
+        }
     }
 
     /// Makes the copy; without memory, or if the hardware has lost the page, that is left to the

@@ -57,6 +57,11 @@ impl Folio {
         NonNull::new(anon_vma.cast()).filter(|_| flags == bindings::FOLIO_MAPPING_ANON)
     }
 
+    /// Whether KSM has made the folio, and nobody has got it for his own since.
+    pub(crate) fn is_ksm(&self) -> bool {
+        self.mapping().1 == bindings::FOLIO_MAPPING_KSM
+    }
+
     /// What the `mapping` of the folio points to, and its flags, which say what that is.
     #[inline]
     pub(super) fn mapping(&self) -> (*mut c_void, u32) {

@@ -22,7 +22,7 @@ use crate::{
             LockedFolio,
             PinnedPage, //
         },
-        vma::LockedVma, //
+        page_table::MappedPage, //
     },
     stable_node::{
         Notes,
@@ -217,39 +217,32 @@ unsafe fn tie_of<'a>(folio: &'a Folio) -> Tie<'a> {
     unsafe { anchor.cast::<Anchor>().as_ref() }.map_or(Tie::Unbound, Tie::Bound)
 }
 
-/// How a folio that is seen to be mapped is tied to KSM.
+/// How the folio of a mapped page is tied to KSM.
 ///
 /// `_nodes` is the pool that owns all nodes: as long as it is borrowed, none is removed.
-///
-/// # Safety
-///
-/// A page-table lock must be held under which `folio` is mapped.
 #[inline]
-pub(crate) unsafe fn tie_of_mapped<'a>(
-    folio: &'a Folio,
+pub(crate) fn tie_of_mapped<'a>(
+    page: &MappedPage<'a>,
     _nodes: &'a crate::pool::Pool<StableNode>,
 ) -> Tie<'a> {
-    // SAFETY: The caller holds the page-table lock, and the nodes are not removed.
-    unsafe { tie_of(folio) }
+    // SAFETY: The page stays mapped, under the lock of its page table, and the nodes are not removed.
+    unsafe { tie_of(page.folio()) }
 }
 
-/// Lets the owner of `vma` have a KSM folio for its own if nobody else uses it; returns whether.
+/// Lets who maps a KSM page have it for its own if nobody else uses it; returns whether.
 ///
 /// The folio's node is stale from then on, as if the folio had been freed.
-///
-/// # Safety
-///
-/// `address` of `vma` must map `folio`, a KSM folio, under a page-table lock that is held.
-pub(crate) unsafe fn keep_last(folio: &Folio, vma: LockedVma<'_>, address: usize) -> bool {
-    if folio.mapcount() > 1 {
+pub(crate) fn keep_last(page: MappedPage<'_>) -> bool {
+    let folio = page.folio();
+    if folio.mapcount() > 1 || !folio.is_ksm() {
         return false;
     }
     let Some(_locked) = folio.try_lock() else {
         return false;
     };
-    // SAFETY: The folio is locked, and the caller vouches for the rest. Whoever relies on the
+    // SAFETY: The folio is locked, and a KSM page that the address maps. Whoever relies on the
     // content of a KSM folio has a reference, and then the helper refuses.
-    unsafe { bindings::ksm_folio_give_away(folio.as_raw(), vma.as_raw(), address) }
+    unsafe { bindings::ksm_folio_give_away(folio.as_raw(), page.vma().as_raw(), page.address()) }
 }
 
 /// A KSM folio whose lock is held, together with the anchor it points to.

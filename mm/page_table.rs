@@ -14,6 +14,7 @@ use crate::mm::{
 };
 use core::{
     iter,
+    marker::PhantomData,
     ops::Range,
     ptr::{
         self,
@@ -120,8 +121,9 @@ impl HugePage {
         self.range.clone().step_by(PAGE_SIZE)
     }
 
-    /// The page at `address`, which is one of [`HugePage::addresses`].
+    /// The page at `address`; panics unless that is one of [`HugePage::addresses`].
     pub(crate) fn into_page_at(self, address: usize) -> PinnedPage {
+        assert!(self.range.contains(&address));
         let distance = (address - self.range.start) / PAGE_SIZE;
         // SAFETY: By the type invariant the page is part of the folio.
         unsafe { self.first.into_neighbour(distance) }
@@ -147,38 +149,36 @@ pub(crate) struct Entries<'a> {
 }
 
 impl Entries<'_> {
-    /// The next anonymous page, and its address.
-    pub(crate) fn next_anonymous(&mut self) -> Option<(usize, NonNull<bindings::page>)> {
+    /// The next anonymous page.
+    pub(crate) fn next_anonymous(&mut self) -> Option<MappedPage<'_>> {
         let vma = self.vma.as_raw();
         // SAFETY: By the type invariant the entries from `next` on are mapped and locked.
         let page = unsafe {
             bindings::ksm_next_anon_page(vma, &mut self.next, &mut self.address, self.end)
         };
-        Some((self.step()?, NonNull::new(page)?))
+        let address = self.step()?;
+        // INVARIANT: The helper has found the page there.
+        Some(MappedPage {
+            vma: self.vma,
+            address,
+            page: NonNull::new(page)?,
+            _lock: PhantomData,
+        })
     }
 
-    /// The next address whose page KSM has put there, and the KSM page, unless it is a page of
-    /// zeros or just migrates.
-    pub(crate) fn next_merged(&mut self) -> Option<(usize, Option<NonNull<bindings::page>>)> {
+    /// The next entry of a page that KSM has put there.
+    pub(crate) fn next_merged(&mut self) -> Option<MergedEntry<'_>> {
         let vma = self.vma.as_raw();
         // SAFETY: By the type invariant the entries from `next` on are mapped and locked.
         let folio =
             unsafe { bindings::ksm_next_merged(vma, &mut self.next, &mut self.address, self.end) };
-        // A KSM folio has one page, which it begins with.
-        Some((self.step()?, NonNull::new(folio.cast())))
-    }
-
-    /// Whether a fault at the entry that was found last would wait for userfaultfd.
-    pub(crate) fn is_kept_out(&self) -> bool {
-        // SAFETY: By the type invariant the table is mapped and locked. The entry is part of it:
-        // `next` has gone past it.
-        unsafe { bindings::ksm_is_kept_out(self.vma.as_raw(), self.next.wrapping_sub(1)) }
-    }
-
-    /// The entry that was found last.
-    pub(crate) fn found(&self) -> Pte {
-        // SAFETY: As in `is_kept_out`.
-        Pte(unsafe { bindings::ptep_get(self.next.wrapping_sub(1)) })
+        let address = self.step()?;
+        // INVARIANT: The helper has found the entry. A KSM folio has one page, which it begins with.
+        Some(MergedEntry {
+            entries: self,
+            address,
+            page: NonNull::new(folio.cast()),
+        })
     }
 
     /// The entry of `address`, which must be one that the table was locked for.
@@ -221,21 +221,6 @@ impl Entries<'_> {
         self.first.wrapping_add((address - self.start) / PAGE_SIZE)
     }
 
-    /// The folio of `page`, which one of the entries maps.
-    pub(crate) fn folio_of(&self, page: NonNull<bindings::page>) -> &Folio {
-        // SAFETY: A page that an entry maps is not freed while the lock is held.
-        unsafe { Folio::from_raw(bindings::page_folio(page.as_ptr())) }
-    }
-
-    /// Takes a reference to `page`, which one of the entries maps.
-    pub(crate) fn hold(&self, page: NonNull<bindings::page>) -> PinnedPage {
-        // SAFETY: The page is alive, see above; the reference goes to the `PinnedPage`.
-        unsafe {
-            bindings::folio_get(self.folio_of(page).as_raw());
-            PinnedPage::from_raw(page)
-        }
-    }
-
     /// Goes past the entry that was found; returns its address.
     fn step(&mut self) -> Option<usize> {
         let address = self.address;
@@ -246,6 +231,84 @@ impl Entries<'_> {
         self.address += PAGE_SIZE;
         self.next = self.next.wrapping_add(1);
         Some(address)
+    }
+}
+
+/// A page that an entry maps, as long as the lock of its table is held.
+///
+/// # Invariants
+///
+/// For the duration of 'a, `address` of `vma` maps `page`.
+pub(crate) struct MappedPage<'a> {
+    vma: LockedVma<'a>,
+    address: usize,
+    page: NonNull<bindings::page>,
+    _lock: PhantomData<&'a Entries<'a>>,
+}
+
+impl<'a> MappedPage<'a> {
+    pub(crate) fn vma(&self) -> LockedVma<'a> {
+        self.vma
+    }
+
+    pub(crate) fn address(&self) -> usize {
+        self.address
+    }
+
+    /// The folio that the page is part of.
+    pub(crate) fn folio(&self) -> &'a Folio {
+        // SAFETY: By the type invariant the page is mapped, and so not freed.
+        unsafe { Folio::from_raw(bindings::page_folio(self.page.as_ptr())) }
+    }
+
+    /// Takes a reference, with which the page stays when the lock is given up.
+    pub(crate) fn hold(&self) -> PinnedPage {
+        // SAFETY: By the type invariant the page is alive, and one of user memory; the reference
+        // goes to the `PinnedPage`.
+        unsafe {
+            bindings::folio_get(self.folio().as_raw());
+            PinnedPage::from_raw(self.page)
+        }
+    }
+}
+
+/// The entry of an address whose page KSM has put there.
+///
+/// # Invariants
+///
+/// The entry of `address` is one of `entries`, and maps `page`, if there is one.
+pub(crate) struct MergedEntry<'a> {
+    entries: &'a Entries<'a>,
+    address: usize,
+    page: Option<NonNull<bindings::page>>,
+}
+
+impl<'a> MergedEntry<'a> {
+    pub(crate) fn address(&self) -> usize {
+        self.address
+    }
+
+    pub(crate) fn get(&self) -> Pte {
+        self.entries.get(self.address)
+    }
+
+    /// The KSM page, unless it is a page of zeros or just migrates.
+    pub(crate) fn page(&self) -> Option<MappedPage<'a>> {
+        // INVARIANT: By the type invariant the entry maps it. To change an entry takes `Entries`
+        // for oneself, or their lock.
+        self.page.map(|page| MappedPage {
+            vma: self.entries.vma,
+            address: self.address,
+            page,
+            _lock: PhantomData,
+        })
+    }
+
+    /// Whether a fault would wait for userfaultfd.
+    pub(crate) fn is_kept_out(&self) -> bool {
+        let entry = self.entries.entry(self.address);
+        // SAFETY: By the type invariant the entry is mapped and locked.
+        unsafe { bindings::ksm_is_kept_out(self.entries.vma.as_raw(), entry) }
     }
 }
 

@@ -15,8 +15,8 @@ use crate::{
             Tie, //
         },
         page_table::{
-            Entries,
             HugePage,
+            MappedPage,
             PageTable, //
         },
         vma::{
@@ -28,12 +28,8 @@ use crate::{
     stable_node::StableNode,
     table::Handle, //
 };
-use core::{
-    ops::Range,
-    ptr::NonNull, //
-};
+use core::ops::Range;
 use kernel::{
-    bindings,
     page::PAGE_SIZE,
     prelude::*, //
 };
@@ -142,19 +138,15 @@ pub(crate) fn find_merged(vma: LockedVma<'_>, range: Range<usize>, batch: &mut B
         let Some(mut entries) = table.lock() else {
             continue;
         };
-        while let Some((address, page)) = entries.next_merged() {
-            // SAFETY: The address maps the folio, under the lock that `entries` has.
-            let kept = page.is_some_and(|page| unsafe {
-                ksm_folio::keep_last(entries.folio_of(page), vma, address)
-            });
-            if kept {
+        while let Some(entry) = entries.next_merged() {
+            if entry.page().is_some_and(ksm_folio::keep_last) {
                 continue;
             }
-            if entries.is_kept_out() {
+            if entry.is_kept_out() {
                 any_kept_out = true;
                 continue;
             }
-            if !batch.push(Merged::found(&entries, address, page)) {
+            if !batch.push(Merged::found(&entry)) {
                 return any_kept_out;
             }
         }
@@ -186,8 +178,8 @@ impl<F: FnMut(usize, Seen<'_>) -> bool> CandidateWalk<'_, F> {
         let Some(mut entries) = table.lock() else {
             return Step::Continue;
         };
-        while let Some((address, page)) = entries.next_anonymous() {
-            if self.meet(&entries, address, page) == Step::Stop {
+        while let Some(page) = entries.next_anonymous() {
+            if self.meet(&page) == Step::Stop {
                 return Step::Stop;
             }
         }
@@ -220,16 +212,9 @@ impl<F: FnMut(usize, Seen<'_>) -> bool> CandidateWalk<'_, F> {
         }
     }
 
-    /// Notes the page at `address`, which one of the `entries` maps.
-    fn meet(
-        &mut self,
-        entries: &Entries<'_>,
-        address: usize,
-        page: NonNull<bindings::page>,
-    ) -> Step {
-        let folio = entries.folio_of(page);
-        // SAFETY: The page is mapped, which does not change while the lock is held.
-        match unsafe { ksm_folio::tie_of_mapped(folio, self.nodes) } {
+    fn meet(&mut self, page: &MappedPage<'_>) -> Step {
+        let address = page.address();
+        match ksm_folio::tie_of_mapped(page, self.nodes) {
             Tie::Missing => {}
             Tie::Bound(anchor) if self.wants(address, Seen::Ksm(anchor)) => {
                 return self.push(address, Met::Ksm(anchor.node()));
@@ -239,10 +224,8 @@ impl<F: FnMut(usize, Seen<'_>) -> bool> CandidateWalk<'_, F> {
         if !self.wants(address, Seen::Anonymous) {
             return self.go_on();
         }
-        let large = folio.is_large();
-        let page = entries.hold(page);
-        match self.push(address, Met::Anonymous(page)) {
-            Step::Continue if !large => Step::Continue,
+        match self.push(address, Met::Anonymous(page.hold())) {
+            Step::Continue if !page.folio().is_large() => Step::Continue,
             _ => Step::Stop,
         }
     }
