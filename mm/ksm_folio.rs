@@ -13,6 +13,9 @@
 //! [`keep_last`] or migration, and in that time the anchor is not freed: [`OwnedAnchor`] sees to it
 //! when dropped. While [`keep_last`] has taken all references from the folio, its anchor may be freed
 //! already: nobody follows the pointer then, as that takes a reference or the folio's lock.
+//!
+//! The anchor that a folio points to belongs to a node in the scanner's pool, of which there is one
+//! as long as the module is loaded: who has that pool borrowed keeps all of them.
 
 use crate::{
     mappings::Mappings,
@@ -219,13 +222,15 @@ unsafe fn tie_of<'a>(folio: &'a Folio) -> Tie<'a> {
 
 /// How the folio of a mapped page is tied to KSM.
 ///
-/// `_nodes` is the pool that owns all nodes: as long as it is borrowed, none is removed.
+/// `_nodes` is the scanner's pool, the only one whose nodes have folios: as long as it is borrowed,
+/// none is removed.
 #[inline]
 pub(crate) fn tie_of_mapped<'a>(
     page: &MappedPage<'a>,
     _nodes: &'a crate::pool::Pool<StableNode>,
 ) -> Tie<'a> {
-    // SAFETY: The page stays mapped, under the lock of its page table, and the nodes are not removed.
+    // SAFETY: The page stays mapped, under the lock of its page table. By the invariants of this file
+    // its anchor belongs to a node of the pool, which does not change.
     unsafe { tie_of(page.folio()) }
 }
 

@@ -121,7 +121,8 @@ impl HugePage {
         self.range.clone().step_by(PAGE_SIZE)
     }
 
-    /// The page at `address`; panics unless that is one of [`HugePage::addresses`].
+    /// The page at `address`; panics unless it lies in the range of the
+    /// huge page.
     pub(crate) fn into_page_at(self, address: usize) -> PinnedPage {
         assert!(self.range.contains(&address));
         let distance = (address - self.range.start) / PAGE_SIZE;

@@ -11,7 +11,7 @@ use ksm_tests::{
     memory_use::MemoryUse,
     merge_any, module, pagemap, pattern,
     peer::{Link, Peer},
-    procfs,
+    procfs::{self, KsmStat},
     region::Region,
     wait, PAGE_SIZE,
 };
@@ -48,6 +48,12 @@ pub const CASES: &[Case] = &[
         "adopt-leaderless",
         "a process whose first thread has exited is adopted too",
         adopt_leaderless,
+    )
+    .unloaded(),
+    Case::new(
+        "adopt-forking",
+        "while the module comes an advised process forks: its children are all adopted",
+        adopt_forking,
     )
     .unloaded(),
     Case::new(
@@ -201,6 +207,61 @@ fn adopt_leaderless(_: &Options) -> Result<()> {
     step("the process lives on in its second thread");
     adopt(&mut peer)?;
     peer.join()
+}
+
+/// So much that a fork takes a while.
+const BULK_PAGES: usize = 4096;
+
+/// Loads of the module: not each has a fork under way when it is the parent's turn.
+const FORKING_ROUNDS: usize = 10;
+
+fn adopt_forking(_: &Options) -> Result<()> {
+    for round in 1..=FORKING_ROUNDS {
+        let mut parent = Peer::fork(fork_on)?;
+        parent.await_step()?;
+        load()?;
+        parent.step()?;
+        let children: Vec<i32> = parent.receive()?;
+        step(format!("load number {round}: {} children", children.len()));
+        let scanner = Scanner::start()?;
+        scanner.scans(2)?;
+        for pid in children {
+            ensure!(
+                KsmStat::read(pid)?.rmap_items > 0,
+                "process {pid} was not adopted"
+            );
+        }
+        parent.step()?;
+        parent.join()?;
+        drop(scanner);
+        unload()?;
+    }
+    Ok(())
+}
+
+/// Forks until it is told to stop, says whom, and keeps them for another step.
+fn fork_on(link: &mut Link) -> Result<()> {
+    let _bulk = Region::with_content(&pattern::pages(8, BULK_PAGES))?;
+    let _advised = Region::mergeable(&pattern::pages(9, 1))?;
+    let fork = || {
+        Peer::fork(|link| {
+            link.wait_for_ever()?;
+            link.await_step()
+        })
+    };
+    let mut children = vec![fork()?];
+    link.step()?;
+    while !link.has_message()? {
+        children.push(fork()?);
+    }
+    link.await_step()?;
+    link.send(
+        children
+            .iter()
+            .map(|child| child.pid().as_raw())
+            .collect::<Vec<_>>(),
+    )?;
+    link.await_step()
 }
 
 /// Ends the calling thread and leaves the rest of the process alone.
