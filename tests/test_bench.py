@@ -49,6 +49,20 @@ def test_either_ksm_is_first_in_turns():
     assert Job("unique", 64, 3).orders() == [("c", "rs"), ("rs", "c"), ("c", "rs")]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "rounds"),
+    [
+        (["--workloads", "unique,cow"], [5, 15]),
+        (["--workloads", "unique,cow", "--rounds", "3"], [3, 3]),
+        (["--workloads", "unique,madvise", "--lane", "x86"], [2, 2]),
+        (["--workloads", "unique,cow", "--quick"], [1, 1]),
+    ],
+)
+def test_each_workload_has_its_rounds(monkeypatch, arguments, rounds):
+    monkeypatch.setattr("sys.argv", ["tools/bench", *arguments])
+    assert [job.rounds for job in bench_command.jobs(bench_command.parse())] == rounds
+
+
 def test_large_jobs_are_left_out(monkeypatch, capsys):
     monkeypatch.setattr(bench_command, "available_mib", lambda: 4096)
     small, large = Job("unique", 1024, 1), Job("unique", 8192, 1)

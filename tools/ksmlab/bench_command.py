@@ -66,11 +66,13 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     usual = usual_jobs(options.lane, options.quick)
     if not (options.workloads or options.mib or options.rounds):
         return usual
-    return bench_plan.chosen(
-        options.workloads or list(bench_plan.WORKLOADS),
-        options.mib or [usual[0].mib],
-        options.rounds or usual[0].rounds,
-    )
+    # The first counts: the others show growth.
+    rounds = {job.workload: job.rounds for job in reversed(usual)}
+    return [
+        Job(workload, mib, options.rounds or rounds.get(workload, usual[0].rounds))
+        for mib in options.mib or [usual[0].mib]
+        for workload in options.workloads or bench_plan.WORKLOADS
+    ]
 
 
 def usual_jobs(lane: str, quick: bool) -> list[Job]:

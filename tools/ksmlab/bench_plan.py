@@ -98,19 +98,21 @@ class Job:
 
 def full() -> list[Job]:
     """All workloads, and growth."""
-    base = [
-        Job(workload, BASE_MIB, CLOSE_ROUNDS if workload in CLOSE else ROUNDS)
-        for workload in WORKLOADS
-    ]
+    base = [Job(workload, BASE_MIB, usual_rounds(workload)) for workload in WORKLOADS]
     growth = [
         Job(workload, mib, rounds) for mib, rounds in GROWTH_ROUNDS.items() for workload in GROWING
     ]
     return base + growth
 
 
+def usual_rounds(workload: str) -> int:
+    """At native speed."""
+    return CLOSE_ROUNDS if workload in CLOSE else ROUNDS
+
+
 def emulated() -> list[Job]:
     """Whether instructions tell the same as time does."""
-    return chosen(list(EMULATED), [EMULATED_MIB], EMULATED_ROUNDS)
+    return [Job(workload, EMULATED_MIB, EMULATED_ROUNDS) for workload in EMULATED]
 
 
 def quick() -> list[Job]:
@@ -118,5 +120,3 @@ def quick() -> list[Job]:
     return [Job(workload, QUICK_MIB, 1) for workload in WORKLOADS]
 
 
-def chosen(workloads: list[str], sizes: list[int], rounds: int) -> list[Job]:
-    return [Job(workload, mib, rounds) for mib in sizes for workload in workloads]
