@@ -34,7 +34,7 @@ const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// The scanner.
 pub struct Ksmd {
-    _settings: Scanner,
+    settings: Scanner,
     thread: procfs::Ksmd,
     stopwatch: Stopwatch,
     pause: u32,
@@ -57,7 +57,7 @@ impl Ksmd {
         ksm::write("pages_to_scan", ALL_PAGES)?;
         let thread = procfs::Ksmd::find()?;
         let mut ksmd = Self {
-            _settings: settings,
+            settings,
             stopwatch: Stopwatch::new()?,
             pause,
             stopped: true,
@@ -70,6 +70,11 @@ impl Ksmd {
         };
         ksmd.end_pause()?;
         Ok(ksmd)
+    }
+
+    /// Has it scan the memory of others only, and not walk over this program's as well.
+    pub fn leave_us_alone(&self) -> Result<()> {
+        self.settings.withdraw()
     }
 
     /// The process id of its thread.

@@ -131,7 +131,7 @@ pub const FOR_EVER: u32 = 3_600_000;
 /// A full scan is counted only while there is memory to scan, so this holds an advised region
 /// that is never touched: it adds no page to any counter.
 pub struct Scanner {
-    _anchor: Region,
+    anchor: Region,
 }
 
 impl Scanner {
@@ -156,7 +156,12 @@ impl Scanner {
 
         let anchor = Region::new(1)?;
         anchor.advise_mergeable()?;
-        Ok(Self { _anchor: anchor })
+        Ok(Self { anchor })
+    }
+
+    /// Takes this process out of what is scanned; there must be another.
+    pub fn withdraw(&self) -> Result<()> {
+        self.anchor.advise_unmergeable()
     }
 
     /// Waits until `n` more full scans have begun and ended.

@@ -34,6 +34,8 @@ pub fn sparse(_plan: &Plan) -> Result<Measures> {
         Ok(vec![region])
     })?;
     holder.obey(Order::Advise)?;
+    // To walk over the mappings of another process would be a good part of a scan this short.
+    ksmd.leave_us_alone()?;
     ksmd.scans(2)?;
     let later = ksmd.scans_for(SPARSE_TIME)?;
     let unshared = ksm::counters()?.unshared;
