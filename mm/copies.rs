@@ -48,7 +48,7 @@ use kernel::{
 
 /// Up to this many addresses are found by one walk, and replaced together where they are neighbours:
 /// enough for that to be worth it, and few enough for the stack and for memory that is short.
-const BATCH: usize = 16;
+const BATCH: usize = 32;
 
 /// Addresses that map what KSM has put there, in their order.
 pub(crate) struct Batch {
