@@ -91,7 +91,9 @@ def verdict(result: Result, measure: str) -> Verdict | None:
         return None
     if ratio.median >= wanted:
         return Verdict.MET
-    return Verdict.LEVEL if wanted == OTHERWISE and not is_dearer(result, measure) else Verdict.MISSED
+    if wanted != OTHERWISE or is_dearer(result, measure):
+        return Verdict.MISSED
+    return Verdict.LEVEL
 
 
 def is_dearer(result: Result, measure: str) -> bool:

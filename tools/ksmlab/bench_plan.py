@@ -118,5 +118,3 @@ def emulated() -> list[Job]:
 def quick() -> list[Job]:
     """All workloads once, at a small size: whether it runs, not how fast."""
     return [Job(workload, QUICK_MIB, 1) for workload in WORKLOADS]
-
-
