@@ -22,6 +22,9 @@ use crate::{
 /// The process id of the thread that starts all other threads of the kernel.
 const KTHREADD: u32 = 2;
 
+/// EAGAIN: fork's error, of which kthreadd makes one.
+const LOAD_ERRORS: &[Errno] = &[Errno::ENOMEM, Errno::EAGAIN];
+
 pub fn entries() -> Vec<Entry> {
     vec![
         Entry::new("insmod", |nth| load(nth, Fuse::of_this_thread)).unloaded(),
@@ -48,8 +51,7 @@ fn load(nth: u32, fuse: fn() -> Result<Fuse>) -> Result<Attempt> {
             // The next attempt is the one without this fault.
             Err(_) => module::ensure_gone()?,
         }
-        // EAGAIN: fork's error, of which kthreadd makes one.
-        Attempt::new(&result, went_off, &[Errno::ENOMEM, Errno::EAGAIN])
+        Attempt::new(&result, went_off, LOAD_ERRORS)
     })
 }
 
@@ -75,7 +77,7 @@ fn adopt(nth: u32) -> Result<Attempt> {
         }
         module::ensure_gone()?;
         twins.verify()?;
-        Attempt::new(&result, went_off, &[Errno::ENOMEM, Errno::EAGAIN])
+        Attempt::new(&result, went_off, LOAD_ERRORS)
     })
 }
 
