@@ -85,6 +85,11 @@ def add_machine_options(to: argparse.ArgumentParser) -> None:
         help="one CPU, whose clock counts instructions as nanoseconds (x86 only)",
     )
     add("--numa", type=int, metavar="N", default=1, help="NUMA nodes (x86 only)")
+    add(
+        "--huge-pages",
+        action="store_true",
+        help="have the VM's memory in huge pages, as the benchmark does (um only)",
+    )
     add("--share", type=Path, metavar="DIR", help="visible read-write at /mnt/share")
     add("--append", metavar="ARGS", default="", help="more arguments for the kernel")
     add("--console", type=Path, metavar="FILE", help="keep the kernel's log in FILE")
@@ -103,6 +108,8 @@ def request(options: argparse.Namespace, command: list[str]) -> Request:
         raise Failure("the um lane always has one CPU and one node; use --lane x86")
     if options.icount and (options.lane == "um" or (options.cpus or options.numa) > 1):
         raise Failure("--icount is for one CPU of --lane x86")
+    if options.huge_pages and options.lane != "um":
+        raise Failure("--huge-pages is for --lane um")
     if options.share and not options.share.is_dir():
         raise Failure(f"--share: {options.share} is not a directory")
     return Request(
@@ -115,6 +122,7 @@ def request(options: argparse.Namespace, command: list[str]) -> Request:
         cpus=options.cpus or (1 if options.icount else max(2, options.numa)),
         numa=options.numa,
         icount=options.icount,
+        huge_pages=options.huge_pages,
         share=options.share and options.share.resolve(),
         timeout=options.timeout,
         append=options.append,
