@@ -15,6 +15,7 @@ pub(crate) mod folio_batch;
 pub(crate) mod hotplug;
 pub(crate) mod ksm_folio;
 pub(crate) mod lru;
+pub(crate) mod new_folios;
 pub(crate) mod notifier;
 pub(crate) mod oom;
 pub(crate) mod page_table;

@@ -68,23 +68,22 @@ const NODES_AHEAD: usize = 8;
 pub(crate) fn unmerge_range(vma: LockedVma<'_>, range: Range<usize>) -> Result {
     let mut start = range.start;
     let mut is_kept_out = false;
-    let mut batch = Batch::new();
+    let mut batch = Batch::new()?;
     loop {
         is_kept_out |= find_merged(vma, start..range.end, &mut batch);
-        let Some(first) = batch.first() else {
+        if batch.is_empty() {
             return match is_kept_out {
                 true => Err(EBUSY),
                 false => Ok(()),
             };
-        };
-        // What was found may have changed, so the next walk begins where that was.
-        start = first;
+        }
         window::pause(Window::Unmerging);
-        replace_all(vma, &mut batch);
+        // The next walk begins where there is something left, and looks at it again.
+        start = replace_all(vma, &mut batch);
         for address in batch.drain() {
             match unshare(vma, address) {
                 Fault::Handled => {}
-                Fault::Gone if address == first => start += PAGE_SIZE,
+                Fault::Gone if address == start => start += PAGE_SIZE,
                 // It will be the first one soon.
                 Fault::Gone => {}
                 Fault::NoMemory => return Err(ENOMEM),

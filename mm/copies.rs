@@ -21,7 +21,8 @@
 
 use crate::{
     mm::{
-        folio::PinnedPage,
+        folio::PinnedFolio,
+        new_folios::NewFolios,
         notifier::with_range_invalidated,
         page_table::{
             Entries,
@@ -38,50 +39,49 @@ use crate::{
 };
 use core::{
     mem,
-    ops::Range,
-    ptr::NonNull, //
+    ops::Range, //
 };
 use kernel::{
     bindings,
-    page::PAGE_SIZE, //
+    page::PAGE_SIZE,
+    prelude::*, //
 };
 
 /// Up to this many addresses are found by one walk, and replaced together where they are neighbours:
-/// enough for that to be worth it, and few enough for the stack and for memory that is short.
-const BATCH: usize = 32;
+/// enough for that to be worth it, and few enough for memory that is short, and for who waits for the
+/// lock of a page table.
+const BATCH: usize = 64;
 
 /// Addresses that map what KSM has put there, in their order.
 pub(crate) struct Batch {
-    merged: [Merged; BATCH],
-    len: usize,
+    merged: KVec<Merged>,
 }
 
 impl Batch {
-    pub(crate) fn new() -> Self {
-        Self {
-            merged: [const { Merged::NONE }; BATCH],
-            len: 0,
-        }
+    /// # Errors
+    ///
+    /// `ENOMEM` if there is no memory for the addresses.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            merged: KVec::with_capacity(BATCH, GFP_KERNEL)?,
+        })
     }
 
-    /// Notes one more address; returns whether there is room for another.
+    /// Notes one more address, for which there must be room; returns whether there is for another.
     pub(crate) fn push(&mut self, merged: Merged) -> bool {
-        self.merged[self.len] = merged;
-        self.len += 1;
-        self.len < BATCH
+        let pushed = self.merged.push_within_capacity(merged);
+        debug_assert!(pushed.is_ok());
+        self.merged.len() < BATCH
     }
 
-    /// The first address, if there is any.
-    pub(crate) fn first(&self) -> Option<usize> {
-        Some(self.merged[..self.len].first()?.address)
+    pub(crate) fn is_empty(&self) -> bool {
+        self.merged.is_empty()
     }
 
     /// Forgets all addresses; returns those that need a page fault.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = usize> + '_ {
-        let len = mem::take(&mut self.len);
-        let left = self.merged[..len].iter();
-        left.filter(|merged| matches!(merged.way, Way::Fault))
-            .map(|merged| merged.address)
+        let left = self.merged.drain_all();
+        left.filter_map(|merged| matches!(merged.way, Way::Fault).then_some(merged.address))
     }
 }
 
@@ -96,38 +96,32 @@ enum Way {
     Fault,
     Copy(Shared),
     /// There is a copy: a new folio that nobody else knows, with the content of the KSM page.
-    Copied(Shared, PinnedPage),
+    Copied(Shared, PinnedFolio),
     /// The entry is empty under its lock, and was one of the KSM page.
-    Emptied(Shared, PinnedPage),
+    Emptied(Shared, PinnedFolio),
     /// The entry maps the copy. The KSM page lost a mapping, whose reference is to be given up.
-    Replaced(PinnedPage),
-    /// There is nothing more to be done, or to be found by the next walk.
+    Replaced(PinnedFolio),
+    /// The entry is not what it was: the next walk is to look at it again.
+    Changed,
+    /// The address has a page of its own.
     Settled,
 }
 
 /// A KSM page, and the entry that mapped it when the reference was taken.
 struct Shared {
     entry: Pte,
-    page: PinnedPage,
+    folio: PinnedFolio,
 }
 
 impl Merged {
-    const NONE: Self = Self {
-        address: 0,
-        way: Way::Settled,
-    };
-
     /// The address of an entry that a walk has come to.
     pub(crate) fn found(found: &MergedEntry<'_>) -> Self {
         let entry = found.get();
         // Whether an entry that lets nobody in is a hint of NUMA balancing or userfaultfd's is for
         // the fault to say.
-        let way = match found.page().filter(|_| !entry.is_protnone()) {
-            Some(page) => Way::Copy(Shared {
-                entry,
-                page: page.hold(),
-            }),
-            None => Way::Fault,
+        let way = match found.hold() {
+            Some(folio) if !entry.is_protnone() => Way::Copy(Shared { entry, folio }),
+            _ => Way::Fault,
         };
         Self {
             address: found.address(),
@@ -135,11 +129,15 @@ impl Merged {
         }
     }
 
-    /// Makes the copy; without memory, or if the hardware has lost the page, that is left to the
+    fn wants_copy(&self) -> bool {
+        matches!(self.way, Way::Copy(_))
+    }
+
+    /// Makes `new` the copy; without memory, or if the hardware has lost the page, that is left to the
     /// fault.
-    fn make_copy(&mut self, vma: LockedVma<'_>) {
+    fn make_copy(&mut self, vma: LockedVma<'_>, new: Option<PinnedFolio>) {
         if let Way::Copy(shared) = mem::replace(&mut self.way, Way::Fault) {
-            if let Some(copy) = copy_of(vma, self.address, &shared.page) {
+            if let Some(copy) = new.and_then(|new| shared.copy_to(new, vma, self.address)) {
                 self.way = Way::Copied(shared, copy);
             }
         }
@@ -149,6 +147,10 @@ impl Merged {
         matches!(self.way, Way::Copied(..))
     }
 
+    fn is_settled(&self) -> bool {
+        matches!(self.way, Way::Settled)
+    }
+
     /// Empties the entry, if there is a copy and the entry is what it was; returns whether.
     ///
     /// # Safety
@@ -156,75 +158,75 @@ impl Merged {
     /// The entry must be one of `entries`, and [`Merged::fill`] be called before their lock is given
     /// up, after a flush of TLBs.
     unsafe fn empty(&mut self, entries: &mut Entries<'_>) -> bool {
-        let Way::Copied(shared, copy) = mem::replace(&mut self.way, Way::Settled) else {
+        let Way::Copied(shared, copy) = mem::replace(&mut self.way, Way::Changed) else {
             return false;
         };
-        if !entries.get(self.address).is(shared.entry) {
-            return false;
-        }
         // SAFETY: The caller flushes, and has the entry filled.
-        unsafe { entries.clear(self.address) };
-        self.way = Way::Emptied(shared, copy);
-        true
+        let is_empty = unsafe { entries.clear_if(self.address, shared.entry) };
+        if is_empty {
+            self.way = Way::Emptied(shared, copy);
+        }
+        is_empty
     }
 
     /// Has the entry map the copy, if it was emptied for that.
-    fn fill(&mut self, vma: LockedVma<'_>, entries: &mut Entries<'_>) {
-        let Way::Emptied(shared, copy) = mem::replace(&mut self.way, Way::Settled) else {
+    fn fill(&mut self, entries: &mut Entries<'_>) {
+        let Way::Emptied(shared, copy) = mem::replace(&mut self.way, Way::Changed) else {
             return;
         };
-        let vma = vma.as_raw();
-        let page = copy.as_raw();
-        let (old, new) = (shared.page.folio().as_raw(), copy.into_folio());
-        // SAFETY: The entry was emptied and flushed, and its lock is held. The copy is new; its
-        // reference goes to the entry, as does the reverse mapping that it gets. The mapping that
-        // the old page loses was that of the entry.
-        unsafe {
-            bindings::ksm_folio_add_new(new, vma, self.address);
-            let entry = Pte(bindings::ksm_mk_pte(page, vma, shared.entry.0));
-            entries.set(self.address, entry);
-            bindings::ksm_folio_remove_rmap(old, vma);
-        }
-        self.way = Way::Replaced(shared.page);
+        // SAFETY: The entry was emptied and flushed, and its lock is held. The copy is new.
+        unsafe { entries.map_copy(self.address, shared.entry, &shared.folio, copy) };
+        self.way = Way::Replaced(shared.folio);
     }
 
-    /// Gives up the reference that the mapping had, if the page was replaced; returns whether.
+    /// Gives up the references to the page, if it was replaced; returns whether.
     fn settle(&mut self) -> bool {
-        let Way::Replaced(page) = mem::replace(&mut self.way, Way::Settled) else {
+        let Way::Replaced(folio) = mem::replace(&mut self.way, Way::Changed) else {
             return false;
         };
-        // SAFETY: The page table entry had a reference, and does not map the page any more.
-        unsafe { bindings::ksm_folio_put_mapping(page.folio().as_raw()) };
+        self.way = Way::Settled;
+        // SAFETY: The page table entry had a reference, and does not map the folio any more; the
+        // other one is this one.
+        unsafe { bindings::ksm_folio_put_mapping(folio.into_raw()) };
         true
     }
 }
 
-/// A copy of `page`, which `address` of `vma` maps.
-fn copy_of(vma: LockedVma<'_>, address: usize, page: &PinnedPage) -> Option<PinnedPage> {
-    if page.is_poisoned() {
-        return None;
+impl Shared {
+    /// The copy that `new`, which nobody else knows, becomes for `address` of `vma`.
+    fn copy_to(&self, new: PinnedFolio, vma: LockedVma<'_>, address: usize) -> Option<PinnedFolio> {
+        let (copy, folio) = (new.as_raw(), self.folio.as_raw());
+        // SAFETY: The vma and both folios are alive. Nobody else knows the new one, and the other one
+        // does not change.
+        let is_made = unsafe { bindings::ksm_make_copy(copy, folio, vma.as_raw(), address) };
+        is_made.then_some(new)
     }
-    // SAFETY: The vma is alive, and any address will do.
-    let folio = NonNull::new(unsafe { bindings::ksm_alloc_anon_folio(vma.as_raw(), address) })?;
-    // SAFETY: The folio is new, of one page, and its reference is passed on.
-    let copy = unsafe { PinnedPage::from_raw(folio.cast()) };
-    // SAFETY: Both pages are alive. Nobody else knows the new one, and the other does not change.
-    let is_whole =
-        unsafe { bindings::ksm_fill_copy(folio.as_ptr(), page.as_raw(), vma.as_raw(), address) };
-    is_whole.then_some(copy)
 }
 
 /// Gives copies to those addresses of `batch` for which that can be done here; sleeps.
-pub(crate) fn replace_all(vma: LockedVma<'_>, batch: &mut Batch) {
-    let merged = &mut batch.merged[..batch.len];
-    for one in merged.iter_mut() {
-        one.make_copy(vma);
-    }
+///
+/// Returns the first address that may still map what KSM has put there; those that the walk came to
+/// before it have pages of their own.
+pub(crate) fn replace_all(vma: LockedVma<'_>, batch: &mut Batch) -> usize {
+    let merged = batch.merged.as_mut_slice();
+    make_copies(vma, merged);
     window::pause(Window::Copied);
     for run in merged.chunk_by_mut(are_replaced_together) {
         if run[0].has_copy() {
             replace_run(vma, run);
         }
+    }
+    let left = merged.iter().find(|one| !one.is_settled());
+    let end = merged.last().map_or(0, |last| last.address + PAGE_SIZE);
+    left.map_or(end, |one| one.address)
+}
+
+fn make_copies(vma: LockedVma<'_>, merged: &mut [Merged]) {
+    let mut wanted = merged.iter().filter(|one| one.wants_copy()).count();
+    let mut folios = NewFolios::<BATCH>::new(vma);
+    for one in merged.iter_mut().filter(|one| one.wants_copy()) {
+        one.make_copy(vma, folios.take(one.address, wanted));
+        wanted -= 1;
     }
 }
 
@@ -241,7 +243,7 @@ fn replace_run(vma: LockedVma<'_>, run: &mut [Merged]) {
             let Range { start: first, end } = table.range();
             let part = &mut run[(first - start) / PAGE_SIZE..(end - start) / PAGE_SIZE];
             if let Some(mut entries) = table.lock() {
-                replace_in_table(vma, &mut entries, part);
+                replace_in_table(&mut entries, part);
             }
         }
     });
@@ -251,7 +253,7 @@ fn replace_run(vma: LockedVma<'_>, run: &mut [Merged]) {
 }
 
 /// As [`replace_run`], for the addresses that `entries` is for.
-fn replace_in_table(vma: LockedVma<'_>, entries: &mut Entries<'_>, part: &mut [Merged]) {
+fn replace_in_table(entries: &mut Entries<'_>, part: &mut [Merged]) {
     let mut emptied: Option<Range<usize>> = None;
     for one in part.iter_mut() {
         // SAFETY: The entry is one of those; they are flushed and filled below.
@@ -265,6 +267,6 @@ fn replace_in_table(vma: LockedVma<'_>, entries: &mut Entries<'_>, part: &mut [M
         entries.flush(range);
     }
     for one in part {
-        one.fill(vma, entries);
+        one.fill(entries);
     }
 }

@@ -57,11 +57,6 @@ impl Folio {
         NonNull::new(anon_vma.cast()).filter(|_| flags == bindings::FOLIO_MAPPING_ANON)
     }
 
-    /// Whether KSM has made the folio, and nobody has got it for his own since.
-    pub(crate) fn is_ksm(&self) -> bool {
-        self.mapping().1 == bindings::FOLIO_MAPPING_KSM
-    }
-
     /// What the `mapping` of the folio points to, and its flags, which say what that is.
     #[inline]
     pub(super) fn mapping(&self) -> (*mut c_void, u32) {
@@ -306,6 +301,43 @@ impl Drop for PinnedPage {
     fn drop(&mut self) {
         // SAFETY: By the type invariant this object owns a reference.
         unsafe { bindings::folio_put(bindings::page_folio(self.as_raw())) };
+    }
+}
+
+/// A folio of one page that cannot go away.
+///
+/// # Invariants
+///
+/// `folio` is of user memory, has one page, and this object owns one reference to it.
+#[repr(transparent)]
+pub(crate) struct PinnedFolio {
+    folio: NonNull<bindings::folio>,
+}
+
+impl PinnedFolio {
+    /// # Safety
+    ///
+    /// `folio` must be of user memory and have one page, and the caller must own a reference, which
+    /// it gives up.
+    pub(super) unsafe fn from_raw(folio: NonNull<bindings::folio>) -> Self {
+        // INVARIANT: The caller vouches for it.
+        Self { folio }
+    }
+
+    pub(super) fn as_raw(&self) -> *mut bindings::folio {
+        self.folio.as_ptr()
+    }
+
+    /// The folio, with the reference to it.
+    pub(super) fn into_raw(self) -> *mut bindings::folio {
+        mem::ManuallyDrop::new(self).as_raw()
+    }
+}
+
+impl Drop for PinnedFolio {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant this object owns a reference.
+        unsafe { bindings::folio_put(self.as_raw()) };
     }
 }
 

@@ -25,7 +25,10 @@ use crate::{
             LockedFolio,
             PinnedPage, //
         },
-        page_table::MappedPage, //
+        page_table::{
+            MappedPage,
+            MergedEntry, //
+        }, //
     },
     stable_node::{
         Notes,
@@ -237,17 +240,14 @@ pub(crate) fn tie_of_mapped<'a>(
 /// Lets who maps a KSM page have it for its own if nobody else uses it; returns whether.
 ///
 /// The folio's node is stale from then on, as if the folio had been freed.
-pub(crate) fn keep_last(page: MappedPage<'_>) -> bool {
-    let folio = page.folio();
-    if folio.mapcount() > 1 || !folio.is_ksm() {
-        return false;
-    }
-    let Some(_locked) = folio.try_lock() else {
+pub(crate) fn keep_last(entry: &MergedEntry<'_>) -> bool {
+    let (vma, address) = (entry.vma().as_raw(), entry.address());
+    let Some(folio) = entry.folio() else {
         return false;
     };
-    // SAFETY: The folio is locked, and a KSM page that the address maps. Whoever relies on the
-    // content of a KSM folio has a reference, and then the helper refuses.
-    unsafe { bindings::ksm_folio_give_away(folio.as_raw(), page.vma().as_raw(), page.address()) }
+    // SAFETY: The address maps the KSM page for as long as the entry is borrowed. Whoever relies on the
+    // content of a KSM folio has a reference, and then the helper refuses; it takes the folio's lock.
+    unsafe { bindings::ksm_folio_give_away(folio.as_raw(), vma, address) }
 }
 
 /// A KSM folio whose lock is held, together with the anchor it points to.

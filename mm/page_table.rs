@@ -7,6 +7,7 @@
 use crate::mm::{
     folio::{
         Folio,
+        PinnedFolio,
         PinnedPage, //
     },
     pte::Pte,
@@ -160,7 +161,6 @@ impl Entries<'_> {
         let address = self.step()?;
         // INVARIANT: The helper has found the page there.
         Some(MappedPage {
-            vma: self.vma,
             address,
             page: NonNull::new(page)?,
             _lock: PhantomData,
@@ -170,32 +170,32 @@ impl Entries<'_> {
     /// The next entry of a page that KSM has put there.
     pub(crate) fn next_merged(&mut self) -> Option<MergedEntry<'_>> {
         let vma = self.vma.as_raw();
+        let mut entry = bindings::pte_t::default();
         // SAFETY: By the type invariant the entries from `next` on are mapped and locked.
-        let folio =
-            unsafe { bindings::ksm_next_merged(vma, &mut self.next, &mut self.address, self.end) };
+        let folio = unsafe {
+            let (next, address) = (&mut self.next, &mut self.address);
+            bindings::ksm_next_merged(vma, next, address, self.end, &mut entry)
+        };
         let address = self.step()?;
-        // INVARIANT: The helper has found the entry. A KSM folio has one page, which it begins with.
+        // INVARIANT: The helper has found the entry, and the folio there, if it is one of KSM.
         Some(MergedEntry {
-            entries: self,
+            vma: self.vma,
             address,
-            page: NonNull::new(folio.cast()),
+            entry: Pte(entry),
+            folio: NonNull::new(folio),
+            _lock: PhantomData,
         })
     }
 
-    /// The entry of `address`, which must be one that the table was locked for.
-    pub(crate) fn get(&self, address: usize) -> Pte {
-        // SAFETY: By the type invariant the table is mapped and locked.
-        Pte(unsafe { bindings::ptep_get(self.entry(address)) })
-    }
-
-    /// Empties the entry of `address`, of which TLBs may still know.
+    /// Empties the entry of `address` if it is `pte`, of which TLBs may still know; returns whether.
     ///
     /// # Safety
     ///
-    /// [`Entries::flush`] and [`Entries::set`] must follow before the lock is given up.
-    pub(super) unsafe fn clear(&mut self, address: usize) {
+    /// [`Entries::flush`] and [`Entries::map_copy`] must follow before the lock is given up.
+    pub(super) unsafe fn clear_if(&mut self, address: usize, pte: Pte) -> bool {
+        let (vma, entry) = (self.vma.as_raw(), self.entry(address));
         // SAFETY: By the type invariant the entry is mapped and locked, and of the vma.
-        unsafe { bindings::ksm_ptep_clear(self.vma.as_raw(), address, self.entry(address)) };
+        unsafe { bindings::ksm_ptep_clear_same(vma, address, entry, pte.0) }
     }
 
     /// Sees to it that no CPU uses what entries for `range` were before they were emptied.
@@ -204,16 +204,26 @@ impl Entries<'_> {
         unsafe { bindings::ksm_flush_tlb(self.vma.as_raw(), range.start, range.end) };
     }
 
-    /// Fills the entry of `address`, which is empty.
+    /// Has the entry of `address` map `copy` instead of `folio`, which it did when it was `was`.
+    ///
+    /// The reference for the mapping of `folio` is to be given up.
     ///
     /// # Safety
     ///
-    /// As [`PteGuard::set`](crate::mm::pte::PteGuard::set).
-    pub(super) unsafe fn set(&mut self, address: usize, pte: Pte) {
-        let entry = self.entry(address);
-        // SAFETY: By the type invariant the entry is mapped and locked; the caller vouches for what
-        // it is to map.
-        unsafe { bindings::set_pte_at(self.vma.mm_raw(), address, entry, pte.0) };
+    /// The entry must have been emptied and flushed since, and `copy` be new and known to nobody.
+    pub(super) unsafe fn map_copy(
+        &mut self,
+        address: usize,
+        was: Pte,
+        folio: &PinnedFolio,
+        copy: PinnedFolio,
+    ) {
+        let (vma, entry) = (self.vma.as_raw(), self.entry(address));
+        let (folio, copy) = (folio.as_raw(), copy.into_raw());
+        // SAFETY: By the type invariant the entry is mapped and locked; the caller vouches for the
+        // rest. The reference to the copy goes to the entry, as does the reverse mapping that the
+        // copy gets; the one that the folio loses was that of the entry.
+        unsafe { bindings::ksm_map_copy(vma, address, entry, was.0, folio, copy) };
     }
 
     /// Where the entry of `address` is; panics if the table was not locked for it.
@@ -239,19 +249,14 @@ impl Entries<'_> {
 ///
 /// # Invariants
 ///
-/// For the duration of 'a, `address` of `vma` maps `page`.
+/// For the duration of 'a, `address` of a vma maps `page`.
 pub(crate) struct MappedPage<'a> {
-    vma: LockedVma<'a>,
     address: usize,
     page: NonNull<bindings::page>,
     _lock: PhantomData<&'a Entries<'a>>,
 }
 
 impl<'a> MappedPage<'a> {
-    pub(crate) fn vma(&self) -> LockedVma<'a> {
-        self.vma
-    }
-
     pub(crate) fn address(&self) -> usize {
         self.address
     }
@@ -273,43 +278,54 @@ impl<'a> MappedPage<'a> {
     }
 }
 
-/// The entry of an address whose page KSM has put there.
+/// The entry of an address whose page KSM has put there, as long as the lock of its table is held.
 ///
 /// # Invariants
 ///
-/// The entry of `address` is one of `entries`, and maps `page`, if there is one.
+/// For the duration of 'a, `address` of `vma` has `entry`, which maps the KSM folio `folio`, if there
+/// is one.
 pub(crate) struct MergedEntry<'a> {
-    entries: &'a Entries<'a>,
+    vma: LockedVma<'a>,
     address: usize,
-    page: Option<NonNull<bindings::page>>,
+    entry: Pte,
+    folio: Option<NonNull<bindings::folio>>,
+    _lock: PhantomData<&'a Entries<'a>>,
 }
 
 impl<'a> MergedEntry<'a> {
+    pub(crate) fn vma(&self) -> LockedVma<'a> {
+        self.vma
+    }
+
     pub(crate) fn address(&self) -> usize {
         self.address
     }
 
     pub(crate) fn get(&self) -> Pte {
-        self.entries.get(self.address)
+        self.entry
     }
 
-    /// The KSM page, unless it is a page of zeros or just migrates.
-    pub(crate) fn page(&self) -> Option<MappedPage<'a>> {
-        // INVARIANT: By the type invariant the entry maps it. To change an entry takes `Entries`
-        // for oneself, or their lock.
-        self.page.map(|page| MappedPage {
-            vma: self.entries.vma,
-            address: self.address,
-            page,
-            _lock: PhantomData,
+    /// The KSM folio, unless the page is one of zeros or just migrates.
+    pub(crate) fn folio(&self) -> Option<&'a Folio> {
+        // SAFETY: By the type invariant the folio is mapped, and so not freed.
+        self.folio
+            .map(|folio| unsafe { Folio::from_raw(folio.as_ptr()) })
+    }
+
+    /// As [`MergedEntry::folio`], with a reference, with which it stays when the lock is given up.
+    pub(crate) fn hold(&self) -> Option<PinnedFolio> {
+        // SAFETY: By the type invariant the folio is alive, and of KSM, so that it has one page; the
+        // reference goes to the `PinnedFolio`.
+        self.folio.map(|folio| unsafe {
+            bindings::folio_get(folio.as_ptr());
+            PinnedFolio::from_raw(folio)
         })
     }
 
     /// Whether a fault would wait for userfaultfd.
     pub(crate) fn is_kept_out(&self) -> bool {
-        let entry = self.entries.entry(self.address);
-        // SAFETY: By the type invariant the entry is mapped and locked.
-        unsafe { bindings::ksm_is_kept_out(self.entries.vma.as_raw(), entry) }
+        // SAFETY: By the type invariant the entry is of the vma, which is alive.
+        unsafe { bindings::ksm_is_kept_out(self.vma.as_raw(), self.entry.0) }
     }
 }
 

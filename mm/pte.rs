@@ -25,12 +25,6 @@ impl Pte {
         unsafe { bindings::pte_present(self.0) && bindings::pte_pfn(self.0) == folio.pfn() }
     }
 
-    /// Whether the entries are the same, bit for bit.
-    pub(crate) fn is(self, other: Self) -> bool {
-        // SAFETY: The function looks at the values only.
-        unsafe { bindings::pte_same(self.0, other.0) }
-    }
-
     /// Whether the page is there, and every access to it a fault.
     pub(crate) fn is_protnone(self) -> bool {
         // SAFETY: The function looks at the value only.

@@ -139,7 +139,7 @@ pub(crate) fn find_merged(vma: LockedVma<'_>, range: Range<usize>, batch: &mut B
             continue;
         };
         while let Some(entry) = entries.next_merged() {
-            if entry.page().is_some_and(ksm_folio::keep_last) {
+            if ksm_folio::keep_last(&entry) {
                 continue;
             }
             if entry.is_kept_out() {

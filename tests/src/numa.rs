@@ -37,6 +37,36 @@ pub fn bind(region: &Region, node: u32) -> Result<()> {
     .context("mbind")
 }
 
+/// From where the calling thread has new pages, where a region does not say that itself.
+pub enum Policy {
+    /// From wherever it runs.
+    Default,
+    /// From this node alone.
+    Bind(u32),
+    /// From nodes 0 and 1 in turns.
+    Interleave,
+}
+
+pub fn set_policy(policy: &Policy) -> Result<()> {
+    let (mode, mask) = match policy {
+        Policy::Default => (libc::MPOL_DEFAULT, 0),
+        Policy::Bind(node) => (libc::MPOL_BIND, 1u64 << node),
+        Policy::Interleave => (libc::MPOL_INTERLEAVE, 0b11),
+    };
+    // SAFETY: A policy changes no memory that there is. The mask is one word of which the kernel
+    // reads all but the last bit.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_set_mempolicy,
+            mode,
+            &raw const mask,
+            u64::BITS as usize,
+        )
+    })
+    .map(drop)
+    .context("set_mempolicy")
+}
+
 /// What `move_pages` says of each page: a node, or a negative error.
 fn move_pages(region: &Region, nodes: Option<&[i32]>, flags: i32) -> Result<Vec<i32>> {
     let pages: Vec<*mut c_void> = (0..region.pages())

@@ -5,7 +5,8 @@
 use anyhow::{ensure, Result};
 use ksm_tests::{
     ksm::{self, Counters, Run, Scanner},
-    numa, pagemap, pattern,
+    numa::{self, Policy},
+    pagemap, pattern,
     region::Region,
 };
 
@@ -42,6 +43,13 @@ pub const CASES: &[Case] = &[
         "numa-migrate-full",
         "a KSM page of another node is not joined, where the first of that content is full",
         migrate_full,
+    )
+    .on(TWO_NODES)
+    .memory("512M"),
+    Case::new(
+        "numa-unmerge",
+        "copies lie on the nodes that the region, or else the thread, wants them on",
+        unmerge,
     )
     .on(TWO_NODES)
     .memory("512M"),
@@ -207,6 +215,35 @@ fn migrate_full(_: &Options) -> Result<()> {
     scanner.scan_once()?;
     numa::ensure_on(&newcomer, 0)?;
     for region in newer.iter().chain([&older, &newcomer]) {
+        region.verify(&content)?;
+    }
+    Ok(())
+}
+
+fn unmerge(_: &Options) -> Result<()> {
+    let scanner = prepare(1)?;
+    let content = pattern::pages(8, PAGES);
+    let _stays = on_node(0, &content)?;
+    let bound = on_node(0, &content)?;
+    let plain = [Region::mergeable(&content)?, Region::mergeable(&content)?];
+    scanner.expect(Counters::stable(32, 96, 0))?;
+
+    step("a region that is bound to node 1");
+    numa::bind(&bound, 1)?;
+    bound.advise_unmergeable()?;
+    numa::ensure_on(&bound, 1)?;
+    step("a thread that is");
+    numa::set_policy(&Policy::Bind(1))?;
+    plain[0].advise_unmergeable()?;
+    numa::ensure_on(&plain[0], 1)?;
+    step("a thread that wants its pages from both nodes in turns");
+    numa::set_policy(&Policy::Interleave)?;
+    plain[1].advise_unmergeable()?;
+    numa::set_policy(&Policy::Default)?;
+    let nodes = numa::nodes(&plain[1])?;
+    let on_first = nodes.iter().filter(|&&node| node == 0).count();
+    ensure!(on_first == PAGES / 2, "pages are on nodes {nodes:?}");
+    for region in plain.iter().chain([&bound]) {
         region.verify(&content)?;
     }
     Ok(())
