@@ -66,7 +66,7 @@ pub(crate) enum By {
 impl Scanner {
     /// The partition for `page`.
     pub(crate) fn partition_of(&self, page: &PinnedPage) -> PartitionId {
-        self.partitions.of_node(page.node())
+        self.partitions.of(page)
     }
 
     /// The last checksum of the page of `item`, which is not merged.

@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 use crate::{
+    mm::folio::PinnedPage,
     pool::Pool,
     rmap_item::{
         Place,
@@ -73,12 +74,12 @@ impl Partitions {
         self.partitions.len() > 1
     }
 
-    /// The partition for pages of a NUMA node.
-    pub(crate) fn of_node(&self, node: i32) -> PartitionId {
-        match self.by_node() {
-            true => PartitionId(node as u32),
-            false => PartitionId(0),
-        }
+    /// The partition for `page`, where it is now.
+    pub(crate) fn of(&self, page: &PinnedPage) -> PartitionId {
+        PartitionId(match self.by_node() {
+            true => page.node() as u32,
+            false => 0,
+        })
     }
 
     /// The trees of a partition.

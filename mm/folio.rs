@@ -300,7 +300,7 @@ impl PinnedPage {
 impl Drop for PinnedPage {
     fn drop(&mut self) {
         // SAFETY: By the type invariant this object owns a reference.
-        unsafe { bindings::folio_put(bindings::page_folio(self.as_raw())) };
+        unsafe { bindings::put_page(self.as_raw()) };
     }
 }
 

@@ -154,15 +154,18 @@ impl Entries<'_> {
     /// The next anonymous page.
     pub(crate) fn next_anonymous(&mut self) -> Option<MappedPage<'_>> {
         let vma = self.vma.as_raw();
+        let mut folio = ptr::null_mut();
         // SAFETY: By the type invariant the entries from `next` on are mapped and locked.
         let page = unsafe {
-            bindings::ksm_next_anon_page(vma, &mut self.next, &mut self.address, self.end)
+            let (next, address) = (&mut self.next, &mut self.address);
+            bindings::ksm_next_anon_page(vma, next, address, self.end, &mut folio)
         };
         let address = self.step()?;
-        // INVARIANT: The helper has found the page there.
+        // INVARIANT: The helper has found both there.
         Some(MappedPage {
             address,
             page: NonNull::new(page)?,
+            folio: NonNull::new(folio)?,
             _lock: PhantomData,
         })
     }
@@ -249,10 +252,11 @@ impl Entries<'_> {
 ///
 /// # Invariants
 ///
-/// For the duration of 'a, `address` of a vma maps `page`.
+/// For the duration of 'a, `address` of a vma maps `page`, which is part of `folio`.
 pub(crate) struct MappedPage<'a> {
     address: usize,
     page: NonNull<bindings::page>,
+    folio: NonNull<bindings::folio>,
     _lock: PhantomData<&'a Entries<'a>>,
 }
 
@@ -263,8 +267,8 @@ impl<'a> MappedPage<'a> {
 
     /// The folio that the page is part of.
     pub(crate) fn folio(&self) -> &'a Folio {
-        // SAFETY: By the type invariant the page is mapped, and so not freed.
-        unsafe { Folio::from_raw(bindings::page_folio(self.page.as_ptr())) }
+        // SAFETY: By the type invariant the folio is mapped, and so not freed.
+        unsafe { Folio::from_raw(self.folio.as_ptr()) }
     }
 
     /// Takes a reference, with which the page stays when the lock is given up.
