@@ -78,29 +78,20 @@ impl Folio {
         unsafe { bindings::folio_mapped(self.as_raw()) }
     }
 
-    /// How many page table entries map the folio.
-    pub(crate) fn mapcount(&self) -> i32 {
-        // SAFETY: By the type invariant the folio is alive.
-        unsafe { bindings::folio_mapcount(self.as_raw()) }
-    }
-
     /// The page frame number of the folio's first page.
     pub(crate) fn pfn(&self) -> usize {
         // SAFETY: By the type invariant the folio is alive.
         unsafe { bindings::folio_pfn(self.as_raw()) }
     }
 
-    /// Whether the folio has exactly the references that its `mapcount` mappings, the swap cache
+    /// Whether the folio has exactly the references that its mappings, the swap cache
     /// and one [`PinnedPage`] explain: nobody else can be reading or writing it.
     ///
     /// Holds until a page table entry can be followed to the folio again.
     pub(crate) fn has_no_other_user(&self, _lock: &LockedFolio<'_>) -> bool {
         // SAFETY: By the type invariant the folio is alive; its lock is held, so that it does not
         // enter or leave the swap cache.
-        unsafe {
-            let cached = i32::from(bindings::folio_test_swapcache(self.as_raw()));
-            self.mapcount() + 1 + cached == bindings::folio_ref_count(self.as_raw())
-        }
+        unsafe { bindings::ksm_folio_has_no_other_user(self.as_raw()) }
     }
 
     /// Takes the folio's lock; sleeps until it is free.

@@ -21,8 +21,8 @@ pub(crate) struct Pte(pub(super) bindings::pte_t);
 impl Pte {
     /// Whether the entry maps the page of `folio`, which has only one.
     pub(crate) fn maps(self, folio: &Folio) -> bool {
-        // SAFETY: These functions look at the value only.
-        unsafe { bindings::pte_present(self.0) && bindings::pte_pfn(self.0) == folio.pfn() }
+        // SAFETY: The folio is alive; the function looks at the value only.
+        unsafe { bindings::ksm_pte_maps(self.0, folio.as_raw()) }
     }
 
     /// Whether the page is there, and every access to it a fault.
@@ -101,6 +101,31 @@ impl<'a> PteGuard<'a> {
     pub(super) unsafe fn set(&mut self, pte: Pte) {
         // SAFETY: By the type invariant the entry is mapped and locked.
         unsafe { bindings::set_pte_at(self.vma.mm_raw(), self.address, self.entry, pte.0) };
+    }
+
+    /// Has the entry map the KSM page `ksm` instead of the page of `old`.
+    ///
+    /// # Safety
+    ///
+    /// The entry must have mapped `old` when it was `was`, and have been emptied and flushed since. Both
+    /// folios must have one page, and `old` be locked.
+    pub(super) unsafe fn map_merged(&mut self, was: Pte, old: &Folio, ksm: &Folio) {
+        let (vma, address) = (self.vma.as_raw(), self.address);
+        let (old, ksm) = (old.as_raw(), ksm.as_raw());
+        // SAFETY: By the type invariant the entry is mapped and locked; the caller vouches for the
+        // rest. The KSM page gets a reference and a reverse mapping, and the old one loses its own.
+        unsafe { bindings::ksm_map_merged(vma, address, self.entry, was.0, old, ksm) };
+    }
+
+    /// As [`PteGuard::map_merged`], for the kernel's page of zeros.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    pub(super) unsafe fn map_zeros(&mut self, was: Pte, old: &Folio) {
+        let (vma, address) = (self.vma.as_raw(), self.address);
+        // SAFETY: As there. The page of zeros has no reverse mappings.
+        unsafe { bindings::ksm_map_zeros(vma, address, self.entry, was.0, old.as_raw()) };
     }
 }
 

@@ -117,7 +117,7 @@ pub(crate) fn replace(
                 give_up_exclusivity(old)
             });
         match allowed {
-            Ok(()) => swap_pages(vma, address, &mut entry, was, old, target),
+            Ok(()) => swap_pages(&mut entry, was, old, target),
             // SAFETY: The entry still has its reference and reverse mapping.
             Err(_) => unsafe { entry.set(was) },
         }
@@ -238,39 +238,13 @@ fn write_protect(
 }
 
 /// Fills the empty `entry` with the target in place of the old page.
-fn swap_pages(
-    vma: &MergeableVma<'_>,
-    address: usize,
-    entry: &mut PteGuard<'_>,
-    was: Pte,
-    old: &LockedFolio<'_>,
-    target: Target<'_>,
-) {
+fn swap_pages(entry: &mut PteGuard<'_>, was: Pte, old: &LockedFolio<'_>, target: Target<'_>) {
     mark_dirty_if(was, old);
-    let old = old.folio().as_raw();
-    // SAFETY: All pages are alive, and single ones. What the entry is to map has what it needs for
-    // that; the old page gives up the reference and reverse mapping that it had.
+    // SAFETY: The entry was emptied and flushed. The old page is locked, both are single ones.
     unsafe {
-        let now = match target {
-            Target::Ksm { page, .. } => entry_for_ksm(vma, address, was, page),
-            Target::Zero => Pte(bindings::ksm_mk_zero_pte(vma.as_raw(), address, was.0)),
-        };
-        entry.set(now);
-        bindings::ksm_folio_remove_rmap(old, vma.as_raw());
-        if !bindings::folio_mapped(old) {
-            bindings::ksm_folio_free_swap(old);
+        match target {
+            Target::Ksm { page, .. } => entry.map_merged(was, old.folio(), page.0.folio()),
+            Target::Zero => entry.map_zeros(was, old.folio()),
         }
-        bindings::folio_put(old);
-    }
-}
-
-/// The entry for a KSM page, which gets a reference and a reverse mapping for it.
-fn entry_for_ksm(vma: &MergeableVma<'_>, address: usize, was: Pte, target: &KsmPage) -> Pte {
-    let folio = target.0.folio().as_raw();
-    // SAFETY: The folio is alive and a single page, and the caller holds the page-table lock.
-    unsafe {
-        bindings::folio_get(folio);
-        bindings::ksm_folio_add_rmap(folio, vma.as_raw(), address);
-        Pte(bindings::ksm_mk_pte(target.0.as_raw(), vma.as_raw(), was.0))
     }
 }
