@@ -62,9 +62,10 @@ const NODES_AHEAD: usize = 8;
 ///
 /// # Errors
 ///
-/// `ENOMEM` if there is no memory for a copy, `ERESTARTSYS` if a signal is pending: the rest of the
-/// range is still merged then. `EBUSY` if userfaultfd keeps everybody from pages that are merged:
-/// those still are. In all cases the caller must not take the advice from the vma.
+/// `ENOMEM` if there is no memory for a copy, or for noting what is to be copied, `ERESTARTSYS` if a
+/// signal is pending: the rest of the range is still merged then. `EBUSY` if userfaultfd keeps
+/// everybody from pages that are merged: those still are. In all cases the caller must not take the
+/// advice from the vma.
 pub(crate) fn unmerge_range(vma: LockedVma<'_>, range: Range<usize>) -> Result {
     let mut start = range.start;
     let mut is_kept_out = false;
