@@ -10,6 +10,7 @@ use ksm_tests::{
     ksm::{self, Counters, Run, Scanner},
     numa, pagemap, pattern,
     peer::Peer,
+    procfs,
     region::Region,
     wait, PAGE_SIZE,
 };
@@ -40,58 +41,82 @@ fn compact() -> Result<()> {
     control_file::write("/proc/sys/vm/compact_memory", 1)
 }
 
-/// Memory of which every second page is free again, so that there is something to compact.
-fn fragments() -> Result<Vec<Region>> {
+/// Pages in a hole. Compaction looks for free frames in steps of up to 32, and finds no smaller
+/// hole that lies between two of them.
+const HOLE: usize = 64;
+
+/// Most of the memory that is free, in pieces of the size of a hole, those in low frames first.
+fn ballast() -> Result<Vec<Region>> {
+    let free = usize::try_from(procfs::meminfo_kib("MemFree")?)? * 1024 / PAGE_SIZE;
+    let mut rest = Region::new(free / 16 * 15)?;
+    // What a child has too is not free when its parent unmaps it.
+    rest.advise_raw(libc::MADV_DONTFORK)?;
+    rest.bytes_mut().fill(1);
     let mut pieces = Vec::new();
-    let mut rest = Region::with_content(&pattern::pages(9, 4096))?;
-    while rest.pages() > 16 {
-        let tail = rest.split_off(8)?;
-        pieces.push(std::mem::replace(&mut rest, tail));
+    while rest.pages() > HOLE {
+        let tail = rest.split_off(HOLE)?;
+        pieces.push((pagemap::frames(&rest)?[0], rest));
+        rest = tail;
     }
-    let mut index = 0;
-    pieces.retain(|_| {
-        index += 1;
-        index % 2 == 0
-    });
-    Ok(pieces)
+    pieces.sort_by_key(|(frame, _)| *frame);
+    Ok(pieces.into_iter().map(|(_, piece)| piece).collect())
+}
+
+/// Has `merge` get its memory in low frames, then leaves holes in the frames above them.
+///
+/// That is where compaction moves pages to: from low frames into holes in high ones. Without
+/// that it depends on the kernel's size and on what has run before whether KSM pages are moved.
+fn below_holes<T>(merge: impl FnOnce() -> Result<T>) -> Result<(T, Vec<Region>)> {
+    let mut low = ballast()?;
+    let high = low.split_off(low.len() / 2);
+    drop(low);
+    let merged = merge()?;
+    Ok((merged, high.into_iter().step_by(2).collect()))
 }
 
 fn compaction(options: &Options) -> Result<()> {
     let scanner = Scanner::start()?;
     let content = pattern::pages(1, PAGES);
-    let mut peers = holders(3, &content, 1000)?;
-    let mut own = Region::mergeable(&content)?;
+    let merged = || scanner.expect(Counters::stable(1024, 3 * 1024, 0));
     let mut expected = content.clone();
-    scanner.expect(Counters::stable(1024, 3 * 1024, 0))?;
-    let fragments = fragments()?;
-    let mut moved = compact_moving(&own)?;
+    let ((mut peers, mut own), holes) = below_holes(|| {
+        let peers = holders(3, &content, 1000)?;
+        let own = Region::mergeable(&content)?;
+        merged()?;
+        Ok((peers, own))
+    })?;
+    let moved = compact_moving(&own)?;
+    drop(holes);
     step(format!("{moved} of {PAGES} KSM pages have moved"));
+    ensure!(moved > PAGES / 4, "compaction has moved few KSM pages");
     verify_all(&mut peers)?;
     own.verify(&expected)?;
-    scanner.expect(Counters::stable(1024, 3 * 1024, 0))?;
-    drop(fragments);
+    merged()?;
 
     let end = Instant::now() + Duration::from_secs(options.seconds / 4);
-    let mut rounds = 0;
-    while Instant::now() < end || rounds < 10 {
+    let (mut rounds, mut moved) = (0, 0);
+    while Instant::now() < end || rounds < 3 {
         let page = rounds * 37 % PAGES;
         own.page_mut(page)[7] ^= 1;
         expected[page * PAGE_SIZE + 7] ^= 1;
-        let fragments = self::fragments()?;
-        moved += compact_moving(&own)?;
-        own.verify(&expected)?;
-        if rounds % 5 == 4 {
+        let (_, holes) = below_holes(|| {
             ksm::set_run(Run::Unmerge)?;
             ksm::set_run(Run::Merge)?;
-        }
-        drop(fragments);
+            scanner.settle()
+        })?;
+        moved += compact_moving(&own)?;
+        own.verify(&expected)?;
+        drop(holes);
         rounds += 1;
     }
     verify_all(&mut peers)?;
     step(format!(
         "{rounds} rounds, {moved} times a KSM page has moved"
     ));
-    ensure!(moved > 0, "compaction has moved no KSM page");
+    ensure!(
+        moved > rounds * PAGES / 4,
+        "compaction has moved few KSM pages that were merged anew"
+    );
     ksm::set_run(Run::Unmerge)?;
     let now = ksm::counters()?;
     ensure!(now == Counters::ZERO, "left over: {now}");
