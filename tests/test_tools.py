@@ -5,6 +5,7 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from ksmlab import (
     machine,
     paths,
     programs,
+    prune,
     reuse,
     source,
     test_command,
@@ -198,6 +200,45 @@ def test_dates_say_which_patched_files_differ_from_an_earlier_build(tmp_path):
     reuse.date_patched_files(old, new)
     assert (new / "same.c").stat().st_mtime == 1000
     assert (new / "changed.c").stat().st_mtime > 1000
+
+
+def make_build(directory: Path, name: str, used: float, tree: Path) -> Path:
+    build = directory / name
+    build.mkdir(parents=True)
+    (build / "source").symlink_to(tree)
+    (build / ".complete").touch()
+    os.utime(build / ".complete", (used, used))
+    return build
+
+
+def make_source(directory: Path, name: str, made: float) -> Path:
+    tree = directory / name
+    tree.mkdir(parents=True)
+    (tree / ".ksm_rs-patched").touch()
+    os.utime(tree / ".ksm_rs-patched", (made, made))
+    return tree
+
+
+def test_builds_not_used_for_long_are_dropped(tmp_path):
+    tree = make_source(tmp_path / "src", "debian-1-aa", 0)
+    old = [make_build(tmp_path, f"um-rs-{key}", 1000 + key, tree) for key in range(6)]
+    prune.used_now(old[0] / ".complete")
+    unlike = ("um-rs-debug-7", "um-c-7", "x86-rs-7")
+    others = [make_build(tmp_path, name, 0, tree) for name in unlike]
+    unfinished = tmp_path / "um-rs-9"
+    unfinished.mkdir()
+    prune.drop_builds(tmp_path, "um-rs")
+    assert set(tmp_path.glob("*-*")) == {old[0], old[4], old[5], unfinished, *others}
+
+
+def test_sources_that_nothing_is_built_from_are_dropped(tmp_path):
+    sources, builds = tmp_path / "src", tmp_path / "build"
+    wanted, unwanted = (make_source(sources, f"debian-1-{key}", 0) for key in "ab")
+    new = make_source(sources, "debian-1-c", time.time())
+    make_build(builds, "um-rs-1", 0, wanted)
+    prune.drop_sources(sources, builds)
+    assert set(sources.iterdir()) == {wanted, new}
+    assert not unwanted.exists()
 
 
 MODULE_OF_TWO_GROUPS = """

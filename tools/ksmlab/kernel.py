@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import config, qemu, reuse, source, uml
+from . import config, prune, qemu, reuse, source, uml
 from .flavour import ORDINARY
 from .locks import locked
 from .paths import REPO, in_cache
@@ -48,7 +48,7 @@ class Kernel:
 
     @property
     def complete(self) -> Path:
-        """Exists once the build has been finished."""
+        """Exists once the build has been finished; its date is that of the last use."""
         return self.build / ".complete"
 
     def make(self, *words: str | Path) -> list[str]:
@@ -66,11 +66,21 @@ def of(lane: str, ksm: str, flavour: str, tools: Toolchain) -> Kernel:
 def ensure(kernel: Kernel) -> None:
     """Build the kernel unless the cache has it."""
     if kernel.complete.exists():
+        prune.used_now(kernel.complete)
         return
     with locked(f"build-{kernel.lane}"):
         if not kernel.complete.exists():
             start_from_earlier(kernel)
             build(kernel)
+            drop_earlier(kernel)
+
+
+def drop_earlier(kernel: Kernel) -> None:
+    """Keep the cache from filling the disk."""
+    builds = kernel.build.parent
+    prune.drop_builds(builds, kernel.name)
+    with locked("src"):
+        prune.drop_sources(kernel.tree.parent, builds)
 
 
 def start_from_earlier(kernel: Kernel) -> None:

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from .prune import last_use
 from .say import step
 from .shell import logged
 
@@ -24,13 +25,9 @@ TOUCHED = re.compile(r"^\+\+\+ b/(\S+)", re.M)
 def best(
     candidates: list[Path], tree: Path, tools: str, likeness: Callable[[Path], tuple]
 ) -> Path | None:
-    """The finished build to start from: the one most alike, and of those the newest."""
+    """The finished build to start from: the one most alike, and of those the one used last."""
     usable = [build for build in candidates if is_usable(build, tree, tools)]
-    return max(usable, key=lambda build: (likeness(build), date(build)), default=None)
-
-
-def date(build: Path) -> float:
-    return (build / ".complete").stat().st_mtime
+    return max(usable, key=lambda build: (likeness(build), last_use(build)), default=None)
 
 
 def is_usable(build: Path, tree: Path, tools: str) -> bool:

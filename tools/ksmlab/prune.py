@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Drops the kernels of earlier patches: each takes half a gigabyte, its source two."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+from .say import say
+
+# Builds of each kind that stay, those used last: as many branches can be worked on in turn.
+KEPT = 3
+
+# A younger source may be one that somebody is about to build.
+DAY_SECONDS = 24 * 60 * 60
+
+
+def used_now(complete: Path) -> None:
+    """Note the date: the mark of a finished build tells its last use."""
+    os.utime(complete)
+
+
+def last_use(build: Path) -> float:
+    return (build / ".complete").stat().st_mtime
+
+
+def drop_builds(directory: Path, name: str) -> None:
+    """All finished builds called `name` but the last used ones."""
+    finished = [mark.parent for mark in directory.glob(f"{name}-*/.complete")]
+    alike = [build for build in finished if build.name.rpartition("-")[0] == name]
+    for build in sorted(alike, key=last_use)[:-KEPT]:
+        say(f"dropping the old build {build.name}")
+        drop(build)
+
+
+def drop_sources(directory: Path, builds: Path) -> None:
+    """All patched sources that no build is of, unless they are new."""
+    wanted = {link.resolve() for link in builds.glob("*/source")}
+    for mark in directory.glob("*/.ksm_rs-patched"):
+        if mark.parent not in wanted and time.time() - mark.stat().st_mtime > DAY_SECONDS:
+            say(f"dropping the old source {mark.parent.name}")
+            drop(mark.parent)
+
+
+def drop(tree: Path) -> None:
+    """What is only half removed must not look like a finished tree, so it goes by another name."""
+    dropped = tree.with_name(f".dropped-{tree.name}")
+    shutil.rmtree(dropped, ignore_errors=True)
+    tree.rename(dropped)
+    shutil.rmtree(dropped)
