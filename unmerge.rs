@@ -67,11 +67,15 @@ const NODES_AHEAD: usize = 8;
 /// everybody from pages that are merged: those still are. In all cases the caller must not take the
 /// advice from the vma.
 pub(crate) fn unmerge_range(vma: LockedVma<'_>, range: Range<usize>) -> Result {
+    unmerge(vma, range, &mut Batch::new()?)
+}
+
+/// As [`unmerge_range`], with an empty `batch`, which is empty again afterwards.
+fn unmerge(vma: LockedVma<'_>, range: Range<usize>, batch: &mut Batch) -> Result {
     let mut start = range.start;
     let mut is_kept_out = false;
-    let mut batch = Batch::new()?;
     loop {
-        is_kept_out |= find_merged(vma, start..range.end, &mut batch);
+        is_kept_out |= find_merged(vma, start..range.end, batch);
         if batch.is_empty() {
             return match is_kept_out {
                 true => Err(EBUSY),
@@ -80,7 +84,7 @@ pub(crate) fn unmerge_range(vma: LockedVma<'_>, range: Range<usize>) -> Result {
         }
         window::pause(Window::Unmerging);
         // The next walk begins where there is something left, and looks at it again.
-        start = replace_all(vma, &mut batch);
+        start = replace_all(vma, batch);
         for address in batch.drain() {
             match unshare(vma, address) {
                 Fault::Handled => {}
@@ -219,10 +223,11 @@ enum Unmerged {
 
 fn unmerge_all_slots(ksm: &Ksm) -> Result<Unmerged> {
     let (mut key, mut unmerged) = (None, Unmerged::All);
+    let mut batch = Batch::new()?;
     while let Some(slot) = ksm.slots.next(key) {
         key = Some(slot.key());
         if let Some(mm) = user_of(slot.mm()) {
-            if unmerge_mm(&mm)? == Unmerged::NotGuarded {
+            if unmerge_mm(&mm, &mut batch)? == Unmerged::NotGuarded {
                 unmerged = Unmerged::NotGuarded;
             }
         }
@@ -230,12 +235,12 @@ fn unmerge_all_slots(ksm: &Ksm) -> Result<Unmerged> {
     Ok(unmerged)
 }
 
-fn unmerge_mm(mm: &MmWithUser) -> Result<Unmerged> {
+fn unmerge_mm(mm: &MmWithUser, batch: &mut Batch) -> Result<Unmerged> {
     let mut unmerged = Unmerged::All;
     let locked = ReadLockedMm::new(mm);
     for vma in locked.advised_from(0) {
         if let Some(vma) = vma.populated() {
-            match unmerge_range(vma.vma(), vma.range()) {
+            match unmerge(vma.vma(), vma.range(), batch) {
                 // It is no reason to leave the others as they are.
                 Err(error) if error == EBUSY => unmerged = Unmerged::NotGuarded,
                 other => other?,

@@ -2,7 +2,7 @@
 
 //! Loading and unloading the module beside processes that use KSM.
 
-use std::{convert::Infallible, thread};
+use std::thread;
 
 use anyhow::{bail, ensure, Context, Result};
 use ksm_tests::{
@@ -199,7 +199,7 @@ fn adopt_leaderless(_: &Options) -> Result<()> {
                 }
             })
         });
-        match exit_thread() {}
+        exit_thread()
     })?;
     wait::until("the first thread's end", || {
         Ok((procfs::process_state(peer.pid())? == 'Z').then_some(()))
@@ -265,7 +265,7 @@ fn fork_on(link: &mut Link) -> Result<()> {
 }
 
 /// Ends the calling thread and leaves the rest of the process alone.
-fn exit_thread() -> Infallible {
+fn exit_thread() -> ! {
     // SAFETY: The thread's stack is not freed, so what other threads borrow from it stays.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
     unreachable!("exit returned");
