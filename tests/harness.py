@@ -2,6 +2,7 @@
 """What the tests share: running something in a VM, and looking at the result."""
 
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,3 +71,16 @@ class Vm:
         )
         log = console.read_text(errors="replace") if console.exists() else ""
         return Result(done.returncode, done.stdout, done.stderr.decode(errors="replace"), log)
+
+def wait_for(condition, seconds: float) -> None:
+    """Fails the test unless the condition comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that the first thread of a process has started."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return list(map(int, file.read().split()))

@@ -5,11 +5,10 @@ import hashlib
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 
-from harness import LANES
+from harness import LANES, children_of, wait_for
 from ksmlab.paths import REPO
 
 TIMED_OUT = 124
@@ -138,18 +137,6 @@ def test_nothing_is_left_when_the_tool_is_killed(vm, lane):
         tool.wait()
     assert children
     wait_for(lambda: not any(map(is_running, children)), 10)
-
-
-def wait_for(condition, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-
-
-def children_of(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return list(map(int, file.read().split()))
 
 
 def is_running(pid: int) -> bool:
