@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 use crate::{
+    content::LINES,
     control::Ksm,
     forest::Keyed,
     kthread,
@@ -44,6 +45,10 @@ use kernel::{
 
 /// How many pages before its turn a page is fetched.
 const PAGES_AHEAD: usize = 2;
+
+/// How many lines of the first pages of a batch are fetched for each item that is found: no page is
+/// hashed before theirs during which that could be done.
+const LINES_PER_ITEM: usize = 2;
 
 /// How many pages before its turn the beginning of a page is fetched, and with it the translation
 /// of its address.
@@ -125,6 +130,7 @@ impl Scanner {
                         continue;
                     }
                     self.prefetch_stable_root(item, &page);
+                    fetch_early(all);
                     // There is room for the whole batch.
                     let _ = all.push_within_capacity(Sought {
                         item,
@@ -190,7 +196,7 @@ impl Scanner {
             return Clue::OldChecksum;
         }
         if let Some(far) = rest.get(BEGINNINGS_AHEAD) {
-            far.page.prefetch();
+            far.page.prefetch(0..1);
         }
         let later = rest.get(PAGES_AHEAD).map_or(page, |later| &later.page);
         let unchanged = self.is_unchanged(ksm, *item, page, later);
@@ -306,5 +312,14 @@ impl Scanner {
                 .forest()
                 .prefetch_top(&self.unstable_nodes, checksum);
         }
+    }
+}
+
+/// Asks the CPU to fetch some lines of one of the first pages of a batch that grows.
+fn fetch_early(all: &[Sought]) {
+    let line = all.len() * LINES_PER_ITEM;
+    if let Some(early) = all.iter().take(PAGES_AHEAD).nth(line / LINES) {
+        let first = line % LINES;
+        early.page.prefetch(first..first + LINES_PER_ITEM);
     }
 }

@@ -77,7 +77,7 @@ use kernel::{
 };
 
 /// Candidates in a batch: what one mmap lock and page-table walk is good for.
-const BATCH: usize = 64;
+const BATCH: usize = 128;
 
 /// Pages that a walk meets under one mmap lock, most of which it passes over.
 const PAGES_IN_WALK: usize = 1024;

@@ -15,6 +15,7 @@ use crate::{
 use core::{
     cmp::Ordering,
     mem,
+    ops::Range,
     ptr::NonNull, //
 };
 use kernel::{
@@ -236,10 +237,14 @@ impl PinnedPage {
         }
     }
 
-    /// Asks the CPU to fetch the beginning of the page, and with it where the page lies.
+    /// Asks the CPU to fetch some lines of the page, and with them where the page lies.
     #[inline]
-    pub(crate) fn prefetch(&self) {
-        self.with_content(|content| prefetch_for_later(&content[0]));
+    pub(crate) fn prefetch(&self, lines: Range<usize>) {
+        self.with_content(|content| {
+            for line in content.get(lines).into_iter().flatten() {
+                prefetch_for_later(line);
+            }
+        });
     }
 
     /// Compares the contents of two pages, in an order that means nothing to anybody else.
