@@ -36,7 +36,7 @@ enum Round {
     Forks,
 }
 
-/// How many mappings are shown under one lock at most: who wants to link a vma waits for it.
+/// How many mappings are shown under one lock at most, if nobody waits for it.
 const MAPPINGS_AT_ONCE: usize = 32;
 
 /// Shows `control` each place where the page may be mapped, until it has seen enough.
@@ -57,7 +57,7 @@ pub(crate) fn rmap_walk(folio: &KsmFolio<'_>, control: &mut RmapWalkControl<'_>)
     }
 }
 
-/// Walks a `run` of mappings of one area.
+/// Walks a `run` of mappings of one area: all of it, or until somebody waits for the lock.
 fn walk_run<'a>(
     folio: &KsmFolio<'_>,
     area: &Area,
@@ -69,8 +69,12 @@ fn walk_run<'a>(
         return Walk::Done;
     };
     for mapping in run {
+        let is_wanted = anon_vma.resched();
         if walk_mapping(folio, mapping, &anon_vma, round, control) == Walk::Done {
             return Walk::Done;
+        }
+        if is_wanted {
+            break;
         }
     }
     Walk::Continue
@@ -84,8 +88,11 @@ fn walk_mapping(
     control: &mut RmapWalkControl<'_>,
 ) -> Walk {
     let index = mapping.index();
-    for vma in anon_vma.vmas_with(index) {
-        kthread::cond_resched();
+    for (count, vma) in anon_vma.vmas_with(index).enumerate() {
+        // Mostly there is one, and who walks a run has just given others a chance.
+        if count > 0 {
+            kthread::cond_resched();
+        }
         let own = vma.mm() as usize == mapping.area.mm();
         if own != (round == Round::Merged) {
             continue;

@@ -87,6 +87,14 @@ pub(crate) struct AnonVmaReadGuard<'a> {
 }
 
 impl AnonVmaReadGuard<'_> {
+    /// Lets others run if it is their turn; returns whether somebody waits for the lock: who would
+    /// link or unlink vmas, or comes behind such.
+    pub(crate) fn resched(&self) -> bool {
+        // SAFETY: By the type invariant the anon_vma is alive, and so is its root, whose lock it is.
+        // Who holds it may sleep.
+        unsafe { bindings::ksm_anon_vma_resched(self.anon_vma.anon_vma.as_ptr()) }
+    }
+
     /// The vmas that can map the page of linear index `index`.
     pub(crate) fn vmas_with(&self, index: usize) -> VmasWith<'_> {
         // INVARIANT: There is no last entry yet.
