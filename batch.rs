@@ -46,8 +46,8 @@ use kernel::{
 /// How many pages before its turn a page is fetched.
 const PAGES_AHEAD: usize = 2;
 
-/// How many lines of the first pages of a batch are fetched for each item that is found: no page is
-/// hashed before theirs during which that could be done.
+/// How many lines of the first pages of a batch are fetched for each item that is found. Later pages are
+/// fetched while an earlier one is hashed.
 const LINES_PER_ITEM: usize = 2;
 
 /// How many pages before its turn the beginning of a page is fetched, and with it the translation

@@ -72,6 +72,7 @@ class Vm:
         log = console.read_text(errors="replace") if console.exists() else ""
         return Result(done.returncode, done.stdout, done.stderr.decode(errors="replace"), log)
 
+
 def wait_for(condition, seconds: float) -> None:
     """Fails the test unless the condition comes true in time."""
     deadline = time.monotonic() + seconds

@@ -18,7 +18,7 @@ USED_KIB = 64 << 10
 def test_a_vms_memory_is_mapped_by_huge_pages(vm):
     """Asks the machine, about the process that the VM is, while the VM uses its memory."""
     script = f"head -c {USED_KIB}K /dev/zero > /tmp/x; touch /mnt/share/used; sleep 1000"
-    words = ["run", "--lane", "um", "--ksm", "c", "--mem", "256M", "--huge-pages"]
+    words = ["run", "--lane", "um", "--ksm", "c", "--huge-pages"]
     command = [REPO / "tools/vm", *words, "--share", vm.directory, "--", "sh", "-c", script]
     tool = subprocess.Popen(command)
     try:

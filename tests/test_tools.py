@@ -211,11 +211,11 @@ def make_build(directory: Path, name: str, used: float, tree: Path) -> Path:
     return build
 
 
-def make_source(directory: Path, name: str, made: float) -> Path:
+def make_source(directory: Path, name: str, used: float) -> Path:
     tree = directory / name
     tree.mkdir(parents=True)
-    (tree / ".ksm_rs-patched").touch()
-    os.utime(tree / ".ksm_rs-patched", (made, made))
+    (tree / prune.SOURCE_MARK).touch()
+    os.utime(tree / prune.SOURCE_MARK, (used, used))
     return tree
 
 
@@ -239,6 +239,15 @@ def test_sources_that_nothing_is_built_from_are_dropped(tmp_path):
     prune.drop_sources(sources, builds)
     assert set(sources.iterdir()) == {wanted, new}
     assert not unwanted.exists()
+
+
+def test_a_source_that_is_wanted_is_not_dropped(tmp_path, monkeypatch):
+    monkeypatch.setenv("KSM_RS_CACHE", str(tmp_path))
+    name = f"debian-1-{source.identity_of(source.series(flavour.ORDINARY))}"
+    tree = make_source(tmp_path / "src", name, 0)
+    assert source.patched(source.Source(tmp_path, "debian-1")) == tree
+    prune.drop_sources(tmp_path / "src", tmp_path / "build")
+    assert tree.exists()
 
 
 MODULE_OF_TWO_GROUPS = """

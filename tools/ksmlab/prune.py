@@ -11,13 +11,16 @@ from .say import say
 # Builds of each kind that stay, those used last: as many branches can be worked on in turn.
 KEPT = 3
 
-# A younger source may be one that somebody is about to build.
+# Lists what patches have touched; its date is that of the last use, as that of a build's mark.
+SOURCE_MARK = ".ksm_rs-patched"
+
+# A source that was wanted since then may be one that somebody is about to build.
 DAY_SECONDS = 24 * 60 * 60
 
 
-def used_now(complete: Path) -> None:
-    """Note the date: the mark of a finished build tells its last use."""
-    os.utime(complete)
+def used_now(mark: Path) -> None:
+    """Note the date: the mark of a finished build, or source, tells its last use."""
+    os.utime(mark)
 
 
 def last_use(build: Path) -> float:
@@ -34,9 +37,9 @@ def drop_builds(directory: Path, name: str) -> None:
 
 
 def drop_sources(directory: Path, builds: Path) -> None:
-    """All patched sources that no build is of, unless they are new."""
+    """All patched sources that no build is of, unless somebody has just wanted them."""
     wanted = {link.resolve() for link in builds.glob("*/source")}
-    for mark in directory.glob("*/.ksm_rs-patched"):
+    for mark in directory.glob(f"*/{SOURCE_MARK}"):
         if mark.parent not in wanted and time.time() - mark.stat().st_mtime > DAY_SECONDS:
             say(f"dropping the old source {mark.parent.name}")
             drop(mark.parent)

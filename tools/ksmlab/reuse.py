@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from .prune import last_use
+from .prune import SOURCE_MARK, last_use
 from .say import step
 from .shell import logged
 
@@ -84,9 +84,9 @@ def date_patched_files(old: Path, tree: Path) -> None:
 
 def patched_files(tree: Path) -> set[str]:
     """What the patches applied to `tree` have touched."""
-    return set((tree / ".ksm_rs-patched").read_text().split())
+    return set((tree / SOURCE_MARK).read_text().split())
 
 
 def record_patched_files(tree: Path, patches: list[Path]) -> None:
     names = {name for patch in patches for name in TOUCHED.findall(patch.read_text())}
-    (tree / ".ksm_rs-patched").write_text("\n".join(sorted(names)) + "\n")
+    (tree / SOURCE_MARK).write_text("\n".join(sorted(names)) + "\n")

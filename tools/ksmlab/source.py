@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import apt, reuse
+from . import apt, prune, reuse
 from .flavour import ORDINARY
 from .locks import locked
 from .paths import REPO, in_cache
@@ -142,6 +142,7 @@ def patched(source: Source, flavour: str = ORDINARY) -> Path:
     with locked("src"):
         if not tree.exists():
             patch_copy(source.tree, tree, patches)
+        prune.used_now(tree / prune.SOURCE_MARK)
     return tree
 
 

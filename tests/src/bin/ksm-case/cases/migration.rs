@@ -47,8 +47,7 @@ const HOLE: usize = 64;
 
 /// Most of the memory that is free, in pieces of the size of a hole, those in low frames first.
 fn ballast() -> Result<Vec<Region>> {
-    let free = usize::try_from(procfs::meminfo_kib("MemFree")?)? * 1024 / PAGE_SIZE;
-    let mut rest = Region::new(free / 16 * 15)?;
+    let mut rest = Region::new(procfs::free_pages()? as usize / 16 * 15)?;
     // What a child has too is not free when its parent unmaps it.
     rest.advise_raw(libc::MADV_DONTFORK)?;
     rest.bytes_mut().fill(1);
