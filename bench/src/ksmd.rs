@@ -14,9 +14,8 @@ use anyhow::{bail, Result};
 use ksm_tests::{
     ksm::{self, Run, Scanner},
     procfs,
+    stopwatch::Stopwatch,
 };
-
-use crate::stopwatch::Stopwatch;
 
 /// More pages than any VM has.
 const ALL_PAGES: u32 = u32::MAX;

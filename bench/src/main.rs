@@ -14,7 +14,6 @@ mod memory;
 mod merging;
 mod report;
 mod statistics;
-mod stopwatch;
 mod workload;
 mod workloads;
 

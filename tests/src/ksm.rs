@@ -195,18 +195,18 @@ impl Scanner {
     }
 
     /// Ends the scanner's pause, which is about [`FOR_EVER`], and waits for the next one: meanwhile
-    /// it has scanned `pages_to_scan` pages, or come to the end of a scan. Gives the numbers of pages
-    /// and of full scans.
+    /// it has scanned `pages_to_scan` pages, or as much as a step may take, or come to the end of a
+    /// scan. Returns the numbers of pages and of full scans.
     pub fn take_step(&self) -> Result<(u64, u64)> {
         let thread = Ksmd::find()?;
         let progress = || anyhow::Ok((read::<u64>("pages_scanned")?, full_scans()?));
         wait::until("a pause", || Ok(thread.is_asleep()?.then_some(())))?;
-        let before = progress()?;
+        let (before, sleeps) = (progress()?, thread.sleeps()?);
         // A change of the pause ends it.
         let pause: u32 = read("sleep_millisecs")?;
         write("sleep_millisecs", pause + 1)?;
         wait::until("a step", || {
-            Ok((progress()? != before && thread.is_asleep()?).then_some(()))
+            Ok((thread.is_asleep()? && thread.sleeps()? > sleeps).then_some(()))
         })?;
         let after = progress()?;
         Ok((after.0 - before.0, after.1 - before.1))

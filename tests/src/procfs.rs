@@ -274,6 +274,13 @@ impl Ksmd {
         Ok(process_state(self.pid)? == 'S')
     }
 
+    /// How often it has gone to sleep.
+    pub fn sleeps(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.pid);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        Ok(u64::try_from(number(&text, "voluntary_ctxt_switches")?)?)
+    }
+
     /// How long it has been on a CPU.
     pub fn cpu_time(&self) -> Result<Duration> {
         let path = format!("/proc/{}/schedstat", self.pid);

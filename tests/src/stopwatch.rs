@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long a scan takes.
+//! How long a full scan takes.
 //!
 //! The scheduler of User Mode Linux counts a thread's CPU time in ticks of 10 ms, but events have
-//! the host's clock. As there is one CPU, and whoever holds the memory sleeps, the time between the
-//! events that begin and end a scan is the scanner's CPU time.
+//! the host's clock. That kernel has one CPU, so as long as no other process runs, the time between
+//! the events that begin and end a scan is the scanner's CPU time.
 
 use std::time::Duration;
 
 use anyhow::{ensure, Result};
-use ksm_tests::tracing::{Awaited, Events};
+
+use crate::tracing::{Awaited, Events};
 
 const BEGIN: &str = "ksm_start_scan";
 const END: &str = "ksm_stop_scan";
@@ -21,6 +22,7 @@ pub struct Stopwatch {
 }
 
 impl Stopwatch {
+    /// Records the beginning and the end of each scan from now on.
     pub fn new() -> Result<Self> {
         ensure!(Events::exist("ksm")?, "this kernel has no events of KSM");
         Ok(Self {
