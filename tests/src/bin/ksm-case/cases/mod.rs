@@ -2,6 +2,7 @@
 
 //! All cases, by what they are about.
 
+mod big;
 mod chains;
 mod compat;
 mod contents;
@@ -58,6 +59,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         memory::CASES,
         watch::CASES,
         pressure::CASES,
+        big::CASES,
         modules::CASES,
         soak::CASES,
     ]

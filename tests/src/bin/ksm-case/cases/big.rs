@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What must not cost more for each page the more pages there are.
+//!
+//! Only ratios of times that were measured one after the other are compared, and counted work.
+
+use std::{fs::OpenOptions, os::unix::fs::FileExt, time::Duration};
+
+use anyhow::{ensure, Context, Result};
+use ksm_tests::{
+    ksm::{self, Run, Scanner},
+    peer::{Link, Peer},
+    region::Region,
+    stopwatch::Stopwatch,
+    PAGE_SIZE,
+};
+
+use crate::{
+    case::{Case, Options},
+    helpers::step,
+};
+
+pub const CASES: &[Case] = &[Case::new(
+    "pace-linear",
+    "a scan of merged pages in small steps costs as much a page in a large process as in a small one",
+    pace,
+)
+.on("um")
+.memory("1G")];
+
+/// Pages of the small and of the large process.
+const SIZES: [usize; 2] = [20_000, 160_000];
+
+/// How many times as much a page of the large process may cost. What fits into a cache is cheaper, by a
+/// factor of 1.7 with `mm/ksm.c`; work that each step repeats gives the ratio of the sizes, eight.
+const MOST: f64 = 3.0;
+
+/// The default of `pages_to_scan`.
+const PACE: u32 = 100;
+
+/// More pages than there are.
+const ALL: u32 = 100_000_000;
+
+/// A process that holds advised memory and sleeps. When it runs, User Mode Linux needs a mapping of
+/// the host for each run of pages in its memory, so whoever can do without it does.
+struct Sleeper {
+    peer: Peer,
+    address: usize,
+}
+
+impl Sleeper {
+    /// Page number `index` holds the number `content_of(index)`.
+    fn new(pages: usize, content_of: impl Fn(usize) -> usize) -> Result<Self> {
+        let mut peer = Peer::fork(|link| {
+            link.wait_for_ever()?;
+            let mut region = Region::new(pages)?;
+            for index in 0..pages {
+                write_number(region.page_mut(index), content_of(index));
+            }
+            region.advise_mergeable()?;
+            link.send(region.address())?;
+            sleep(link)
+        })?;
+        let address = peer.receive()?;
+        Ok(Self { peer, address })
+    }
+
+    /// Each page has one equal, half of the memory away.
+    fn with_pairs(pages: usize) -> Result<Self> {
+        Self::new(pages, |index| index % (pages / 2))
+    }
+
+    /// Writes to a page of it, while it sleeps.
+    fn write_to(&self, index: usize, content: usize) -> Result<()> {
+        let path = format!("/proc/{}/mem", self.peer.pid());
+        let memory = OpenOptions::new().write(true).open(&path);
+        let address = self.address + index * PAGE_SIZE;
+        memory
+            .and_then(|memory| memory.write_all_at(&content.to_ne_bytes(), address as u64))
+            .with_context(|| format!("cannot write to {path}"))
+    }
+}
+
+/// Until it is killed.
+fn sleep(link: &mut Link) -> Result<()> {
+    link.await_end()
+}
+
+/// Makes a page one that differs from those with other numbers.
+fn write_number(page: &mut [u8], number: usize) {
+    page[..size_of::<usize>()].copy_from_slice(&number.to_ne_bytes());
+}
+
+/// A number that no page holds from the beginning.
+const NEW: usize = usize::MAX;
+
+/// Scans at full speed until all pairs of `pages` pages are merged; then the scanner rests at the
+/// beginning of a scan.
+fn merge_pairs(scanner: &Scanner, pages: usize) -> Result<()> {
+    ksm::write("pages_to_scan", ALL)?;
+    scanner.scan_on_demand()?;
+    let mut scans = 0;
+    while ksm::counters()?.sharing < pages as u64 / 2 {
+        ensure!(scans < 10, "they do not merge: {}", ksm::counters()?);
+        scanner.scan_once()?;
+        scans += 1;
+    }
+    Ok(())
+}
+
+/// The median of `times`.
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// Nanoseconds for each of so many pages.
+fn each(time: Duration, pages: usize) -> f64 {
+    time.as_nanos() as f64 / pages as f64
+}
+
+/// Fails if `cost_at` gives much more for the large size than for the small one.
+fn ensure_linear(what: &str, cost_at: impl Fn(usize) -> Result<f64>) -> Result<()> {
+    let mut costs = [0.0; SIZES.len()];
+    for (cost, pages) in costs.iter_mut().zip(SIZES) {
+        *cost = cost_at(pages)?;
+        step(format!("{pages} pages: {cost:.0} ns a page {what}"));
+    }
+    let [small, large] = costs;
+    ensure!(
+        large <= MOST * small,
+        "a page costs {large:.0} ns of a full scan {what} of {} pages, and {small:.0} ns of {} pages: \
+         a step repeats what earlier steps have done",
+        SIZES[1],
+        SIZES[0],
+    );
+    Ok(())
+}
+
+/// Full scans of which the median counts.
+const SCANS: usize = 5;
+
+fn pace(_: &Options) -> Result<()> {
+    ensure_linear("after a write to the first", |pages| {
+        let scanner = Scanner::prepare()?;
+        let sleeper = Sleeper::with_pairs(pages)?;
+        merge_pairs(&scanner, pages)?;
+        sleeper.write_to(0, NEW)?;
+        // It is a page without an equal from now on, to be looked at in each scan.
+        scanner.scan_once()?;
+        scanner.scan_once()?;
+        let mut stopwatch = Stopwatch::new()?;
+        ksm::write("pages_to_scan", PACE)?;
+        stopwatch.start()?;
+        ksm::write("sleep_millisecs", 0)?;
+        for _ in 0..SCANS {
+            stopwatch.await_end()?;
+        }
+        ksm::set_run(Run::Stop)?;
+        let now = ksm::counters()?;
+        ensure!(
+            now.sharing == pages as u64 / 2 - 1,
+            "not one pair has parted: {now}"
+        );
+        Ok(each(median(stopwatch.read_each()?), pages))
+    })
+}
