@@ -4,7 +4,7 @@
 //!
 //! Only ratios of times that were measured one after the other are compared, and counted work.
 
-use std::{fs::OpenOptions, os::unix::fs::FileExt, time::Duration};
+use std::{fs::OpenOptions, mem, os::unix::fs::FileExt, time::Duration};
 
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
@@ -20,13 +20,22 @@ use crate::{
     helpers::step,
 };
 
-pub const CASES: &[Case] = &[Case::new(
-    "pace-linear",
-    "a scan of merged pages in small steps costs as much a page in a large process as in a small one",
-    pace,
-)
-.on("um")
-.memory("1G")];
+pub const CASES: &[Case] = &[
+    Case::new(
+        "pace-linear",
+        "a scan of merged pages in small steps costs as much a page in a large process as in a small one",
+        pace,
+    )
+    .on("um")
+    .memory("1G"),
+    Case::new(
+        "munmap-linear",
+        "so does the scan after a large range was unmapped",
+        munmap,
+    )
+    .on("um")
+    .memory("1G"),
+];
 
 /// Pages of the small and of the large process.
 const SIZES: [usize; 2] = [20_000, 160_000];
@@ -59,7 +68,7 @@ impl Sleeper {
             }
             region.advise_mergeable()?;
             link.send(region.address())?;
-            sleep(link)
+            unmap_when_told(link, region)
         })?;
         let address = peer.receive()?;
         Ok(Self { peer, address })
@@ -68,6 +77,12 @@ impl Sleeper {
     /// Each page has one equal, half of the memory away.
     fn with_pairs(pages: usize) -> Result<Self> {
         Self::new(pages, |index| index % (pages / 2))
+    }
+
+    /// Has it unmap the first `pages` pages of what it still has.
+    fn unmap(&mut self, pages: usize) -> Result<()> {
+        self.peer.send(pages)?;
+        self.peer.await_step()
     }
 
     /// Writes to a page of it, while it sleeps.
@@ -81,9 +96,13 @@ impl Sleeper {
     }
 }
 
-/// Until it is killed.
-fn sleep(link: &mut Link) -> Result<()> {
-    link.await_end()
+/// Sleeps between the orders of [`Sleeper::unmap`], until it is killed.
+fn unmap_when_told(link: &mut Link, mut region: Region) -> Result<()> {
+    loop {
+        let rest = region.split_off(link.receive()?)?;
+        drop(mem::replace(&mut region, rest));
+        link.step()?;
+    }
 }
 
 /// Makes a page one that differs from those with other numbers.
@@ -94,11 +113,16 @@ fn write_number(page: &mut [u8], number: usize) {
 /// A number that no page holds from the beginning.
 const NEW: usize = usize::MAX;
 
+/// Scans all at least once, and has the scanner rest at the beginning of a scan.
+fn scan_all(scanner: &Scanner) -> Result<()> {
+    ksm::write("pages_to_scan", ALL)?;
+    scanner.scan_on_demand()
+}
+
 /// Scans at full speed until all pairs of `pages` pages are merged; then the scanner rests at the
 /// beginning of a scan.
 fn merge_pairs(scanner: &Scanner, pages: usize) -> Result<()> {
-    ksm::write("pages_to_scan", ALL)?;
-    scanner.scan_on_demand()?;
+    scan_all(scanner)?;
     let mut scans = 0;
     while ksm::counters()?.sharing < pages as u64 / 2 {
         ensure!(scans < 10, "they do not merge: {}", ksm::counters()?);
@@ -164,4 +188,39 @@ fn pace(_: &Options) -> Result<()> {
         );
         Ok(each(median(stopwatch.read_each()?), pages))
     })
+}
+
+/// How often the large range is unmapped: each time an eighth of all.
+const UNMAPS: usize = 3;
+
+fn munmap(_: &Options) -> Result<()> {
+    ensure_linear("after a munmap", |pages| {
+        let scanner = Scanner::prepare()?;
+        let mut sleeper = Sleeper::with_pairs(pages)?;
+        merge_pairs(&scanner, pages)?;
+        let mut stopwatch = Stopwatch::new()?;
+        let mut costs = Vec::new();
+        let mut left = pages;
+        for _ in 0..UNMAPS {
+            sleeper.unmap(pages / 8)?;
+            let time = scan_at_pace(&scanner, &mut stopwatch)?;
+            // What is unmapped is gone through as well, to be collected.
+            costs.push(time / left as u32);
+            left -= pages / 8;
+        }
+        Ok(each(median(costs), 1))
+    })
+}
+
+/// The time of one full scan in small steps. Before and after it the scanner rests at the beginning
+/// of a scan.
+fn scan_at_pace(scanner: &Scanner, stopwatch: &mut Stopwatch) -> Result<Duration> {
+    ksm::write("pages_to_scan", PACE)?;
+    stopwatch.start()?;
+    ksm::write("sleep_millisecs", 0)?;
+    stopwatch.await_end()?;
+    scan_all(scanner)?;
+    // Others may have begun since.
+    let times = stopwatch.read_each()?;
+    times.first().copied().context("no scan has ended")
 }
