@@ -35,6 +35,11 @@ pub const CASES: &[Case] = &[
     )
     .on("um")
     .memory("1G"),
+    Case::new(
+        "step-bounded",
+        "a step passes over a bounded number of pages that the smart scan skips",
+        skips_in_a_step,
+    ),
 ];
 
 /// Pages of the small and of the large process.
@@ -223,4 +228,51 @@ fn scan_at_pace(scanner: &Scanner, stopwatch: &mut Stopwatch) -> Result<Duration
     // Others may have begun since.
     let times = stopwatch.read_each()?;
     times.first().copied().context("no scan has ended")
+}
+
+/// A step may pass over so many pages for each one that it may scan.
+const PASSED_OVER: u64 = 64;
+
+fn skips_in_a_step(_: &Options) -> Result<()> {
+    const PAGES: usize = 20_000;
+    let scanner = Scanner::prepare()?;
+    ksm::write("smart_scan", 1)?;
+    let _sleeper = Sleeper::new(PAGES, |index| index)?;
+    scan_all(&scanner)?;
+    let skipped = || ksm::read::<u64>("pages_skipped");
+
+    step("full scans until pages are skipped in eight of nine");
+    for _ in 0..20 {
+        scanner.scan_once()?;
+    }
+    // The next scan after one that looks at all pages skips all.
+    loop {
+        let before = skipped()?;
+        scanner.scan_once()?;
+        if skipped()? == before {
+            break;
+        }
+    }
+
+    ksm::write("pages_to_scan", PACE)?;
+    let (begin, mut most, mut steps) = (skipped()?, 0, 0);
+    while skipped()? - begin < PAGES as u64 {
+        let before = skipped()?;
+        let (scanned, _) = scanner.take_step()?;
+        most = most.max(skipped()? - before);
+        steps += 1;
+        ensure!(scanned <= PACE.into(), "a step has scanned {scanned} pages");
+        ensure!(
+            steps < PAGES,
+            "{steps} steps do not pass over {PAGES} pages"
+        );
+    }
+    step(format!(
+        "{steps} steps have passed over {PAGES} pages, one over {most}"
+    ));
+    ensure!(
+        most <= PASSED_OVER * u64::from(PACE),
+        "a step of {PACE} pages has passed over {most} skipped ones, more than {PASSED_OVER} for each"
+    );
+    Ok(())
 }
