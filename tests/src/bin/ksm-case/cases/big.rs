@@ -4,12 +4,19 @@
 //!
 //! Only ratios of times that were measured one after the other are compared, and counted work.
 
-use std::{fs::OpenOptions, mem, os::unix::fs::FileExt, time::Duration};
+use std::{
+    fs::OpenOptions,
+    mem,
+    os::unix::fs::FileExt,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
-    ksm::{self, Run, Scanner},
+    ksm::{self, Run, Scanner, FOR_EVER},
     peer::{Link, Peer},
+    procfs::Ksmd,
     region::Region,
     stopwatch::Stopwatch,
     PAGE_SIZE,
@@ -40,6 +47,13 @@ pub const CASES: &[Case] = &[
         "a step passes over a bounded number of pages that the smart scan skips",
         skips_in_a_step,
     ),
+    Case::new(
+        "stop-in-time",
+        "writes to run and advisor_mode do not wait for the end of a long step",
+        stop_in_time,
+    )
+    .on("um")
+    .memory("1G"),
 ];
 
 /// Pages of the small and of the large process.
@@ -275,4 +289,69 @@ fn skips_in_a_step(_: &Options) -> Result<()> {
         "a step of {PACE} pages has passed over {most} skipped ones, more than {PASSED_OVER} for each"
     );
     Ok(())
+}
+
+/// Attempts to stop a step, of which the median counts.
+const STOPS: usize = 5;
+
+/// Of the time that a step would have taken, the part that a writer may wait.
+const PART: u32 = 10;
+
+fn stop_in_time(_: &Options) -> Result<()> {
+    const PAGES: usize = 60_000;
+    const CHILDREN: usize = 24;
+    let _scanner = Scanner::prepare()?;
+    let mut region = Region::new(PAGES)?;
+    for index in 0..PAGES {
+        write_number(region.page_mut(index), index);
+    }
+    region.advise_mergeable()?;
+    // Pages that are inherited are many for little memory.
+    let _children = (0..CHILDREN)
+        .map(|_| Peer::fork(Link::await_end))
+        .collect::<Result<Vec<_>>>()?;
+    ksm::write("sleep_millisecs", FOR_EVER)?;
+    ksm::write("pages_to_scan", ALL)?;
+
+    let mut stopwatch = Stopwatch::new()?;
+    stopwatch.start()?;
+    ksm::set_run(Run::Merge)?;
+    stopwatch.await_end()?;
+    let whole = stopwatch.read()?;
+    step(format!(
+        "a step over all pages of {} processes: {whole:?}",
+        CHILDREN + 1
+    ));
+
+    for (file, value) in [("run", "0"), ("advisor_mode", "none")] {
+        let waits = (0..STOPS).map(|_| wait_in_step(whole, file, value));
+        let wait = median(waits.collect::<Result<_>>()?);
+        step(format!("a write to {file} during that: {wait:?}"));
+        ensure!(
+            wait <= whole / PART,
+            "a write to {file} waits {wait:?} of a step that takes {whole:?}"
+        );
+    }
+    Ok(())
+}
+
+/// How long a write of `value` to `file` takes in the middle of a step that takes `whole`.
+fn wait_in_step(whole: Duration, file: &str, value: &str) -> Result<Duration> {
+    // All is forgotten, so this step has as much to do as the one that was measured.
+    ksm::set_run(Run::Unmerge)?;
+    let before = ksm::full_scans()?;
+    ksm::set_run(Run::Merge)?;
+    // It may pause, which a change of the pause ends.
+    let pause: u32 = ksm::read("sleep_millisecs")?;
+    ksm::write("sleep_millisecs", pause + 1)?;
+    thread::sleep(whole / 4);
+    ensure!(
+        ksm::full_scans()? == before && !Ksmd::find()?.is_asleep()?,
+        "no step is under way"
+    );
+    let begin = Instant::now();
+    ksm::write(file, value)?;
+    let time = begin.elapsed();
+    ksm::set_run(Run::Stop)?;
+    Ok(time)
 }
