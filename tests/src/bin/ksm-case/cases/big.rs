@@ -54,6 +54,13 @@ pub const CASES: &[Case] = &[
     )
     .on("um")
     .memory("1G"),
+    Case::new(
+        "ended-first",
+        "what an ended process leaves is collected before the scan has come by",
+        ended_first,
+    )
+    .on("um")
+    .memory("768M"),
 ];
 
 /// Pages of the small and of the large process.
@@ -354,4 +361,58 @@ fn wait_in_step(whole: Duration, file: &str, value: &str) -> Result<Duration> {
     let time = begin.elapsed();
     ksm::set_run(Run::Stop)?;
     Ok(time)
+}
+
+/// Pages that the scanner keeps a record of.
+fn recorded() -> Result<usize> {
+    let now = ksm::counters()?;
+    Ok((now.shared + now.sharing + now.unshared + now.volatile) as usize)
+}
+
+/// Items that a step may collect for each page that it may scan. A few steps more do no harm.
+const COLLECTED: usize = 64;
+const STEPS_MORE: usize = 10;
+
+fn ended_first(_: &Options) -> Result<()> {
+    const LARGE: usize = 100_000;
+    const SMALL: usize = 6_400;
+    let scanner = Scanner::prepare()?;
+    let _large = Sleeper::new(LARGE, |index| index)?;
+    let small = Sleeper::new(SMALL, |index| LARGE + index)?;
+    scan_all(&scanner)?;
+    scanner.scan_once()?;
+    let known = recorded()?;
+    ensure!(known == LARGE + SMALL, "there are {known} records");
+
+    step("a process ends while a larger one is being scanned");
+    step_into(&scanner, 2 * SMALL)?;
+    small.peer.kill()?;
+    let mut steps = 0;
+    while recorded()? > LARGE {
+        ensure!(
+            steps < SMALL / COLLECTED + STEPS_MORE,
+            "after {steps} steps of {PACE} pages there are still {} records of {SMALL} pages of a \
+             process that has ended",
+            recorded()? - LARGE
+        );
+        let (_, scans) = scanner.take_step()?;
+        ensure!(scans == 0, "the scan has come by after {steps} steps");
+        steps += 1;
+    }
+    step(format!("{SMALL} records are gone after {steps} steps"));
+    let known = recorded()?;
+    ensure!(known == LARGE, "there are {known} records, not {LARGE}");
+    Ok(())
+}
+
+/// Scans at least `pages` pages from the beginning of a scan on, in small steps.
+fn step_into(scanner: &Scanner, pages: usize) -> Result<()> {
+    ksm::write("pages_to_scan", PACE)?;
+    let mut scanned = 0;
+    while scanned < pages as u64 {
+        let (more, scans) = scanner.take_step()?;
+        ensure!(scans == 0, "the scan has ended after {scanned} pages");
+        scanned += more;
+    }
+    Ok(())
 }
