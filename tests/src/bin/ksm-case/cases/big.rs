@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
-    ksm::{self, Run, Scanner, FOR_EVER},
+    ksm::{self, Counters, Run, Scanner, FOR_EVER},
     peer::{Link, Peer},
     procfs::Ksmd,
     region::Region,
@@ -61,6 +61,11 @@ pub const CASES: &[Case] = &[
     )
     .on("um")
     .memory("768M"),
+    Case::new(
+        "ended-turns-away",
+        "a page that waited in a process that has ended keeps no live pages from merging",
+        ended_turns_away,
+    ),
 ];
 
 /// Pages of the small and of the large process.
@@ -414,5 +419,32 @@ fn step_into(scanner: &Scanner, pages: usize) -> Result<()> {
         ensure!(scans == 0, "the scan has ended after {scanned} pages");
         scanned += more;
     }
+    Ok(())
+}
+
+fn ended_turns_away(_: &Options) -> Result<()> {
+    const PAGES: usize = 2_000;
+    let scanner = Scanner::prepare()?;
+    let large = Sleeper::new(PAGES, |index| index)?;
+    let small = Sleeper::new(1, |_| NEW)?;
+    scan_all(&scanner)?;
+    scanner.scan_once()?;
+    let now = ksm::counters()?;
+    ensure!(now == Counters::stable(0, 0, PAGES as u64 + 1), "{now}");
+
+    step("two pages become equal to one that waits in another process, which ends then");
+    large.write_to(PAGES - 2, NEW)?;
+    large.write_to(PAGES - 1, NEW)?;
+    scanner.scan_once()?;
+    // Past the small one, but not yet at the end of the large one.
+    step_into(&scanner, PAGES / 2)?;
+    small.peer.kill()?;
+    ksm::write("pages_to_scan", ALL)?;
+    scanner.scan_once()?;
+    let now = ksm::counters()?;
+    ensure!(
+        (now.shared, now.sharing) == (1, 1),
+        "the two have not merged in the scan that has met both: {now}"
+    );
     Ok(())
 }
