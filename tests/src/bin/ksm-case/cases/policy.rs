@@ -35,6 +35,16 @@ pub const CASES: &[Case] = &[
         merges_in_the_end,
     ),
     Case::new(
+        "late-equals",
+        "pages that become equal after they were skipped for long merge within 18 scans, in any phase",
+        late_equals,
+    ),
+    Case::new(
+        "late-newcomer",
+        "a page that was skipped for long and a new one merge within 18 scans, in any phase",
+        late_newcomer,
+    ),
+    Case::new(
         "smart-scan-pinned",
         "pages that others hold for long are skipped too, though a KSM page is their equal",
         skips_pinned,
@@ -129,6 +139,170 @@ fn merges_in_the_end(_: &Options) -> Result<()> {
         region.verify(&content)?;
     }
     Ok(())
+}
+
+/// A page that has found no equal for long is looked at in one of so many scans.
+const PERIOD: usize = 9;
+
+/// Scans after which a page is that old.
+const GROWN_OLD: usize = 48;
+
+/// A page that has changed is looked at after a period at most, and after one more it is known not to
+/// change any more, and looked up.
+const SOON: u64 = 2 * PERIOD as u64;
+
+/// Pages of which each ought to be equal to the one with the same number, soon.
+struct Couples {
+    left: Region,
+    right: Vec<Region>,
+    /// When they became equal.
+    since: Vec<u64>,
+    /// When they were seen to have one frame.
+    merged: Vec<Option<u64>>,
+}
+
+impl Couples {
+    /// Notes which have merged by now.
+    fn look(&mut self, now: u64) -> Result<()> {
+        let left = pagemap::frames(&self.left)?;
+        let right = self.right.iter().map(|page| pagemap::frames(page));
+        for (index, right) in right.enumerate() {
+            if self.merged[index].is_none() && right? == left[index..=index] {
+                self.merged[index] = Some(now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails, and says how many scans each couple took, unless all have merged in time.
+    fn ensure_all_merged(&self) -> Result<()> {
+        let scans = |index: usize| self.merged[index].map(|merged| merged - self.since[index]);
+        let (mut in_time, mut phases) = (0, String::new());
+        for phase in 0..PERIOD {
+            let each = (phase..self.since.len()).step_by(PERIOD).map(scans);
+            let each: Vec<_> = each.collect();
+            in_time += each
+                .iter()
+                .flatten()
+                .filter(|scans| **scans <= SOON)
+                .count();
+            let text = each.iter().map(|scans| match scans {
+                Some(scans) => format!(" {scans}"),
+                None => " never".to_owned(),
+            });
+            phases += &format!("\n    phase {phase}:{}", text.collect::<String>());
+        }
+        step(format!("scans until two pages have merged:{phases}"));
+        ensure!(
+            in_time == self.since.len(),
+            "{in_time} of {} couples have merged within {SOON} scans",
+            self.since.len()
+        );
+        Ok(())
+    }
+}
+
+/// Counts how many pages are read that are not merged: each ought to be read once in a period.
+struct Frugality {
+    /// Pages that were scanned, those not counted that were merged before, in each of the last scans.
+    scanned: Vec<u64>,
+}
+
+impl Frugality {
+    fn scan(&mut self, scanner: &Scanner) -> Result<()> {
+        let before = ksm::counters()?;
+        let (scanned, scans) = scanner.take_step()?;
+        ensure!(scans == 1, "{scans} scans in a step");
+        let merged = before.shared + before.sharing;
+        self.scanned.push(scanned.saturating_sub(merged));
+        Ok(())
+    }
+
+    fn ensure_at_most(&self, pages: usize) -> Result<()> {
+        let most = self.scanned.windows(PERIOD).map(|scans| scans.iter().sum());
+        let most = most.max().unwrap_or(0u64);
+        step(format!(
+            "{most} of {pages} pages are read in {PERIOD} scans at most"
+        ));
+        ensure!(
+            most <= pages as u64,
+            "{most} pages were read in {PERIOD} scans, of {pages} that were to be skipped"
+        );
+        Ok(())
+    }
+}
+
+fn late_equals(_: &Options) -> Result<()> {
+    // For each phase, couples that become equal at each of so many moments.
+    const COUPLES: usize = PERIOD * PERIOD;
+    let scanner = Scanner::start()?;
+    ksm::write("smart_scan", 1)?;
+    scanner.scan_on_demand()?;
+    let left = Region::mergeable(&pattern::pages(7, COUPLES))?;
+    let mut right = Vec::new();
+    for index in 0..COUPLES {
+        right.push(Region::with_content(&pattern::page(8, index))?);
+    }
+    step("the second page of a couple is so many scans younger than the first");
+    for phase in 0..PERIOD {
+        for page in right.iter().skip(phase).step_by(PERIOD) {
+            page.advise_mergeable()?;
+        }
+        scanner.scan_once()?;
+    }
+    for _ in 0..GROWN_OLD {
+        scanner.scan_once()?;
+    }
+    step("they become equal, each with another");
+    let mut couples = Couples {
+        left,
+        right,
+        since: Vec::new(),
+        merged: vec![None; COUPLES],
+    };
+    let mut frugality = Frugality {
+        scanned: Vec::new(),
+    };
+    for moment in 0..PERIOD as u64 + SOON {
+        for index in (0..COUPLES).skip(moment as usize * PERIOD).take(PERIOD) {
+            let content = pattern::page(9, index);
+            couples.left.page_mut(index).copy_from_slice(&content);
+            couples.right[index].page_mut(0).copy_from_slice(&content);
+            couples.since.push(moment);
+        }
+        frugality.scan(&scanner)?;
+        couples.look(moment + 1)?;
+    }
+    frugality.ensure_at_most(2 * COUPLES)?;
+    couples.ensure_all_merged()
+}
+
+fn late_newcomer(_: &Options) -> Result<()> {
+    let scanner = Scanner::start()?;
+    ksm::write("smart_scan", 1)?;
+    scanner.scan_on_demand()?;
+    let left = Region::mergeable(&pattern::pages(7, PERIOD))?;
+    for _ in 0..GROWN_OLD {
+        scanner.scan_once()?;
+    }
+    step("equals come, one a scan");
+    let mut couples = Couples {
+        left,
+        right: Vec::new(),
+        since: Vec::new(),
+        merged: vec![None; PERIOD],
+    };
+    for moment in 0..PERIOD as u64 + SOON {
+        if let Some(index) = (0..PERIOD).nth(moment as usize) {
+            couples
+                .right
+                .push(Region::mergeable(&pattern::page(7, index))?);
+            couples.since.push(moment);
+        }
+        scanner.scan_once()?;
+        couples.look(moment + 1)?;
+    }
+    couples.ensure_all_merged()
 }
 
 fn skips_pinned(_: &Options) -> Result<()> {
