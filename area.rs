@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 use crate::{
+    gfp,
     mm::{
         anon_vma::AnonVma,
         vma::MergeableVma, //
@@ -110,7 +111,7 @@ impl RecentAreas {
                 return Ok((area.clone(), page));
             }
         }
-        let area = Arc::new(Area::new(vma, address, owner), GFP_KERNEL)?;
+        let area = Arc::new(Area::new(vma, address, owner), gfp::for_merge())?;
         let page = area.page_at(vma, address, owner).ok_or(ERANGE)?;
         Ok((place.insert(area).clone(), page))
     }

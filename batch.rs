@@ -119,14 +119,18 @@ impl Scanner {
         batch: &mut KVec<Candidate>,
         all: &mut KVec<Sought>,
     ) {
+        let mut scanned = 0;
         for Candidate { address, page } in batch.drain_all() {
             let Some(item) = self.item_at(ksm, visit, address) else {
+                ksm.stats.pages_untracked.add(1);
                 continue;
             };
+            scanned += 1;
             match page {
                 Met::Ksm(node) => self.consider_ksm(ksm, mm, item, node),
                 Met::Anonymous(page) => {
                     if !self.prepare_search(ksm, item) {
+                        ksm.stats.pages_untracked.add(1);
                         continue;
                     }
                     self.prefetch_stable_root(item, &page);
@@ -140,6 +144,7 @@ impl Scanner {
                 }
             }
         }
+        ksm.stats.pages_scanned.add(scanned);
     }
 
     /// A KSM page: ours already, or inherited by a fork.
@@ -175,7 +180,7 @@ impl Scanner {
     /// Takes the item of a page that is not merged out of where it cannot stand any more.
     fn leave_stale_place(&mut self, ksm: &Ksm, item: Handle<RmapItem>) {
         // What has moved to another NUMA node belongs into another tree.
-        if self.partitions.by_node() || !self.items[item].is_unshared() {
+        if self.partitions.by_node() || self.items[item].place() != Place::Unstable {
             self.leave_tree(ksm, item);
         }
     }
@@ -201,7 +206,8 @@ impl Scanner {
         let later = rest.get(PAGES_AHEAD).map_or(page, |later| &later.page);
         let unchanged = self.is_unchanged(ksm, *item, page, later);
         // In the unstable tree others find it.
-        if !unchanged || self.items[*item].place() == Place::Unstable {
+        let is_waiting = self.items[*item].place() == Place::Unstable;
+        if !unchanged || is_waiting && !self.is_to_be_renewed(ksm, *item) {
             return Clue::Nothing;
         }
         self.leave_tree(ksm, *item);

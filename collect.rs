@@ -6,6 +6,8 @@
 
 use crate::{
     control::Ksm,
+    gfp,
+    kthread,
     mappings::Mapping,
     mm::{
         address_space::{
@@ -37,6 +39,12 @@ use kernel::{
     sync::Arc, //
 };
 
+/// Items that are gone past, or freed, between two chances to end a step.
+pub(crate) const ITEMS_AT_ONCE: usize = 64;
+
+/// Mappings of a node that are taken from it between two chances for others to run.
+const MAPPINGS_AT_ONCE: usize = 256;
+
 impl Scanner {
     /// The tracked address space of `slot`, if there are items of it.
     pub(crate) fn tracked(&self, slot: &MmSlot) -> Option<Handle<TrackedMm>> {
@@ -50,23 +58,28 @@ impl Scanner {
         }
         let mm = self
             .mms
-            .insert(TrackedMm::new(slot.clone()), crate::SCAN_GFP)
+            .insert(TrackedMm::new(slot.clone()), gfp::for_item())
             .ok()?;
         slot.set_tracked(mm.raw());
         Some(mm)
     }
 
-    /// Ends the tracking of an address space of which there are no items, and its registration if
-    /// it has ended itself.
-    pub(crate) fn leave_slot(&mut self, ksm: &Ksm, slot: &MmSlot) {
+    /// Ends the visit to the address space of `slot`, which is not tracked any more if there are no
+    /// items.
+    pub(crate) fn leave_slot(&mut self, ksm: &Ksm, slot: &Arc<MmSlot>) {
         if let Some(mm) = self.tracked(slot) {
             if !self.mms[mm].is_empty() {
                 return;
             }
-            slot.set_tracked(0);
-            self.mms.remove(mm);
+            self.end_tracking(slot, mm);
         }
         ksm.slots.release(slot);
+    }
+
+    /// Ends the tracking of `mm`, that of `slot`, of which there are no items.
+    pub(crate) fn end_tracking(&mut self, slot: &MmSlot, mm: Handle<TrackedMm>) {
+        slot.set_tracked(0);
+        self.mms.remove(mm);
     }
 
     /// Counts items that came or went.
@@ -75,17 +88,6 @@ impl Scanner {
             count(slot.mm(), Counter::RmapItems, change);
         }
         ksm.stats.rmap_items.set(self.items.len());
-    }
-
-    /// Frees `item`, which is the next at `cursor`.
-    pub(crate) fn collect_next(
-        &mut self,
-        ksm: &Ksm,
-        cursor: &mut ListCursor,
-        item: Handle<RmapItem>,
-    ) {
-        self.free_next(ksm, cursor, item);
-        self.count_items(ksm, cursor.mm(), -1);
     }
 
     fn free_next(&mut self, ksm: &Ksm, cursor: &mut ListCursor, item: Handle<RmapItem>) {
@@ -109,7 +111,7 @@ impl Scanner {
             return Ok(());
         }
         let new = UnstableNode::new(checksum);
-        self.unstable_nodes.put(item.node(), new, crate::SCAN_GFP)
+        self.unstable_nodes.put(item.node(), new, gfp::for_item())
     }
 
     /// Whether the page of `item` has a node for an unstable tree.
@@ -134,26 +136,58 @@ impl Scanner {
     ) {
         match self.items[item].was_met(self.pass) {
             true => cursor.step_over(item),
-            false => self.collect_next(ksm, cursor, item),
+            false => {
+                self.free_next(ksm, cursor, item);
+                self.count_items(ksm, cursor.mm(), -1);
+            }
         }
     }
 
-    /// Frees all items behind `cursor`.
-    pub(crate) fn collect_rest(&mut self, ksm: &Ksm, cursor: &mut ListCursor) {
-        let mut freed = 0;
-        while let Some(item) = cursor.next(&self.mms, &self.items) {
-            self.free_next(ksm, cursor, item);
-            freed += 1;
-            crate::kthread::cond_resched();
+    /// As [`Scanner::pass_or_collect`], for the items of pages below `end`, but for no more than
+    /// [`ITEMS_AT_ONCE`]. Returns for how many: if that is fewer, it was all.
+    pub(crate) fn settle_some(&mut self, ksm: &Ksm, cursor: &mut ListCursor, end: usize) -> usize {
+        for passed in 0..ITEMS_AT_ONCE {
+            match cursor.next(&self.mms, &self.items) {
+                Some(item) if self.items[item].address() < end => {
+                    self.pass_or_collect(ksm, cursor, item);
+                }
+                _ => return passed,
+            }
         }
-        self.count_items(ksm, cursor.mm(), -freed);
+        ITEMS_AT_ONCE
+    }
+
+    /// Frees the first items of `mm`, but no more than [`ITEMS_AT_ONCE`]. Returns how many: if that
+    /// is fewer, it was all.
+    pub(crate) fn collect_some(&mut self, ksm: &Ksm, mm: Handle<TrackedMm>) -> usize {
+        let mut cursor = ListCursor::front(mm);
+        let mut freed = 0;
+        while freed < ITEMS_AT_ONCE {
+            let Some(item) = cursor.next(&self.mms, &self.items) else {
+                break;
+            };
+            self.free_next(ksm, &mut cursor, item);
+            freed += 1;
+        }
+        self.count_items(ksm, mm, -(freed as isize));
+        freed
+    }
+
+    /// Frees all items of the address space of `slot`, whatever their number.
+    pub(crate) fn collect_all(&mut self, ksm: &Ksm, slot: &MmSlot) {
+        if let Some(mm) = self.tracked(slot) {
+            while self.collect_some(ksm, mm) == ITEMS_AT_ONCE {
+                kthread::cond_resched();
+            }
+            self.end_tracking(slot, mm);
+        }
     }
 
     /// Takes `item` out of the tree that it is in.
     pub(crate) fn leave_tree(&mut self, ksm: &Ksm, item: Handle<RmapItem>) {
         match self.items[item].place() {
             Place::Nowhere => {}
-            Place::Unstable | Place::Forgotten => {
+            Place::Unstable => {
                 let (items, nodes) = (&mut self.items, &mut self.unstable_nodes);
                 self.partitions.leave_unstable(items, nodes, item);
                 ksm.stats.pages_unshared.sub(1);
@@ -283,7 +317,10 @@ impl Scanner {
         let anchor = self.nodes[node].anchor.as_mut()?;
         let mappings = anchor.take_mappings()?;
         let (pfn, partition) = (anchor.pfn(), anchor.notes.partition());
-        for mapping in mappings.iter() {
+        for (number, mapping) in mappings.iter().enumerate() {
+            if number % MAPPINGS_AT_ONCE == MAPPINGS_AT_ONCE - 1 {
+                kthread::cond_resched();
+            }
             trace::remove_rmap_item(pfn, mapping.item, mapping.area.mm());
             self.part(mapping);
         }

@@ -6,6 +6,7 @@
 
 use crate::{
     kthread::{
+        cond_resched,
         Body,
         Current,
         Limit,
@@ -25,15 +26,10 @@ use crate::{
         DEFAULT_PAGES_TO_SCAN,
         U32_MAX, //
     },
-    rmap_item::{
-        ListCursor,
-        BYTES_PER_PAGE, //
-    },
+    pace::Step,
+    rmap_item::BYTES_PER_PAGE,
     scan::Scanner,
-    slots::{
-        Slots,
-        Which, //
-    }, //
+    slots::Slots, //
 };
 use kernel::{
     mm::Mm,
@@ -42,6 +38,10 @@ use kernel::{
     prelude::*,
     static_lock_class,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         Mutex,
         MutexGuard, //
@@ -104,6 +104,8 @@ impl TryFrom<usize> for Run {
 pub(crate) struct Ksm {
     #[pin]
     scanner: Mutex<Scanner>,
+    /// How many wait for the scan mutex, besides `ksmd`.
+    waiting: Atomic<usize>,
     #[pin]
     pub(crate) slots: Slots,
     run: Tunable,
@@ -132,6 +134,7 @@ impl Ksm {
         Arc::pin_init(
             pin_init!(Self {
                 scanner <- new_mutex!(scanner, "ksm_rs_scan"),
+                waiting: Atomic::new(0),
                 slots <- Slots::new(),
                 run: Tunable::new(Run::Stop as usize),
                 leftovers: Tunable::new(Leftovers::None as usize),
@@ -249,8 +252,8 @@ impl Ksm {
         if self.stats.pages_shared.get() > 0 || !scanner.remove_unmapped_nodes(self) {
             return Err(EBUSY);
         }
-        scanner.rewind();
-        scanner.partitions = Partitions::new(if across { 1 } else { node_ids() })?;
+        let partitions = Partitions::new(if across { 1 } else { node_ids() })?;
+        scanner.set_partitions(self, partitions);
         self.tunables.merge_across_nodes.set(usize::from(across));
         Ok(())
     }
@@ -307,11 +310,8 @@ impl Ksm {
     pub(crate) fn retire(&self) {
         let mut scanner = self.lock_scanner();
         scanner.rewind();
-        while let Some(slot) = self.slots.next_tracked(None, Which::All) {
-            if let Some(mm) = scanner.tracked(&slot) {
-                scanner.collect_rest(self, &mut ListCursor::front(mm));
-            }
-            scanner.leave_slot(self, &slot);
+        scanner.collect_all_slots(self);
+        while let Some(slot) = self.slots.next(None) {
             clear_mergeable_flag(slot.mm());
             self.slots.remove(&slot);
         }
@@ -327,7 +327,7 @@ impl Ksm {
     /// Memory has gone offline, or has stayed.
     #[cfg(CONFIG_MEMORY_HOTREMOVE)]
     pub(crate) fn end_offlining(&self, gone: Option<&crate::mm::hotplug::OfflineRange>) {
-        let mut scanner = self.scanner.lock();
+        let mut scanner = self.as_waiting(|| self.scanner.lock());
         if let Some(range) = gone {
             scanner.remove_offline_nodes(self, range);
         }
@@ -336,8 +336,30 @@ impl Ksm {
         self.online.wake_all();
     }
 
-    /// Takes the scan mutex, at a moment when no memory is going offline; sleeps.
+    /// Takes the scan mutex, at a moment when no memory is going offline; has a step of the scan that
+    /// is under way end soon, and sleeps until then.
     fn lock_scanner(&self) -> MutexGuard<'_, Scanner> {
+        self.as_waiting(|| self.wait_for_scanner())
+    }
+
+    /// Whether somebody waits for the scan mutex.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.waiting.load(Relaxed) > 0
+    }
+
+    /// Lets `ksmd` know, until `lock` returns, that the scan mutex is waited for.
+    fn as_waiting<'a>(
+        &'a self,
+        lock: impl FnOnce() -> MutexGuard<'a, Scanner>,
+    ) -> MutexGuard<'a, Scanner> {
+        self.waiting.fetch_add(1, Relaxed);
+        let scanner = lock();
+        self.waiting.fetch_sub(1, Relaxed);
+        scanner
+    }
+
+    /// Takes the scan mutex, at a moment when no memory is going offline; sleeps.
+    fn wait_for_scanner(&self) -> MutexGuard<'_, Scanner> {
         loop {
             let scanner = self.scanner.lock();
             if !self.offlining.is_set() {
@@ -350,14 +372,15 @@ impl Ksm {
     }
 
     fn should_scan(&self) -> bool {
-        self.run() == Run::Merge as usize && !self.slots.is_empty()
+        self.run() == Run::Merge as usize && !self.slots.is_idle()
     }
 
     fn scan(&self, thread: &Current) {
-        let mut scanner = self.lock_scanner();
+        let mut scanner = self.wait_for_scanner();
         // It may have been stopped while the lock was waited for.
         if self.should_scan() {
-            scanner.scan(self, thread, self.tunables.pages_to_scan.get());
+            let pages = self.tunables.pages_to_scan.get();
+            scanner.scan(self, &mut Step::new(self, thread, pages));
         }
     }
 
@@ -378,6 +401,8 @@ impl Body for Ksm {
             if self.should_scan() {
                 self.scan(thread);
                 self.pause(thread);
+                // The pause may be none.
+                cond_resched();
             } else if self.has_leftovers() {
                 self.wait_for_leftovers(thread);
             } else {

@@ -25,7 +25,6 @@
 //! scan mutex.
 
 use kernel::{
-    alloc::Flags,
     bindings,
     prelude::*,
     sync::Arc, //
@@ -43,6 +42,7 @@ mod delays;
 #[cfg(CONFIG_KUNIT = "y")]
 mod fake_page;
 mod forest;
+mod gfp;
 mod kobject;
 mod kthread;
 mod lookup;
@@ -54,6 +54,7 @@ mod module_hold;
 mod numbers;
 #[cfg(CONFIG_MEMORY_HOTREMOVE)]
 mod offline;
+mod pace;
 mod partition;
 mod pool;
 #[cfg(CONFIG_KUNIT = "y")]
@@ -75,14 +76,10 @@ mod unstable_tree;
 mod window;
 
 use control::Ksm;
-use kobject::Directory;
 use kthread::KThread;
 use madvise_hook::Registration;
 #[cfg(CONFIG_MEMORY_HOTREMOVE)]
 use mm::hotplug::MemoryNotifier;
-
-/// How `ksmd` allocates for what it can as well do in the next scan: memory that there is.
-const SCAN_GFP: Flags = GFP_NOWAIT;
 
 module! {
     type: KsmModule,
@@ -98,7 +95,7 @@ struct KsmModule {
     _delays: delays::Directory,
     #[cfg(CONFIG_MEMORY_HOTREMOVE)]
     _memory: Pin<KBox<MemoryNotifier<Ksm>>>,
-    _directory: Directory<Ksm>,
+    _directories: sysfs::Directories,
     _thread: KThread<Ksm>,
     _hooks: Registration,
     _retirement: Retirement,
@@ -126,7 +123,7 @@ impl kernel::Module for KsmModule {
             _delays: delays::directory()?,
             #[cfg(CONFIG_MEMORY_HOTREMOVE)]
             _memory: MemoryNotifier::new(ksm.clone())?,
-            _directory: sysfs::register(ksm)?,
+            _directories: sysfs::register(ksm)?,
             _thread: thread,
             _hooks: hooks,
             _retirement: retirement,

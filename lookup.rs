@@ -10,6 +10,7 @@ use crate::{
     mm::{
         address_space::{
             user_of,
+            Patience,
             ReadLockedMm,
             UserMm, //
         },
@@ -145,11 +146,12 @@ impl Scanner {
             nodes,
             unstable_nodes,
             probe,
+            patience,
             ..
         } = self;
         let unstable = &mut partitions.get(partition).unstable;
         let outcome = unstable.search_or_insert(unstable_nodes, item.node(), |other, _| {
-            match hold(mms, nodes, probe, &items[other.item()]) {
+            match hold(mms, nodes, probe, patience, &items[other.item()]) {
                 // What a fork has left in two address spaces is one page already; and what has
                 // moved to another NUMA node belongs into another tree.
                 Some(other)
@@ -245,11 +247,12 @@ fn hold(
     mms: &Pool<TrackedMm>,
     nodes: &Pool<StableNode>,
     probe: &mut KVec<Candidate>,
+    patience: &mut Patience,
     item: &RmapItem,
 ) -> Option<Held> {
     let mm = user_of(mms[item.mm()?].slot()?.mm())?;
     let address = item.address();
-    let locked = ReadLockedMm::new(&mm);
+    let locked = ReadLockedMm::try_new(&mm, patience)?;
     let vma = locked.mergeable_at(address)?;
     let page = page_at(&vma, address, nodes, probe);
     drop(locked);

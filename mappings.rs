@@ -8,6 +8,7 @@
 
 use crate::{
     area::Area,
+    gfp,
     rmap_item::RmapItem, //
     table::Handle,
 };
@@ -71,14 +72,14 @@ impl<T> Mappings<T> {
             Self::Few([first @ None, _]) => *first = Some(mapping),
             Self::Few([_, second @ None]) => *second = Some(mapping),
             Self::Few(few) => {
-                let mut many = KVVec::with_capacity(2 * few.len(), GFP_KERNEL)?;
+                let mut many = KVVec::with_capacity(2 * few.len(), gfp::for_merge())?;
                 for mapping in few.iter_mut().filter_map(Option::take) {
-                    many.push(mapping, GFP_KERNEL)?;
+                    many.push(mapping, gfp::for_merge())?;
                 }
-                many.push(mapping, GFP_KERNEL)?;
+                many.push(mapping, gfp::for_merge())?;
                 *self = Self::Many(many);
             }
-            Self::Many(many) => many.push(mapping, GFP_KERNEL)?,
+            Self::Many(many) => many.push(mapping, gfp::for_merge())?,
         }
         Ok(())
     }

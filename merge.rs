@@ -9,6 +9,7 @@
 
 use crate::{
     control::Ksm,
+    gfp,
     lookup::{
         By,
         Held,
@@ -91,7 +92,9 @@ impl Scanner {
             return false;
         }
         let address = self.items[item].address();
-        let locked = ReadLockedMm::new(mm);
+        let Some(locked) = ReadLockedMm::try_new(mm, &mut self.patience) else {
+            return true;
+        };
         let Some(vma) = locked.mergeable_at(address) else {
             return true;
         };
@@ -150,7 +153,9 @@ impl Scanner {
     /// The page is mapped already, so this is no matter of `max_page_sharing`.
     pub(crate) fn adopt_fork(&mut self, ksm: &Ksm, mm: &MmWithUser, item: Handle<RmapItem>) {
         let address = self.items[item].address();
-        let locked = ReadLockedMm::new(mm);
+        let Some(locked) = ReadLockedMm::try_new(mm, &mut self.patience) else {
+            return;
+        };
         let Some(vma) = locked.mergeable_at(address) else {
             return;
         };
@@ -201,7 +206,7 @@ impl Scanner {
         (node, target): (Handle<StableNode>, &KsmPage),
     ) -> Result {
         let address = self.items[item].address();
-        let locked = ReadLockedMm::new(mm);
+        let locked = ReadLockedMm::try_new(mm, &mut self.patience).ok_or(EFAULT)?;
         let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
         let mapping = self.mapping(&vma, item)?;
         // Held for as long as the mapping is listed but may not be there yet, or be clean.
@@ -276,7 +281,7 @@ impl Scanner {
     ) -> Result<Handle<StableNode>> {
         let address = self.items[item].address();
         let checksum = self.checksum_of(item);
-        let locked = ReadLockedMm::new(mm);
+        let locked = ReadLockedMm::try_new(mm, &mut self.patience).ok_or(EFAULT)?;
         let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
         let single = page.try_lock_single();
         let Some(Ok(protected)) = single
@@ -315,7 +320,9 @@ impl Scanner {
         if self.module_hold.is_none() {
             self.module_hold = Some(ModuleHold::new(ksm.module).ok_or(ENODEV)?);
         }
-        let node = self.nodes.insert(StableNode::new(checksum), GFP_KERNEL);
+        let node = self
+            .nodes
+            .insert(StableNode::new(checksum), gfp::for_merge());
         let node = node.inspect_err(|_| self.release_module_if_unused())?;
         let anchor = anchor_with(node, partition, mapping).inspect_err(|_| {
             self.forget_node(node);
@@ -349,12 +356,12 @@ impl Scanner {
     /// could be done.
     fn demote(&mut self, ksm: &Ksm, mm: &MmWithUser, item: Handle<RmapItem>) -> bool {
         let address = self.items[item].address();
-        let locked = ReadLockedMm::new(mm);
-        if let Some(vma) = locked.mergeable_at(address) {
-            // Without memory for a copy it stays a KSM page with one mapping, which is no harm.
-            let _ = unmerge_range(vma.vma(), address..address + PAGE_SIZE);
+        if let Some(locked) = ReadLockedMm::try_new(mm, &mut self.patience) {
+            if let Some(vma) = locked.mergeable_at(address) {
+                // Without memory for a copy it stays a KSM page with one mapping, which is harmless.
+                let _ = unmerge_range(vma.vma(), address..address + PAGE_SIZE);
+            }
         }
-        drop(locked);
         if let Place::Stable(node) = self.items[item].place() {
             self.remove_if_unmapped(ksm, node);
         }

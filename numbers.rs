@@ -111,6 +111,8 @@ pub(crate) struct Stats {
     pub(crate) pages_unshared: Count,
     /// Pages passed over by the smart scan.
     pub(crate) pages_skipped: Count,
+    /// Pages that were passed over because there was no record for them.
+    pub(crate) pages_untracked: Count,
     pub(crate) rmap_items: Count,
     /// Contents that have more than one KSM page.
     pub(crate) stable_node_chains: Count,
@@ -127,6 +129,7 @@ impl Stats {
             pages_sharing: Count::new(),
             pages_unshared: Count::new(),
             pages_skipped: Count::new(),
+            pages_untracked: Count::new(),
             rmap_items: Count::new(),
             stable_node_chains: Count::new(),
             stable_node_dups: Count::new(),

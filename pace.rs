@@ -59,7 +59,9 @@ impl<'a> Step<'a> {
 
     /// Charges the step for `count` times this work.
     pub(crate) fn charge(&mut self, work: Work, count: usize) {
-        self.left = self.left.saturating_sub(count.saturating_mul(work as usize));
+        self.left = self
+            .left
+            .saturating_sub(count.saturating_mul(work as usize));
     }
 
     /// Ends the step.

@@ -92,16 +92,15 @@ impl Partitions {
         &mut self.partitions[id.0 as usize]
     }
 
-    /// Takes `item`, which counts as unshared, out of the unstable tree that it may be in.
+    /// Takes `item` out of the unstable tree that it is in.
     pub(crate) fn leave_unstable(
         &mut self,
         items: &mut Pool<RmapItem>,
         nodes: &mut Table<UnstableNode>,
         item: Handle<RmapItem>,
     ) {
-        if items[item].place() == Place::Unstable {
-            self.remove_unstable(nodes, item.node());
-        }
+        debug_assert!(items[item].place() == Place::Unstable);
+        self.remove_unstable(nodes, item.node());
         items[item].note_left_tree();
     }
 
@@ -116,20 +115,11 @@ impl Partitions {
         }
     }
 
-    /// Whether the unstable trees have the right size for so many items.
-    pub(crate) fn unstable_suits(&self, expected: usize) -> bool {
-        let each = expected.div_ceil(self.partitions.len());
-        let mut trees = self.partitions.iter().map(|both| &both.unstable);
-        trees.all(|tree| tree.forest().suits(each))
-    }
-
-    /// Forgets all unstable trees; about `expected` of the `items` are to come.
-    pub(crate) fn forget_unstable(&mut self, items: &mut Pool<RmapItem>, expected: usize) {
-        let each = expected.div_ceil(self.partitions.len());
+    /// Forgets all unstable trees; no item may go on to stand in one.
+    pub(crate) fn forget_unstable(&mut self) {
         for partition in &mut self.partitions {
-            partition.unstable.forget(each);
+            partition.unstable.forget(0);
         }
-        items.for_each_mut(RmapItem::note_forgotten_tree);
     }
 
     /// Forgets all stable trees; the `nodes` wait to be inserted anew.
@@ -218,26 +208,6 @@ mod tests {
         for checksum in 0..60 {
             fixture.wait_in(checksum % 3, checksum)?;
         }
-        Ok(())
-    }
-
-    #[test]
-    fn who_was_forgotten_counts_until_it_leaves() -> Result {
-        let mut fixture = Fixture::new(2)?;
-        let old = fixture.wait_in(1, 7)?;
-        let Fixture {
-            items, partitions, ..
-        } = &mut fixture;
-        partitions.forget_unstable(items, 1000);
-        assert!(partitions.unstable_suits(1000) && !partitions.unstable_suits(100_000));
-        assert!(items[old].place() == Place::Forgotten && items[old].is_unshared());
-        // Its old place is free.
-        let new = fixture.wait_in(1, 7)?;
-        fixture.leave(old);
-        assert!(!fixture.items[old].is_unshared());
-        assert!(fixture.items[new].place() == Place::Unstable);
-        fixture.leave(new);
-        fixture.wait_in(1, 7)?;
         Ok(())
     }
 }

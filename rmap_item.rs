@@ -52,21 +52,25 @@ pub(crate) struct SmartAge(u8);
 impl SmartAge {
     const MAX: u8 = 15;
 
-    /// A page of this age has been through all that can lead to a merge.
+    /// A page of this age has had every chance to merge.
     const GROWN_UP: u8 = 3;
 
     fn new(age: u8, skips: u8) -> Self {
         Self(age << 4 | skips)
     }
 
+    fn is_grown_up(self) -> bool {
+        self.0 >> 4 >= Self::GROWN_UP
+    }
+
     /// One scan later: whether the page is to be passed over in it.
     fn advance(&mut self) -> bool {
         let (age, skips) = (self.0 >> 4, self.0 & Self::MAX);
         let older = (age + 1).min(Self::MAX);
-        let skip = age >= Self::GROWN_UP && skips > 0;
+        let skip = self.is_grown_up() && skips > 0;
         let left = match skip {
             true => skips - 1,
-            false if age >= Self::GROWN_UP => Self::skips_at(age),
+            false if self.is_grown_up() => Self::skips_at(age),
             false => skips,
         };
         *self = Self::new(older, left);
@@ -91,8 +95,6 @@ pub(crate) enum Place {
     Nowhere,
     /// In the unstable tree.
     Unstable,
-    /// In the unstable tree before that was forgotten; it counts as if it still was.
-    Forgotten,
     /// Its page is merged: one of the mappings of a stable node.
     Stable(Handle<StableNode>),
 }
@@ -113,7 +115,6 @@ impl Head {
     const NOWHERE: u64 = 0;
     const UNSTABLE: u64 = 0x40;
     const STABLE: u64 = 0x80;
-    const FORGOTTEN: u64 = 0xc0;
 
     /// User space has addresses below 2^56, so nothing is cut off.
     fn of(page: usize) -> Self {
@@ -203,7 +204,6 @@ impl RmapItem {
     pub(crate) fn place(&self) -> Place {
         match (self.head.kind(), Handle::from_raw(self.owner)) {
             (Head::UNSTABLE, _) => Place::Unstable,
-            (Head::FORGOTTEN, _) => Place::Forgotten,
             (Head::STABLE, Some(node)) => Place::Stable(node),
             _ => Place::Nowhere,
         }
@@ -251,22 +251,10 @@ impl RmapItem {
         self.head.set_kind(Head::UNSTABLE);
     }
 
-    /// Notes that the item, whose page is not merged, is in no tree, and does not count as if it was.
+    /// Notes that the item, whose page is not merged, is in no tree.
     pub(crate) fn note_left_tree(&mut self) {
         debug_assert!(self.head.kind() != Head::STABLE);
         self.head.set_kind(Head::NOWHERE);
-    }
-
-    /// Notes that the unstable tree, if the item was in it, was forgotten.
-    pub(crate) fn note_forgotten_tree(&mut self) {
-        if self.place() == Place::Unstable {
-            self.head.set_kind(Head::FORGOTTEN);
-        }
-    }
-
-    /// Whether the item stands in the unstable tree, or counts as if it did.
-    pub(crate) fn is_unshared(&self) -> bool {
-        matches!(self.place(), Place::Unstable | Place::Forgotten)
     }
 
     /// Notes that a scan has met the page, and passed over it.
@@ -277,6 +265,20 @@ impl RmapItem {
     /// Whether a scan has met the page, and passed over it.
     pub(crate) fn was_met(&self, pass: Pass) -> bool {
         self.head.pass() == pass
+    }
+
+    /// Notes that the unstable tree, if the item was in it, is gone.
+    #[cfg(CONFIG_NUMA)]
+    pub(crate) fn note_forgotten_tree(&mut self) {
+        if self.place() == Place::Unstable {
+            self.note_left_tree();
+        }
+    }
+
+    /// Whether the page, which is not merged, has had every chance to merge, and scans pass over it
+    /// now and then.
+    pub(crate) fn is_grown_up(&self) -> bool {
+        self.age().is_grown_up()
     }
 
     /// Whether this scan is to pass over the page; to be asked once a scan.
@@ -451,8 +453,6 @@ mod tests {
         check(item, Place::Nowhere);
         item.note_waiting();
         check(item, Place::Unstable);
-        item.note_forgotten_tree();
-        check(item, Place::Forgotten);
         item.note_left_tree();
         check(item, Place::Nowhere);
         item.note_merged(node, 255);
@@ -472,8 +472,6 @@ mod tests {
                 assert_eq!(item.address(), address);
                 let is_merged = matches!(place, Place::Stable(_));
                 assert_eq!(item.mm(), (!is_merged).then_some(mm));
-                let is_unshared = matches!(place, Place::Unstable | Place::Forgotten);
-                assert_eq!(item.is_unshared(), is_unshared);
             })?;
         }
         Ok(())

@@ -14,28 +14,31 @@ use crate::{
     area::RecentAreas,
     batch::Sought,
     checksum::Keys,
+    collect::ITEMS_AT_ONCE,
     control::Ksm,
-    kthread::{
-        self,
-        Current, //
-    },
+    gfp,
+    kthread,
     mm::{
         address_space::{
             clear_mergeable_flag,
+            is_being_unmapped,
             user_of,
+            Patience,
             ReadLockedMm, //
         },
         folio_batch::FolioBatch,
         lru,
-        vma::MergeableVma,
+        vma::AdvisedVma,
         walk::{
             collect_candidates,
-            Candidate,
-            Limits,
-            Walked, //
+            Candidate, //
         }, //
     },
     module_hold::ModuleHold,
+    pace::{
+        Step,
+        Work, //
+    },
     partition::Partitions,
     pool::Pool,
     rmap_item::{
@@ -64,7 +67,6 @@ use crate::{
         Window, //
     }, //
 };
-use core::ops::Range;
 use kernel::{
     mm::MmWithUser,
     page::PAGE_SIZE,
@@ -76,18 +78,21 @@ use kernel::{
     }, //
 };
 
-/// Candidates in a batch: what one mmap lock and page-table walk is good for.
+/// Candidates in a batch: enough to make one mmap lock and page-table walk worthwhile.
 const BATCH: usize = 128;
 
-/// Pages that a walk meets under one mmap lock, most of which it passes over.
-const PAGES_IN_WALK: usize = 1024;
-
-/// Full scans that an unstable tree is good for.
+/// After so many full scans a page that waits in the unstable tree looks for its equals anew.
 ///
-/// A page that has not changed stays where it is, and costs no look-up. But two equal pages of which
-/// one was something else for a moment, when the other looked for it, stand there side by side, and
-/// meet when both look anew.
-const UNSTABLE_SCANS: u32 = 8;
+/// A page that has not changed stays where it is, and costs no look-up. But two equal pages can
+/// stand there side by side: one was something else for a moment, when the other looked for it.
+const RENEWAL_SCANS: u32 = 8;
+
+/// How often the scan comes back to an address space whose mmap lock it cannot get, before it leaves
+/// that one out until the next full scan.
+const LOCK_ATTEMPTS: u8 = 8;
+
+/// An address above all that can be mapped.
+const END: usize = usize::MAX;
 
 /// Where the scan is.
 enum Stage {
@@ -101,10 +106,13 @@ enum Stage {
 /// The visit to one address space.
 pub(crate) struct Visit {
     slot: Arc<MmSlot>,
-    /// The place in the list of items, if there is a list.
+    /// The place in the list of items, if there is a list. Items before it belong to pages below
+    /// `address`.
     cursor: Option<ListCursor>,
     /// The address to go on from.
     address: usize,
+    /// How often the mmap lock could not be had.
+    failed_locks: u8,
 }
 
 /// What a batch leaves to be done in its address space.
@@ -114,18 +122,13 @@ enum Left {
     More,
     /// The rest of the address space was seen.
     Nothing,
-    /// None of it is advised, and it is not registered any more.
+    /// No part of it is advised, and it is not registered any more.
     NoAdvice,
+    /// Its mmap lock could not be had.
+    Contended,
 }
 
-/// What a walk has found.
-struct Found {
-    left: Left,
-    /// Merged pages that needed no attention.
-    merged: usize,
-}
-
-/// All that only `ksmd`, or who stands in for it, may touch; it lies in the scan mutex.
+/// The state of the scan, protected by the scan mutex.
 pub(crate) struct Scanner {
     pub(crate) items: Pool<RmapItem>,
     /// For pages that are not merged, under the number of the item.
@@ -137,8 +140,8 @@ pub(crate) struct Scanner {
     pub(crate) partitions: Partitions,
     pub(crate) areas: RecentAreas,
     pub(crate) pass: Pass,
-    /// Full scans that have begun since the unstable trees were forgotten.
-    unstable_age: u32,
+    /// Full scans that have begun, round and round.
+    scans: u32,
     pub(crate) keys: Keys,
     /// The checksum of a page of zeros.
     pub(crate) zero_checksum: u32,
@@ -157,6 +160,8 @@ pub(crate) struct Scanner {
     pub(crate) outgoing: FolioBatch,
     /// Has room for the one page that another is compared with.
     pub(crate) probe: KVec<Candidate>,
+    /// How long a batch may still wait for mmap locks.
+    pub(crate) patience: Patience,
 }
 
 impl Scanner {
@@ -172,7 +177,7 @@ impl Scanner {
             partitions: Partitions::new(1)?,
             areas: RecentAreas::new(),
             pass: Pass::default(),
-            unstable_age: 0,
+            scans: 0,
             keys,
             zero_checksum,
             advice: advisor::History::default(),
@@ -184,17 +189,18 @@ impl Scanner {
             drain_wanted: false,
             outgoing: FolioBatch::new(),
             probe: KVec::with_capacity(1, GFP_KERNEL)?,
+            patience: Patience::default(),
         })
     }
 
-    /// Scans up to `pages` pages, or to the end of the full scan.
-    pub(crate) fn scan(&mut self, ksm: &Ksm, thread: &Current, pages: usize) {
-        let mut left = pages;
-        while left > 0 && !thread.should_pause() {
+    /// Does one step of the scan, which ends at the end of the full scan at the latest.
+    pub(crate) fn scan(&mut self, ksm: &Ksm, step: &mut Step<'_>) {
+        while step.goes_on() {
+            self.collect_discarded(ksm, step);
             let Some(visit) = self.current_visit(ksm) else {
                 return;
             };
-            left -= self.scan_batch(ksm, visit, left).min(left);
+            self.scan_batch(ksm, visit, step);
             kthread::cond_resched();
         }
     }
@@ -203,7 +209,22 @@ impl Scanner {
     pub(crate) fn rewind(&mut self) {
         self.stage = Stage::Idle;
         self.areas.clear();
-        self.forget_unstable(0);
+    }
+
+    /// Puts new `partitions`, which are empty, in place of the old ones, whose stable trees are.
+    #[cfg(CONFIG_NUMA)]
+    pub(crate) fn set_partitions(&mut self, ksm: &Ksm, partitions: Partitions) {
+        self.rewind();
+        self.items.for_each_mut(RmapItem::note_forgotten_tree);
+        ksm.stats.pages_unshared.set(0);
+        self.partitions = partitions;
+    }
+
+    /// Whether the page of `item`, which waits in the unstable tree, is to look for its equals anew.
+    pub(crate) fn is_to_be_renewed(&self, ksm: &Ksm, item: Handle<RmapItem>) -> bool {
+        // The smart scan seldom looks at old pages. Of all others, each scan renews its share.
+        ksm.tunables.smart_scan.is_set() && self.items[item].is_grown_up()
+            || self.scans.wrapping_add(item.raw()) % RENEWAL_SCANS == 0
     }
 
     /// The time in milliseconds, round and round; the clock is read once a batch at most.
@@ -230,6 +251,7 @@ impl Scanner {
                 cursor: self.tracked(&slot).map(ListCursor::front),
                 slot,
                 address: 0,
+                failed_locks: 0,
             }),
             None => {
                 self.end_full_scan(ksm);
@@ -245,25 +267,9 @@ impl Scanner {
         if core::mem::take(&mut self.drain_wanted) {
             lru::drain_all();
         }
-        self.renew_unstable(ksm);
         self.partitions.fit_stable(&mut self.nodes);
         self.pass = self.pass.next();
-    }
-
-    /// Forgets the unstable trees if they have grown old, or do not suit the number of items.
-    fn renew_unstable(&mut self, ksm: &Ksm) {
-        let merged = ksm.stats.pages_shared.get() + ksm.stats.pages_sharing.get();
-        let waiting = self.items.len().saturating_sub(merged);
-        if self.unstable_age == UNSTABLE_SCANS || !self.partitions.unstable_suits(waiting) {
-            self.forget_unstable(waiting);
-        }
-        self.unstable_age += 1;
-    }
-
-    /// Empties the unstable trees, and has them suit so many items.
-    fn forget_unstable(&mut self, waiting: usize) {
-        self.partitions.forget_unstable(&mut self.items, waiting);
-        self.unstable_age = 0;
+        self.scans = self.scans.wrapping_add(1);
     }
 
     fn end_full_scan(&mut self, ksm: &Ksm) {
@@ -273,84 +279,136 @@ impl Scanner {
         ksm.stats.full_scans.add(1);
     }
 
-    /// Returns how many pages were scanned.
-    fn scan_batch(&mut self, ksm: &Ksm, mut visit: Visit, limit: usize) -> usize {
+    /// Goes on with `visit` by one batch, after all items below its address are settled.
+    fn scan_batch(&mut self, ksm: &Ksm, mut visit: Visit, step: &mut Step<'_>) {
+        if !self.settle_visit(ksm, &mut visit, step) {
+            self.stage = Stage::Inside(visit);
+        } else if visit.address == END {
+            self.leave_slot(ksm, &visit.slot);
+            self.stage = Stage::Between(visit.slot.key());
+        } else {
+            self.stage = self.walk_batch(ksm, visit, step);
+        }
+    }
+
+    /// Scans a batch of pages from `visit.address` on; returns where the scan is then.
+    fn walk_batch(&mut self, ksm: &Ksm, mut visit: Visit, step: &mut Step<'_>) -> Stage {
         let Some(mm) = user_of(visit.slot.mm()) else {
-            self.end_visit(ksm, visit);
-            return 0;
+            // Its exit discards the slot, and so the items.
+            return Stage::Between(visit.slot.key());
         };
         self.now = None;
+        self.patience = Patience::default();
         let mut batch = core::mem::take(&mut self.batch);
-        let found = self.fill_batch(ksm, &mm, &mut visit, limit, &mut batch);
-        let scanned = found.merged + batch.len();
+        let left = self.fill_batch(ksm, &mm, &mut visit, step, &mut batch);
         window::pause(Window::Gathered);
         self.work_off(ksm, &mm, &mut visit, &mut batch);
         self.batch = batch;
-        ksm.stats.pages_scanned.add(scanned);
-        match found.left {
-            Left::More => self.stage = Stage::Inside(visit),
-            Left::Nothing => self.end_visit(ksm, visit),
-            Left::NoAdvice => {
-                if let Some(cursor) = &mut visit.cursor {
-                    self.collect_rest(ksm, cursor);
+        match left {
+            Left::More => Stage::Inside(visit),
+            Left::Nothing => {
+                visit.address = END;
+                Stage::Inside(visit)
+            }
+            Left::NoAdvice => Stage::Between(visit.slot.key()),
+            Left::Contended => {
+                step.end();
+                visit.failed_locks += 1;
+                match visit.failed_locks < LOCK_ATTEMPTS {
+                    true => Stage::Inside(visit),
+                    false => Stage::Between(visit.slot.key()),
                 }
-                self.end_visit(ksm, visit);
             }
         }
-        scanned
     }
 
-    /// Gathers candidates from `visit.address` on, but scans no more than `limit` pages.
+    /// Gathers candidates from `visit.address` on, as far as `step` allows.
     fn fill_batch(
         &mut self,
         ksm: &Ksm,
         mm: &MmWithUser,
         visit: &mut Visit,
-        limit: usize,
+        step: &mut Step<'_>,
         batch: &mut KVec<Candidate>,
-    ) -> Found {
+    ) -> Left {
         let by_node = self.partitions.by_node();
         let lists = Lists {
             mms: &self.mms,
             items: &mut self.items,
-            unstable_nodes: &mut self.unstable_nodes,
             nodes: &self.nodes,
-            partitions: &mut self.partitions,
         };
-        let mut sieve = visit
-            .cursor
-            .map(|cursor| Sieve::new(ksm, lists, self.pass, by_node, cursor));
-        let mut limits = Limits {
-            candidates: limit.min(BATCH),
-            pages: limit.min(PAGES_IN_WALK),
+        let room = step.pages().min(BATCH);
+        let mut sieve = Sieve::new(ksm, lists, self.pass, by_node, visit.cursor, step);
+        let left = match ReadLockedMm::try_new(mm, &mut self.patience) {
+            Some(locked) => gather(ksm, &locked, visit, batch, room, &mut sieve),
+            None => Left::Contended,
         };
-        let left = gather(ksm, mm, visit, &mut limits, |vma, range, limits| {
-            collect_candidates(vma, range, &self.nodes, limits, batch, |address, page| {
-                sieve
-                    .as_mut()
-                    .is_none_or(|sieve| sieve.keeps(address, page))
-            })
-        });
-        let merged = match sieve.map(Sieve::finish) {
-            Some((cursor, merged)) => {
-                visit.cursor = Some(cursor);
-                merged
-            }
-            None => 0,
-        };
-        Found { left, merged }
+        let (cursor, merged) = sieve.finish();
+        visit.cursor = cursor;
+        ksm.stats.pages_scanned.add(merged);
+        left
     }
 
-    /// Collects the items behind the cursor, and goes on to the next slot.
-    fn end_visit(&mut self, ksm: &Ksm, mut visit: Visit) {
-        if let Some(cursor) = &mut visit.cursor {
-            while let Some(item) = cursor.next(&self.mms, &self.items) {
-                self.pass_or_collect(ksm, cursor, item);
-                kthread::cond_resched();
+    /// Goes past the items below `visit.address`, and frees those that this scan has met no page for;
+    /// returns whether that is done.
+    fn settle_visit(&mut self, ksm: &Ksm, visit: &mut Visit, step: &mut Step<'_>) -> bool {
+        let Some(cursor) = &mut visit.cursor else {
+            return true;
+        };
+        loop {
+            let passed = self.settle_some(ksm, cursor, visit.address);
+            step.charge(Work::Trifle, passed);
+            if passed < ITEMS_AT_ONCE {
+                return true;
+            }
+            if !step.goes_on() {
+                return false;
+            }
+            kthread::cond_resched();
+        }
+    }
+
+    /// Frees the items of slots that are discarded, as far as `step` allows.
+    fn collect_discarded(&mut self, ksm: &Ksm, step: &mut Step<'_>) {
+        let mut last = None;
+        while let Some((number, slot)) = ksm.slots.next_discarded(last) {
+            step.charge(Work::Trifle, 1);
+            if !step.goes_on() {
+                return;
+            }
+            last = Some(number);
+            self.break_off_visit(&slot);
+            // As long as an entry may map a KSM page, its mapping has to be listed.
+            if !is_being_unmapped(slot.mm()) && self.collect_slot(ksm, &slot, step) {
+                ksm.slots.forget_discarded(number);
             }
         }
-        self.leave_slot(ksm, &visit.slot);
-        self.stage = Stage::Between(visit.slot.key());
+    }
+
+    /// Ends the visit to the address space of `slot`, if there is one: its items are about to go.
+    fn break_off_visit(&mut self, slot: &Arc<MmSlot>) {
+        if matches!(&self.stage, Stage::Inside(visit) if Arc::ptr_eq(&visit.slot, slot)) {
+            self.stage = Stage::Between(slot.key());
+        }
+    }
+
+    /// Frees the items of `slot`, which is discarded; returns whether that is done.
+    fn collect_slot(&mut self, ksm: &Ksm, slot: &MmSlot, step: &mut Step<'_>) -> bool {
+        let Some(mm) = self.tracked(slot) else {
+            return true;
+        };
+        loop {
+            let freed = self.collect_some(ksm, mm);
+            step.charge(Work::Trifle, freed);
+            if freed < ITEMS_AT_ONCE {
+                self.end_tracking(slot, mm);
+                return true;
+            }
+            if !step.goes_on() {
+                return false;
+            }
+            kthread::cond_resched();
+        }
     }
 
     /// The item for `address`; collects those that stand before it.
@@ -390,7 +448,7 @@ impl Scanner {
             // This scan is the first of those that the page is to go through.
             item.is_to_be_skipped();
         }
-        let item = self.items.insert(item, crate::SCAN_GFP).ok()?;
+        let item = self.items.insert(item, gfp::for_item()).ok()?;
         cursor.insert(&mut self.mms, &mut self.items, item);
         self.drain_wanted = true;
         self.count_items(ksm, cursor.mm(), 1);
@@ -398,27 +456,35 @@ impl Scanner {
     }
 }
 
-/// Walks advised vmas from `visit.address` on until a walk comes to its limits.
+/// Walks the advised vmas of `locked` from `visit.address` on, until `room` candidates are in `batch` or `sieve` ends
+/// the walk.
 fn gather(
     ksm: &Ksm,
-    mm: &MmWithUser,
+    locked: &ReadLockedMm<'_>,
     visit: &mut Visit,
-    limits: &mut Limits,
-    mut walk: impl FnMut(&MergeableVma<'_>, Range<usize>, Limits) -> Walked,
+    batch: &mut KVec<Candidate>,
+    room: usize,
+    sieve: &mut Sieve<'_, '_>,
 ) -> Left {
     let from_start = visit.address == 0;
     let mut any_advised = false;
-    let locked = ReadLockedMm::new(mm);
-    for vma in locked.advised_from(visit.address) {
-        any_advised = true;
+    visit.failed_locks = 0;
+    for vma in locked.vmas_from(visit.address) {
         let range = vma.range();
-        let Some(vma) = vma.populated() else {
-            visit.address = range.end;
+        if !sieve.enters_vma() {
+            visit.address = visit.address.max(range.start);
+            return Left::More;
+        }
+        let Some(vma) = AdvisedVma::new(vma) else {
             continue;
         };
-        let walked = walk(&vma, range.start.max(visit.address)..range.end, *limits);
+        any_advised = true;
+        let Some(vma) = vma.populated() else {
+            continue;
+        };
+        let rest = range.start.max(visit.address)..range.end;
+        let walked = collect_candidates(&vma, rest, sieve.nodes(), room, batch, sieve);
         visit.address = walked.resume;
-        limits.pages -= walked.pages;
         if walked.is_cut_short {
             return Left::More;
         }
@@ -427,7 +493,7 @@ fn gather(
         // The whole address space was seen under this one lock, which whoever gives advice holds for
         // writing: it will be registered anew. Those who adopt address spaces when the module is
         // loaded hold it for reading, but are done before the first scan.
-        ksm.slots.remove(&visit.slot);
+        ksm.slots.discard(&visit.slot);
         window::pause(Window::Unregistered);
         clear_mergeable_flag(visit.slot.mm());
         return Left::NoAdvice;

@@ -5,6 +5,9 @@
 //! Most do not: a page that is merged stays merged, and the smart scan passes over pages that have
 //! found no equal for long. While the walk goes through the page tables, this goes through the list
 //! of items beside it, and recognises them by a few loads, without a reference to any page.
+//!
+//! All of that happens under a page-table lock and the mmap lock, so a walk has an end after some
+//! steps. The scan settles the items that were gone past once these locks are dropped.
 
 #![deny(unsafe_code)]
 
@@ -12,9 +15,16 @@ use crate::{
     control::Ksm,
     mm::{
         ksm_folio::Anchor,
-        walk::Seen, //
+        walk::{
+            Decision,
+            Filter,
+            Seen, //
+        }, //
     },
-    partition::Partitions,
+    pace::{
+        Step,
+        Work, //
+    },
     pool::Pool,
     rmap_item::{
         ListCursor,
@@ -24,38 +34,50 @@ use crate::{
         TrackedMm, //
     },
     stable_node::StableNode,
-    table::{
-        Handle,
-        Table, //
-    },
-    unstable_node::UnstableNode, //
+    table::Handle, //
 };
 
-/// The items, and where they stand.
+/// Pages, items, page tables and vmas that a walk may pass under its locks: some tens of
+/// microseconds' worth.
+const STEPS_IN_WALK: usize = 1024;
+
+/// What looking through a page table takes, in steps.
+const STEPS_IN_TABLE: usize = 8;
+
+/// The items, and the nodes of those that are merged.
 pub(crate) struct Lists<'a> {
     pub(crate) mms: &'a Pool<TrackedMm>,
     pub(crate) items: &'a mut Pool<RmapItem>,
-    pub(crate) unstable_nodes: &'a mut Table<UnstableNode>,
     pub(crate) nodes: &'a Pool<StableNode>,
-    pub(crate) partitions: &'a mut Partitions,
+}
+
+/// What stands in the list of items at the address of a page.
+enum Found {
+    Item(Handle<RmapItem>),
+    Nothing,
+    /// Too many items of other pages stand before it.
+    TooFar,
 }
 
 /// See the [module's description](self).
-pub(crate) struct Sieve<'a> {
+pub(crate) struct Sieve<'a, 's> {
     ksm: &'a Ksm,
     lists: Lists<'a>,
     pass: Pass,
     by_node: bool,
-    /// The place in the list that the walk has reached.
-    ahead: ListCursor,
-    /// The last place before which there is nothing left to be done.
-    settled: ListCursor,
+    step: &'a mut Step<'s>,
+    /// Steps that are left to the walk.
+    steps: usize,
+    /// The place in the list that the walk has reached, if there is a list.
+    ahead: Option<ListCursor>,
+    /// The last place before which no item needs attention.
+    settled: Option<ListCursor>,
     is_settled: bool,
     merged: usize,
 }
 
-impl<'a> Sieve<'a> {
-    /// For pages whose items stand behind `cursor`.
+impl<'a, 's> Sieve<'a, 's> {
+    /// For pages whose items stand behind `cursor`, as far as `step` allows.
     ///
     /// With `by_node` all KSM pages are kept: they may have moved to another NUMA node.
     pub(crate) fn new(
@@ -63,13 +85,16 @@ impl<'a> Sieve<'a> {
         lists: Lists<'a>,
         pass: Pass,
         by_node: bool,
-        cursor: ListCursor,
+        cursor: Option<ListCursor>,
+        step: &'a mut Step<'s>,
     ) -> Self {
         Self {
             ksm,
             lists,
             pass,
             by_node,
+            step,
+            steps: STEPS_IN_WALK,
             ahead: cursor,
             settled: cursor,
             is_settled: true,
@@ -77,73 +102,111 @@ impl<'a> Sieve<'a> {
         }
     }
 
-    /// Whether the page at `address` needs attention; to be asked once for each, in their order.
-    #[inline]
-    pub(crate) fn keeps(&mut self, address: usize, page: Seen<'_>) -> bool {
-        let passed = self.item_at(address).filter(|item| match page {
-            Seen::Ksm(anchor) => self.is_known(*item, anchor),
-            Seen::Anonymous => self.is_skipped(*item),
-        });
-        let Some(item) = passed else {
-            self.is_settled = false;
-            return true;
-        };
-        self.lists.items[item].note_met(self.pass);
-        if self.is_settled {
-            self.settled = self.ahead;
-        }
-        false
+    /// The nodes of merged pages, of which none is removed during the walk.
+    pub(crate) fn nodes(&self) -> &'a Pool<StableNode> {
+        self.lists.nodes
     }
 
     /// The place from which to go on with the list, and how many merged pages were passed over.
-    pub(crate) fn finish(self) -> (ListCursor, usize) {
+    pub(crate) fn finish(self) -> (Option<ListCursor>, usize) {
         (self.settled, self.merged)
     }
 
-    /// The item for `address`; those before it that no page was met for stay where they are.
-    fn item_at(&mut self, address: usize) -> Option<Handle<RmapItem>> {
-        while let Some(item) = self.ahead.next(self.lists.mms, self.lists.items) {
+    /// Whether the walk may go on into another vma, which is charged for.
+    pub(crate) fn enters_vma(&mut self) -> bool {
+        self.goes_on(Work::Trifle, 1)
+    }
+
+    /// Whether the walk may go on with what takes so many steps, and is charged as `work`.
+    fn goes_on(&mut self, work: Work, steps: usize) -> bool {
+        let goes_on = self.steps > 0 && self.step.has_left();
+        if goes_on {
+            self.step.charge(work, 1);
+            self.steps = self.steps.saturating_sub(steps);
+        }
+        goes_on
+    }
+
+    /// Finds the item for `address`; items of pages below that the walk has not met stay in the list.
+    fn find(&mut self, address: usize) -> Found {
+        let Some(ahead) = &mut self.ahead else {
+            return Found::Nothing;
+        };
+        while let Some(item) = ahead.next(self.lists.mms, self.lists.items) {
             let found = self.lists.items[item].address();
             if found > address {
                 break;
             }
-            self.ahead.step_over(item);
-            if found == address {
-                return Some(item);
+            if found < address && self.steps == 0 {
+                return Found::TooFar;
             }
+            ahead.step_over(item);
+            if found == address {
+                return Found::Item(item);
+            }
+            self.steps -= 1;
             self.is_settled = false;
         }
-        None
+        Found::Nothing
+    }
+
+    /// What to charge for passing over the page of `item`, if it needs no attention.
+    fn pass(&mut self, item: Handle<RmapItem>, page: Seen<'_>) -> Option<Work> {
+        match page {
+            Seen::Ksm(anchor) if self.is_known(item, anchor) => {
+                self.merged += 1;
+                Some(Work::Page)
+            }
+            Seen::Anonymous if self.is_skipped(item) => {
+                self.ksm.stats.pages_skipped.add(1);
+                Some(Work::Trifle)
+            }
+            _ => None,
+        }
     }
 
     /// Whether the page of `item` is merged, with that of `anchor`, and that is known.
-    fn is_known(&mut self, item: Handle<RmapItem>, anchor: &Anchor) -> bool {
-        let Place::Stable(node) = self.lists.items[item].place() else {
-            return false;
-        };
+    fn is_known(&self, item: Handle<RmapItem>, anchor: &Anchor) -> bool {
         // Nodes lie in the order in which pages were merged: where many are met, those of
         // neighbours are in a cache already, and their anchors are not.
-        let known = !self.by_node && self.lists.nodes[node].has(anchor);
-        self.merged += usize::from(known);
-        known
+        match self.lists.items[item].place() {
+            Place::Stable(node) => !self.by_node && self.lists.nodes[node].has(anchor),
+            _ => false,
+        }
     }
 
-    /// Whether the smart scan passes over the page of `item`, which then is in no tree.
+    /// Whether the smart scan passes over the page of `item`. In the unstable tree others find it.
     fn is_skipped(&mut self, item: Handle<RmapItem>) -> bool {
-        if !self.ksm.tunables.smart_scan.is_set() || !self.lists.items[item].is_to_be_skipped() {
-            return false;
+        self.ksm.tunables.smart_scan.is_set() && self.lists.items[item].is_to_be_skipped()
+    }
+}
+
+impl Filter for Sieve<'_, '_> {
+    fn enters_table(&mut self) -> bool {
+        self.goes_on(Work::Table, STEPS_IN_TABLE)
+    }
+
+    #[inline]
+    fn decide(&mut self, address: usize, page: Seen<'_>) -> Decision {
+        if self.steps == 0 || !self.step.has_left() {
+            return Decision::Stop;
         }
-        let Lists {
-            items,
-            unstable_nodes,
-            partitions,
-            ..
-        } = &mut self.lists;
-        if items[item].is_unshared() {
-            partitions.leave_unstable(items, unstable_nodes, item);
-            self.ksm.stats.pages_unshared.sub(1);
+        self.steps -= 1;
+        let passed = match self.find(address) {
+            Found::Item(item) => self.pass(item, page).map(|work| (item, work)),
+            Found::Nothing => None,
+            Found::TooFar => return Decision::Stop,
+        };
+        let Some((item, work)) = passed else {
+            self.step.charge(Work::Page, 1);
+            self.is_settled = false;
+            return Decision::Take;
+        };
+        self.step.charge(work, 1);
+        self.lists.items[item].note_met(self.pass);
+        if self.is_settled {
+            self.settled = self.ahead;
         }
-        self.ksm.stats.pages_skipped.add(1);
-        true
+        Decision::Pass
     }
 }

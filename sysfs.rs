@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The files in `/sys/kernel/mm/ksm`.
+//! The files in `/sys/kernel/mm/ksm`, which are those of `mm/ksm.c`, and the module's own in
+//! `/sys/kernel/mm/ksm_rs`.
 //!
 //! Each has one decimal number and a newline (`advisor_mode` has words), and takes one, with or
 //! without the newline.
@@ -28,9 +29,18 @@ use kernel::{
     sync::Arc, //
 };
 
-/// Makes the directory and its files.
-pub(crate) fn register(ksm: Arc<Ksm>) -> Result<Directory<Ksm>> {
-    Directory::new(c"ksm", FILES, ksm)
+/// Both directories; dropping them removes them.
+pub(crate) struct Directories {
+    _common: Directory<Ksm>,
+    _own: Directory<Ksm>,
+}
+
+/// Makes the directories and their files.
+pub(crate) fn register(ksm: Arc<Ksm>) -> Result<Directories> {
+    Ok(Directories {
+        _common: Directory::new(c"ksm", FILES, ksm.clone())?,
+        _own: Directory::new(c"ksm_rs", OWN_FILES, ksm)?,
+    })
 }
 
 const NO_MODE: &str = "[none] scan-time\n";
@@ -147,6 +157,11 @@ static FILES: &[File<Ksm>] = &[
     counter!(c"ksm_zero_pages", |_| zero_pages()),
     counter!(c"general_profit", |ksm| ksm.general_profit()),
 ];
+
+static OWN_FILES: &[File<Ksm>] = &[counter!(c"pages_untracked", |ksm| ksm
+    .stats
+    .pages_untracked
+    .get())];
 
 fn line(out: &mut Output<'_>, value: impl fmt::Display) -> fmt::Result {
     out.write_fmt(fmt!("{value}\n"))

@@ -26,10 +26,12 @@ use crate::{
             unshare,
             Fault, //
         },
-        vma::LockedVma,
+        vma::{
+            AdvisedVma,
+            LockedVma, //
+        },
         walk::find_merged, //
     },
-    rmap_item::ListCursor,
     scan::Scanner,
     slots::Which,
     stable_node::StableNode,
@@ -55,8 +57,30 @@ use kernel::{
 /// work item that the scan has left behind.
 const ROUNDS: i64 = 8;
 
+/// Bytes of address space that `run` = 2 looks through under one mmap lock.
+const BYTES_AT_ONCE: usize = 1 << 30;
+
+/// Batches of merged pages that it unmerges under one mmap lock.
+const BATCHES_AT_ONCE: usize = 16;
+
 /// How many nodes before its turn the anchor of a node is fetched.
 const NODES_AHEAD: usize = 8;
+
+/// Which pages were unmerged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unmerged {
+    All,
+    /// All but those that userfaultfd keeps everybody from.
+    NotGuarded,
+}
+
+/// How far unmerging has come.
+struct Progress {
+    /// The address from which to go on.
+    resume: usize,
+    /// What became of the pages before it.
+    unmerged: Unmerged,
+}
 
 /// Replaces all pages in `range` of `vma` that KSM has put there by private copies.
 ///
@@ -67,20 +91,31 @@ const NODES_AHEAD: usize = 8;
 /// everybody from pages that are merged: those still are. In all cases the caller must not take the
 /// advice from the vma.
 pub(crate) fn unmerge_range(vma: LockedVma<'_>, range: Range<usize>) -> Result {
-    unmerge(vma, range, &mut Batch::new()?)
+    match unmerge(vma, range, usize::MAX, &mut Batch::new()?)? {
+        Progress {
+            unmerged: Unmerged::All,
+            ..
+        } => Ok(()),
+        _ => Err(EBUSY),
+    }
 }
 
-/// As [`unmerge_range`], with an empty `batch`, which is empty again afterwards.
-fn unmerge(vma: LockedVma<'_>, range: Range<usize>, batch: &mut Batch) -> Result {
+/// As [`unmerge_range`], but only for so many batches; `batch` is empty before and afterwards.
+fn unmerge(
+    vma: LockedVma<'_>,
+    range: Range<usize>,
+    batches: usize,
+    batch: &mut Batch,
+) -> Result<Progress> {
     let mut start = range.start;
-    let mut is_kept_out = false;
-    loop {
-        is_kept_out |= find_merged(vma, start..range.end, batch);
+    let mut unmerged = Unmerged::All;
+    for _ in 0..batches {
+        if find_merged(vma, start..range.end, batch) {
+            unmerged = Unmerged::NotGuarded;
+        }
         if batch.is_empty() {
-            return match is_kept_out {
-                true => Err(EBUSY),
-                false => Ok(()),
-            };
+            start = range.end;
+            break;
         }
         window::pause(Window::Unmerging);
         // The next walk begins where there is something left, and looks at it again.
@@ -99,6 +134,10 @@ fn unmerge(vma: LockedVma<'_>, range: Range<usize>, batch: &mut Batch) -> Result
             return Err(ERESTARTSYS);
         }
     }
+    Ok(Progress {
+        resume: start,
+        unmerged,
+    })
 }
 
 impl Scanner {
@@ -152,8 +191,9 @@ impl Scanner {
         });
     }
 
-    /// Forgets all items at once: there is no node, so none is merged, and no tree has them.
+    /// Forgets all items at once: there is no node, so none is merged.
     fn forget_items(&mut self, ksm: &Ksm) {
+        self.partitions.forget_unstable();
         self.items.clear();
         self.unstable_nodes.clear();
         ksm.stats.rmap_items.set(0);
@@ -167,14 +207,16 @@ impl Scanner {
     }
 
     /// Frees all items, and ends the tracking of their address spaces.
-    fn collect_all_slots(&mut self, ksm: &Ksm) {
+    pub(crate) fn collect_all_slots(&mut self, ksm: &Ksm) {
         let mut key = None;
         while let Some(slot) = ksm.slots.next_tracked(key, Which::All) {
             key = Some(slot.key());
-            if let Some(mm) = self.tracked(&slot) {
-                self.collect_rest(ksm, &mut ListCursor::front(mm));
-            }
+            self.collect_all(ksm, &slot);
             self.leave_slot(ksm, &slot);
+        }
+        while let Some((number, slot)) = ksm.slots.next_discarded(None) {
+            self.collect_all(ksm, &slot);
+            ksm.slots.forget_discarded(number);
         }
     }
 
@@ -213,14 +255,6 @@ impl Scanner {
     }
 }
 
-/// Which pages were unmerged.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Unmerged {
-    All,
-    /// All but those that userfaultfd keeps everybody from.
-    NotGuarded,
-}
-
 fn unmerge_all_slots(ksm: &Ksm) -> Result<Unmerged> {
     let (mut key, mut unmerged) = (None, Unmerged::All);
     let mut batch = Batch::new()?;
@@ -235,17 +269,30 @@ fn unmerge_all_slots(ksm: &Ksm) -> Result<Unmerged> {
     Ok(unmerged)
 }
 
+/// Unmerges the pages of `mm`, whose lock is given up now and then: nothing can be merged meanwhile, and
+/// `mremap()` unmerges what it moves.
 fn unmerge_mm(mm: &MmWithUser, batch: &mut Batch) -> Result<Unmerged> {
     let mut unmerged = Unmerged::All;
-    let locked = ReadLockedMm::new(mm);
-    for vma in locked.advised_from(0) {
-        if let Some(vma) = vma.populated() {
-            match unmerge(vma.vma(), vma.range(), batch) {
-                // It is no reason to leave the others as they are.
-                Err(error) if error == EBUSY => unmerged = Unmerged::NotGuarded,
-                other => other?,
-            }
+    let mut address = 0;
+    while let Some(progress) = unmerge_some(mm, address, batch)? {
+        if progress.unmerged == Unmerged::NotGuarded {
+            unmerged = Unmerged::NotGuarded;
         }
+        address = progress.resume;
+        kthread::cond_resched();
     }
     Ok(unmerged)
+}
+
+/// Unmerges the next pages of `mm` from `address` on, as many as one hold of the mmap lock is good for;
+/// `None` if there is no more advised memory.
+fn unmerge_some(mm: &MmWithUser, address: usize, batch: &mut Batch) -> Result<Option<Progress>> {
+    let locked = ReadLockedMm::new(mm);
+    let mut advised = locked.vmas_from(address).filter_map(AdvisedVma::new);
+    let Some(vma) = advised.find_map(AdvisedVma::populated) else {
+        return Ok(None);
+    };
+    let start = vma.range().start.max(address);
+    let end = vma.range().end.min(start.saturating_add(BYTES_AT_ONCE));
+    unmerge(vma.vma(), start..end, BATCHES_AT_ONCE, batch).map(Some)
 }

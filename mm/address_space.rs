@@ -24,6 +24,10 @@ use kernel::{
         MmapReadGuard, //
     },
     sync::aref::ARef,
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
     types::Opaque, //
 };
 
@@ -43,6 +47,54 @@ pub(crate) fn user_of(mm: &Mm) -> Option<UserMm> {
     mm.mmget_not_zero().map(MmWithUser::into_mmput_async)
 }
 
+/// Whether pages of `mm`, which has ended, may still be mapped.
+///
+/// `exit_mmap()` sets `MMF_OOM_SKIP` when it has unmapped all pages, if there was a vma at all.
+pub(crate) fn is_being_unmapped(mm: &Mm) -> bool {
+    let raw = mm.as_raw();
+    // SAFETY: The `mm_struct` is alive; its flags are atomic, and both other fields are aligned words
+    // that are read once.
+    unsafe {
+        let fields = &raw const (*raw).__bindgen_anon_1;
+        let has_users = (&raw const (*fields).mm_users.counter).read_volatile() > 0;
+        let has_vmas = (&raw const (*fields).map_count).read_volatile() > 0;
+        !has_users && has_vmas && !bindings::ksm_mm_flags_test(bindings::MMF_OOM_SKIP as i32, raw)
+    }
+}
+
+/// How long somebody may still wait for mmap locks.
+///
+/// The lock of a process may be held for as long as that process likes. To wait for it must neither
+/// stop the scan of all others, nor keep alive the memory of another process, of which the scan is a
+/// user meanwhile.
+pub(crate) struct Patience {
+    pauses_left: u32,
+}
+
+impl Patience {
+    /// Two milliseconds, in pauses that are long enough for others to do something.
+    const PAUSES: u32 = 20;
+    const PAUSE_MICROS: i64 = 100;
+
+    /// Waits for a moment, if there is time for it; returns whether; sleeps.
+    fn wait(&mut self) -> bool {
+        let has_time = self.pauses_left > 0;
+        if has_time {
+            self.pauses_left -= 1;
+            fsleep(Delta::from_micros(Self::PAUSE_MICROS));
+        }
+        has_time
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            pauses_left: Self::PAUSES,
+        }
+    }
+}
+
 /// An address space whose mmap lock is held for reading.
 pub(crate) struct ReadLockedMm<'a> {
     mm: &'a MmWithUser,
@@ -50,7 +102,7 @@ pub(crate) struct ReadLockedMm<'a> {
 }
 
 impl<'a> ReadLockedMm<'a> {
-    /// Takes the mmap lock; sleeps.
+    /// Takes the mmap lock; sleeps for as long as that takes.
     pub(crate) fn new(mm: &'a MmWithUser) -> Self {
         Self {
             mm,
@@ -58,10 +110,22 @@ impl<'a> ReadLockedMm<'a> {
         }
     }
 
-    /// The advised vmas that end above `address`, in their order.
-    pub(crate) fn advised_from(&self, address: usize) -> AdvisedVmas<'_> {
+    /// Takes the mmap lock if it can be had within the time that `patience` leaves; sleeps.
+    pub(crate) fn try_new(mm: &'a MmWithUser, patience: &mut Patience) -> Option<Self> {
+        loop {
+            if let Some(guard) = mm.mmap_read_trylock() {
+                return Some(Self { mm, guard });
+            }
+            if !patience.wait() {
+                return None;
+            }
+        }
+    }
+
+    /// The vmas that end above `address`, in their order.
+    pub(crate) fn vmas_from(&self, address: usize) -> Vmas<'_> {
         // INVARIANT: `start` is some address. The mmap lock is held.
-        AdvisedVmas {
+        Vmas {
             locked: self,
             start: Some(address),
             vmas: Opaque::uninit(),
@@ -76,22 +140,22 @@ impl<'a> ReadLockedMm<'a> {
     }
 }
 
-/// Iterator over the advised vmas of an address space.
+/// Iterator over the vmas of an address space.
 ///
 /// # Invariants
 ///
 /// Unless there is a `start`, `vmas` is initialised, and iterates over the vmas of `locked`.
-pub(crate) struct AdvisedVmas<'a> {
+pub(crate) struct Vmas<'a> {
     locked: &'a ReadLockedMm<'a>,
     /// Where to begin: to initialise `vmas` only then spares moving it.
     start: Option<usize>,
     vmas: Opaque<bindings::vma_iterator>,
 }
 
-impl<'a> Iterator for AdvisedVmas<'a> {
-    type Item = AdvisedVma<'a>;
+impl<'a> Iterator for Vmas<'a> {
+    type Item = LockedVma<'a>;
 
-    fn next(&mut self) -> Option<AdvisedVma<'a>> {
+    fn next(&mut self) -> Option<LockedVma<'a>> {
         let vmas = self.vmas.get();
         if let Some(start) = self.start.take() {
             // INVARIANT: The iterator is initialised when there is no start any more.
@@ -100,12 +164,12 @@ impl<'a> Iterator for AdvisedVmas<'a> {
         }
         // SAFETY: By the type invariant the iterator is initialised, and the vmas do not change, as
         // the mmap lock is held.
-        let vma = unsafe { bindings::ksm_next_advised_vma(vmas) };
+        let vma = unsafe { bindings::vma_next(vmas) };
         if vma.is_null() {
             return None;
         }
         // SAFETY: The lock is held for as long as `locked` is borrowed.
-        AdvisedVma::new(unsafe { LockedVma::from_raw(vma, MmapLock::Read) })
+        Some(unsafe { LockedVma::from_raw(vma, MmapLock::Read) })
     }
 }
 

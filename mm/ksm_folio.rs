@@ -18,6 +18,7 @@
 //! as long as the module is loaded: who has that pool borrowed keeps all of them.
 
 use crate::{
+    gfp,
     mappings::Mappings,
     mm::{
         folio::{
@@ -375,7 +376,7 @@ impl OwnedAnchor {
                 notes,
                 mappings: UnsafeCell::new(mappings),
             },
-            GFP_KERNEL,
+            gfp::for_merge(),
         )?;
         // INVARIANT: The pointer comes from a `KBox` that is given up here.
         Ok(Self {

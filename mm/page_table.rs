@@ -40,14 +40,54 @@ pub(crate) struct PageTable<'a> {
     range: Range<usize>,
 }
 
+/// Addresses that are searched for page tables at a time: 64 GiB of address space, of which the tables
+/// above those of entries fill a page for each GiB.
+const SEARCHED_AT_ONCE: usize = 64 << 30;
+
+/// A part of a vma, to a walk.
+pub(crate) enum Part<'a> {
+    Table(PageTable<'a>),
+    /// No page table is there.
+    Gap(Range<usize>),
+}
+
+impl Part<'_> {
+    /// The addresses of the part.
+    pub(crate) fn range(&self) -> &Range<usize> {
+        match self {
+            Part::Table(table) => &table.range,
+            Part::Gap(range) => range,
+        }
+    }
+}
+
 impl<'a> PageTable<'a> {
-    /// The page tables that there are for the part `range` of `vma`, in their order.
-    pub(crate) fn all_in(vma: LockedVma<'a>, range: Range<usize>) -> impl Iterator<Item = Self> {
+    /// The page tables that there are for `range` of `vma`, in their order, and large gaps that were
+    /// searched in vain.
+    pub(crate) fn parts_of(
+        vma: LockedVma<'a>,
+        range: Range<usize>,
+    ) -> impl Iterator<Item = Part<'a>> {
         let mut rest = range.start.max(vma.range().start)..range.end.min(vma.range().end);
         iter::from_fn(move || {
-            let table = Self::first_in(vma, rest.clone())?;
-            rest.start = table.range.end;
-            Some(table)
+            if rest.is_empty() {
+                return None;
+            }
+            let end = rest.end.min(rest.start.saturating_add(SEARCHED_AT_ONCE));
+            let part = match Self::first_in(vma, rest.start..end) {
+                Some(table) => Part::Table(table),
+                None => Part::Gap(rest.start..end),
+            };
+            rest.start = part.range().end;
+            Some(part)
+        })
+    }
+
+    /// The page tables that there are for `range` of `vma`, in their order.
+    pub(crate) fn all_in(vma: LockedVma<'a>, range: Range<usize>) -> impl Iterator<Item = Self> {
+        Self::parts_of(vma, range).filter_map(|part| match part {
+            Part::Table(table) => Some(table),
+            Part::Gap(_) => None,
         })
     }
 

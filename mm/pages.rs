@@ -13,7 +13,10 @@ use core::{
 };
 use kernel::{
     alloc::{
-        flags::__GFP_ZERO,
+        flags::{
+            __GFP_NORETRY,
+            __GFP_ZERO, //
+        },
         AllocError,
         Allocator,
         Flags,
@@ -73,18 +76,21 @@ fn new_page(flags: Flags) -> Option<NonNull<u8>> {
     NonNull::new(ptr::with_exposed_provenance_mut(address))
 }
 
-/// The number of `flags`, which they keep to themselves: who may not do all that `GFP_KERNEL` does
-/// is not made to wait.
+/// What of `flags` matters here, as C has it: [`Flags`] do not give their bits away.
 fn gfp(flags: Flags) -> bindings::gfp_t {
     let wait = match flags.contains(GFP_KERNEL) {
         true => bindings::GFP_KERNEL,
         false => bindings::GFP_NOWAIT,
     };
-    let zero = match flags.contains(__GFP_ZERO) {
-        true => bindings::__GFP_ZERO,
-        false => 0,
-    };
-    wait | zero
+    let modifiers = [
+        (__GFP_ZERO, bindings::__GFP_ZERO),
+        (__GFP_NORETRY, bindings::__GFP_NORETRY),
+        (__GFP_NOWARN, bindings::__GFP_NOWARN),
+    ];
+    let wanted = modifiers
+        .into_iter()
+        .filter(|(flag, _)| flags.contains(*flag));
+    wanted.fold(wait, |all, (_, bits)| all | bits)
 }
 
 #[kernel::macros::kunit_tests(ksm_rs_pages)]

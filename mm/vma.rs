@@ -84,10 +84,6 @@ impl<'a> AdvisedVma<'a> {
         (vma.vma.flags() & flags::MERGEABLE != 0).then_some(Self { vma })
     }
 
-    pub(crate) fn range(&self) -> Range<usize> {
-        self.vma.range()
-    }
-
     /// `None` if the vma has not had an anonymous page yet.
     pub(crate) fn populated(self) -> Option<MergeableVma<'a>> {
         // SAFETY: The mmap lock is held; a vma's anon_vma is set once, perhaps right now by a page

@@ -17,7 +17,8 @@ use crate::{
         page_table::{
             HugePage,
             MappedPage,
-            PageTable, //
+            PageTable,
+            Part, //
         },
         vma::{
             LockedVma,
@@ -55,58 +56,82 @@ pub(crate) enum Seen<'a> {
     Ksm(&'a Anchor),
 }
 
-/// When a walk is to end.
-#[derive(Clone, Copy)]
-pub(crate) struct Limits {
-    /// Candidates in the batch, which has room for them.
-    pub(crate) candidates: usize,
-    /// Pages met.
-    pub(crate) pages: usize,
+/// What becomes of a page that a walk has met.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// It becomes a candidate.
+    Take,
+    /// It does not.
+    Pass,
+    /// The walk ends before it.
+    Stop,
+}
+
+/// The part of a walk that knows which pages are wanted.
+pub(crate) trait Filter {
+    /// Whether the walk may look through one more page table, or past one more range that has none.
+    fn enters_table(&mut self) -> bool;
+
+    /// Decides on the page at `address`; called under a page-table lock, so it may not sleep.
+    fn decide(&mut self, address: usize, page: Seen<'_>) -> Decision;
 }
 
 /// How far a walk went.
 pub(crate) struct Walked {
     /// The address from which to go on.
     pub(crate) resume: usize,
-    /// Pages met.
-    pub(crate) pages: usize,
     /// Whether there may be more pages in the range.
     pub(crate) is_cut_short: bool,
 }
 
-/// Walks `range` of `vma`, and puts into `batch` the pages that `keep` wants.
+/// Walks `range` of `vma`, and puts into `batch`, which has room for `limit` candidates, the pages
+/// that `filter` takes.
 ///
 /// Of a large folio the batch gets one page, as its last: a second reference would keep the folio
 /// from being split. `nodes` is the pool of all stable nodes, none of which can be removed
-/// meanwhile. `keep` is called under a page-table lock, and may not sleep.
+/// meanwhile.
 pub(crate) fn collect_candidates(
     vma: &MergeableVma<'_>,
     range: Range<usize>,
     nodes: &Pool<StableNode>,
-    limits: Limits,
+    limit: usize,
     batch: &mut KVec<Candidate>,
-    keep: impl FnMut(usize, Seen<'_>) -> bool,
+    filter: &mut impl Filter,
 ) -> Walked {
     let mut walk = CandidateWalk {
         nodes,
-        limits,
+        limit,
         batch,
-        keep,
-        progress: Walked {
-            resume: range.start,
-            pages: 0,
-            is_cut_short: true,
-        },
+        filter,
+        resume: range.start,
     };
-    for table in PageTable::all_in(vma.vma(), range.clone()) {
+    for part in PageTable::parts_of(vma.vma(), range.clone()) {
         crate::kthread::cond_resched();
-        if walk.visit(&table) == Step::Stop {
-            return walk.progress;
+        walk.resume = walk.resume.max(part.range().start);
+        if walk.visit(part) == Step::Stop {
+            return Walked {
+                resume: walk.resume,
+                is_cut_short: true,
+            };
         }
     }
-    walk.progress.resume = range.end;
-    walk.progress.is_cut_short = false;
-    walk.progress
+    Walked {
+        resume: range.end,
+        is_cut_short: false,
+    }
+}
+
+/// Takes any page.
+struct Anything;
+
+impl Filter for Anything {
+    fn enters_table(&mut self) -> bool {
+        true
+    }
+
+    fn decide(&mut self, _: usize, _: Seen<'_>) -> Decision {
+        Decision::Take
+    }
 }
 
 /// The page at `address` of `vma`; `buffer` has room for it.
@@ -117,11 +142,7 @@ pub(crate) fn page_at(
     buffer: &mut KVec<Candidate>,
 ) -> Option<Met> {
     let range = address..address + PAGE_SIZE;
-    let limits = Limits {
-        candidates: 1,
-        pages: 1,
-    };
-    collect_candidates(vma, range, nodes, limits, buffer, |_, _| true);
+    collect_candidates(vma, range, nodes, 1, buffer, &mut Anything);
     Some(buffer.pop()?.page)
 }
 
@@ -157,10 +178,11 @@ pub(crate) fn find_merged(vma: LockedVma<'_>, range: Range<usize>, batch: &mut B
 /// The state of [`collect_candidates`].
 struct CandidateWalk<'a, F> {
     nodes: &'a Pool<StableNode>,
-    limits: Limits,
+    limit: usize,
     batch: &'a mut KVec<Candidate>,
-    keep: F,
-    progress: Walked,
+    filter: &'a mut F,
+    /// The address from which to go on.
+    resume: usize,
 }
 
 /// Whether to go on with a walk.
@@ -170,8 +192,14 @@ enum Step {
     Stop,
 }
 
-impl<F: FnMut(usize, Seen<'_>) -> bool> CandidateWalk<'_, F> {
-    fn visit(&mut self, table: &PageTable<'_>) -> Step {
+impl<F: Filter> CandidateWalk<'_, F> {
+    fn visit(&mut self, part: Part<'_>) -> Step {
+        if !self.filter.enters_table() {
+            return Step::Stop;
+        }
+        let Part::Table(table) = part else {
+            return Step::Continue;
+        };
         if let Some(huge) = table.huge_page() {
             return self.meet_huge(huge);
         }
@@ -186,11 +214,13 @@ impl<F: FnMut(usize, Seen<'_>) -> bool> CandidateWalk<'_, F> {
         Step::Continue
     }
 
-    /// Whether the page at `address` is to become a candidate.
-    fn wants(&mut self, address: usize, page: Seen<'_>) -> bool {
-        self.progress.resume = address + PAGE_SIZE;
-        self.progress.pages += 1;
-        (self.keep)(address, page)
+    fn decide(&mut self, address: usize, page: Seen<'_>) -> Decision {
+        let decision = self.filter.decide(address, page);
+        self.resume = match decision {
+            Decision::Stop => address,
+            Decision::Take | Decision::Pass => address + PAGE_SIZE,
+        };
+        decision
     }
 
     fn push(&mut self, address: usize, page: Met) -> Step {
@@ -199,14 +229,7 @@ impl<F: FnMut(usize, Seen<'_>) -> bool> CandidateWalk<'_, F> {
             .batch
             .push_within_capacity(Candidate { address, page })
             .is_ok();
-        match pushed && self.batch.len() < self.limits.candidates {
-            true => self.go_on(),
-            false => Step::Stop,
-        }
-    }
-
-    fn go_on(&self) -> Step {
-        match self.progress.pages < self.limits.pages {
+        match pushed && self.batch.len() < self.limit {
             true => Step::Continue,
             false => Step::Stop,
         }
@@ -214,31 +237,32 @@ impl<F: FnMut(usize, Seen<'_>) -> bool> CandidateWalk<'_, F> {
 
     fn meet(&mut self, page: &MappedPage<'_>) -> Step {
         let address = page.address();
-        match ksm_folio::tie_of_mapped(page, self.nodes) {
-            Tie::Missing => {}
-            Tie::Bound(anchor) if self.wants(address, Seen::Ksm(anchor)) => {
-                return self.push(address, Met::Ksm(anchor.node()));
-            }
-            Tie::Unbound | Tie::Bound(_) => return self.go_on(),
-        }
-        if !self.wants(address, Seen::Anonymous) {
-            return self.go_on();
-        }
-        match self.push(address, Met::Anonymous(page.hold())) {
-            Step::Continue if !page.folio().is_large() => Step::Continue,
-            _ => Step::Stop,
+        let (seen, node) = match ksm_folio::tie_of_mapped(page, self.nodes) {
+            Tie::Missing => (Seen::Anonymous, None),
+            Tie::Bound(anchor) => (Seen::Ksm(anchor), Some(anchor)),
+            Tie::Unbound => return Step::Continue,
+        };
+        match (self.decide(address, seen), node) {
+            (Decision::Stop, _) => Step::Stop,
+            (Decision::Pass, _) => Step::Continue,
+            (Decision::Take, Some(anchor)) => self.push(address, Met::Ksm(anchor.node())),
+            (Decision::Take, None) => match self.push(address, Met::Anonymous(page.hold())) {
+                Step::Continue if !page.folio().is_large() => Step::Continue,
+                _ => Step::Stop,
+            },
         }
     }
 
-    /// Notes the first page that is wanted of a huge page, or a part of one.
+    /// Takes the first page that is wanted of a huge page, or of a part of one.
     fn meet_huge(&mut self, huge: HugePage) -> Step {
         for address in huge.addresses() {
-            if self.wants(address, Seen::Anonymous) {
-                self.push(address, Met::Anonymous(huge.into_page_at(address)));
-                return Step::Stop;
-            }
-            if self.go_on() == Step::Stop {
-                return Step::Stop;
+            match self.decide(address, Seen::Anonymous) {
+                Decision::Pass => {}
+                Decision::Stop => return Step::Stop,
+                Decision::Take => {
+                    self.push(address, Met::Anonymous(huge.into_page_at(address)));
+                    return Step::Stop;
+                }
             }
         }
         Step::Continue

@@ -6,7 +6,8 @@ use std::{fs::File, io::IoSlice};
 
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
-    faults::Fuse,
+    control_file,
+    faults::{self, Fuse},
     ksm::{self, Counters, Run},
     pattern,
     peer::{Link, Peer},
@@ -51,6 +52,7 @@ pub fn entries() -> Vec<Entry> {
             scan(nth, vec![hold(&content)?, hold_in_pipe(&content)?])
         }),
         Entry::new("ksmd: pages that a fork has inherited", after_fork),
+        Entry::new("ksmd: no memory for any record", without_records),
     ]
 }
 
@@ -100,6 +102,46 @@ fn verify_all(peers: &mut [Peer]) -> Result<()> {
     Ok(())
 }
 
+/// Lets all allocations of the scanner fail, which happens once: its pages must be counted as untracked,
+/// not as scanned.
+fn without_records(nth: u32) -> Result<Attempt> {
+    let went_off = nth == 1;
+    if went_off {
+        let mut peers = vec![hold(&pattern::pages(8, 6))?];
+        let before = (ksm::read::<u64>("pages_scanned")?, pages_untracked()?);
+        faults::fail_at_random(Ksmd::find()?.pid(), 100)?;
+        ksm::set_run(Run::Merge)?;
+        pass_scans()?;
+        ksm::set_run(Run::Stop)?;
+        faults::end_failing()?;
+        let scanned = ksm::read::<u64>("pages_scanned")? - before.0;
+        let untracked = pages_untracked()? - before.1;
+        ensure!(
+            scanned == 0 && untracked > 0,
+            "{scanned} pages were scanned without memory for a record, {untracked} were not"
+        );
+        expect_all_done(&mut peers)?;
+        dismiss(peers)?;
+    }
+    Ok(Attempt {
+        ending: Ending::Done,
+        went_off,
+    })
+}
+
+/// Pages that the scan has passed over for lack of a record.
+fn pages_untracked() -> Result<u64> {
+    control_file::read("/sys/kernel/mm/ksm_rs/pages_untracked")
+}
+
+fn dismiss(peers: Vec<Peer>) -> Result<()> {
+    for mut peer in peers {
+        peer.send(false)?;
+        peer.join()?;
+    }
+    Ok(())
+}
+
 /// Lets the scanner work on the memory of `peers`, with one allocation that fails.
 fn scan(nth: u32, mut peers: Vec<Peer>) -> Result<Attempt> {
     let fuse = Fuse::of(Ksmd::find()?.pid())?;
@@ -110,10 +152,7 @@ fn scan(nth: u32, mut peers: Vec<Peer>) -> Result<Attempt> {
     let went_off = fuse.put_out()?;
     verify_all(&mut peers)?;
     expect_all_done(&mut peers)?;
-    for mut peer in peers {
-        peer.send(false)?;
-        peer.join()?;
-    }
+    dismiss(peers)?;
     Ok(Attempt {
         ending: Ending::Done,
         went_off,

@@ -204,7 +204,7 @@ impl Couples {
 
 /// Counts how many pages are read that are not merged: each ought to be read once in a period.
 struct Frugality {
-    /// Pages that were scanned, those not counted that were merged before, in each of the last scans.
+    /// Pages that were read in each of the last scans: those that were scanned, and not merged.
     scanned: Vec<u64>,
 }
 
@@ -213,7 +213,9 @@ impl Frugality {
         let before = ksm::counters()?;
         let (scanned, scans) = scanner.take_step()?;
         ensure!(scans == 1, "{scans} scans in a step");
-        let merged = before.shared + before.sharing;
+        // Of two pages that have just merged the one that was skipped may be met after that.
+        let met_merged = ksm::counters()?.shared.saturating_sub(before.shared);
+        let merged = before.shared + before.sharing + met_merged;
         self.scanned.push(scanned.saturating_sub(merged));
         Ok(())
     }
