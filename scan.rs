@@ -195,13 +195,17 @@ impl Scanner {
 
     /// Does one step of the scan, which ends at the end of the full scan at the latest.
     pub(crate) fn scan(&mut self, ksm: &Ksm, step: &mut Step<'_>) {
-        while step.goes_on() {
+        while step.has_left() {
             self.collect_discarded(ksm, step);
             let Some(visit) = self.current_visit(ksm) else {
                 return;
             };
             self.scan_batch(ksm, visit, step);
             kthread::cond_resched();
+            // Not before a batch is done: the scan goes on, however often somebody interrupts it.
+            if !step.goes_on() {
+                return;
+            }
         }
     }
 

@@ -37,12 +37,17 @@ use crate::{
     table::Handle, //
 };
 
-/// Pages, items, page tables and vmas that a walk may pass under its locks: some tens of
-/// microseconds' worth.
-const STEPS_IN_WALK: usize = 1024;
+/// Steps of a walk under its locks: some tens of microseconds' worth.
+const STEPS_IN_WALK: usize = 8 * 1024;
 
-/// What looking through a page table takes, in steps.
-const STEPS_IN_TABLE: usize = 8;
+/// What passing over a vma takes, in steps.
+const STEPS_FOR_VMA: usize = 1;
+
+/// What looking at a page takes, or passing over the item of another page.
+const STEPS_FOR_PAGE: usize = 8;
+
+/// What looking through a page table takes.
+const STEPS_FOR_TABLE: usize = 64;
 
 /// The items, and the nodes of those that are merged.
 pub(crate) struct Lists<'a> {
@@ -114,7 +119,7 @@ impl<'a, 's> Sieve<'a, 's> {
 
     /// Whether the walk may go on into another vma, which is charged for.
     pub(crate) fn enters_vma(&mut self) -> bool {
-        self.goes_on(Work::Trifle, 1)
+        self.goes_on(Work::Trifle, STEPS_FOR_VMA)
     }
 
     /// Whether the walk may go on with what takes so many steps, and is charged as `work`.
@@ -122,9 +127,13 @@ impl<'a, 's> Sieve<'a, 's> {
         let goes_on = self.steps > 0 && self.step.has_left();
         if goes_on {
             self.step.charge(work, 1);
-            self.steps = self.steps.saturating_sub(steps);
+            self.take(steps);
         }
         goes_on
+    }
+
+    fn take(&mut self, steps: usize) {
+        self.steps = self.steps.saturating_sub(steps);
     }
 
     /// Finds the item for `address`; items of pages below that the walk has not met stay in the list.
@@ -144,7 +153,7 @@ impl<'a, 's> Sieve<'a, 's> {
             if found == address {
                 return Found::Item(item);
             }
-            self.steps -= 1;
+            self.steps = self.steps.saturating_sub(STEPS_FOR_PAGE);
             self.is_settled = false;
         }
         Found::Nothing
@@ -183,7 +192,7 @@ impl<'a, 's> Sieve<'a, 's> {
 
 impl Filter for Sieve<'_, '_> {
     fn enters_table(&mut self) -> bool {
-        self.goes_on(Work::Table, STEPS_IN_TABLE)
+        self.goes_on(Work::Table, STEPS_FOR_TABLE)
     }
 
     #[inline]
@@ -191,7 +200,7 @@ impl Filter for Sieve<'_, '_> {
         if self.steps == 0 || !self.step.has_left() {
             return Decision::Stop;
         }
-        self.steps -= 1;
+        self.take(STEPS_FOR_PAGE);
         let passed = match self.find(address) {
             Found::Item(item) => self.pass(item, page).map(|work| (item, work)),
             Found::Nothing => None,

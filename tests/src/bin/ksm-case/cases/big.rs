@@ -34,14 +34,14 @@ pub const CASES: &[Case] = &[
         pace,
     )
     .on("um")
-    .memory("1G"),
+    .memory("2560M"),
     Case::new(
         "munmap-linear",
         "so does the scan after a large range was unmapped",
         munmap,
     )
     .on("um")
-    .memory("1G"),
+    .memory("2560M"),
     Case::new(
         "step-bounded",
         "a step passes over a bounded number of pages that the smart scan skips",
@@ -69,10 +69,10 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Pages of the small and of the large process.
-const SIZES: [usize; 2] = [20_000, 160_000];
+const SIZES: [usize; 2] = [50_000, 400_000];
 
-/// How many times as much a page of the large process may cost. What fits into a cache is cheaper, by a
-/// factor of 1.7 with `mm/ksm.c`; work that each step repeats gives the ratio of the sizes, eight.
+/// How many times as much a page of the large process may cost. What fits into a cache is cheaper; work
+/// that each step repeats gives the ratio of the sizes, eight.
 const MOST: f64 = 3.0;
 
 /// The default of `pages_to_scan`.
