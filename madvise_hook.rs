@@ -111,7 +111,7 @@ unsafe extern "C" fn unmerge(
 ) -> c_int {
     // SAFETY: The caller holds the mmap lock for writing.
     let vma = unsafe { LockedVma::from_raw(vma, MmapLock::Write) };
-    match unmerge_range(vma, start..end) {
+    match unmerge_range(vma, start..end, GFP_KERNEL) {
         Ok(()) => 0,
         Err(error) => error.to_errno(),
     }

@@ -359,7 +359,7 @@ impl Scanner {
         if let Some(locked) = ReadLockedMm::try_new(mm, &mut self.patience) {
             if let Some(vma) = locked.mergeable_at(address) {
                 // Without memory for a copy it stays a KSM page with one mapping, which is harmless.
-                let _ = unmerge_range(vma.vma(), address..address + PAGE_SIZE);
+                let _ = unmerge_range(vma.vma(), address..address + PAGE_SIZE, gfp::for_merge());
             }
         }
         if let Place::Stable(node) = self.items[item].place() {

@@ -43,6 +43,7 @@ use crate::{
 };
 use core::ops::Range;
 use kernel::{
+    alloc::Flags,
     mm::MmWithUser,
     page::PAGE_SIZE,
     prelude::*,
@@ -82,7 +83,8 @@ struct Progress {
     unmerged: Unmerged,
 }
 
-/// Replaces all pages in `range` of `vma` that KSM has put there by private copies.
+/// Replaces all pages in `range` of `vma` that KSM has put there by private copies; `flags` say how to
+/// allocate the list of them.
 ///
 /// # Errors
 ///
@@ -90,8 +92,8 @@ struct Progress {
 /// signal is pending: the rest of the range is still merged then. `EBUSY` if userfaultfd keeps
 /// everybody from pages that are merged: those still are. In all cases the caller must not take the
 /// advice from the vma.
-pub(crate) fn unmerge_range(vma: LockedVma<'_>, range: Range<usize>) -> Result {
-    match unmerge(vma, range, usize::MAX, &mut Batch::new()?)? {
+pub(crate) fn unmerge_range(vma: LockedVma<'_>, range: Range<usize>, flags: Flags) -> Result {
+    match unmerge(vma, range, usize::MAX, &mut Batch::new(flags)?)? {
         Progress {
             unmerged: Unmerged::All,
             ..
@@ -257,7 +259,7 @@ impl Scanner {
 
 fn unmerge_all_slots(ksm: &Ksm) -> Result<Unmerged> {
     let (mut key, mut unmerged) = (None, Unmerged::All);
-    let mut batch = Batch::new()?;
+    let mut batch = Batch::new(GFP_KERNEL)?;
     while let Some(slot) = ksm.slots.next(key) {
         key = Some(slot.key());
         if let Some(mm) = user_of(slot.mm()) {

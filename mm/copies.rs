@@ -42,6 +42,7 @@ use core::{
     ops::Range, //
 };
 use kernel::{
+    alloc::Flags,
     bindings,
     page::PAGE_SIZE,
     prelude::*, //
@@ -61,9 +62,9 @@ impl Batch {
     /// # Errors
     ///
     /// `ENOMEM` if there is no memory for the addresses.
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(flags: Flags) -> Result<Self> {
         Ok(Self {
-            merged: KVec::with_capacity(BATCH, GFP_KERNEL)?,
+            merged: KVec::with_capacity(BATCH, flags)?,
         })
     }
 
