@@ -27,6 +27,7 @@ pub mod peer;
 pub mod procfs;
 pub mod quiet_console;
 pub mod region;
+pub mod sleeper;
 pub mod stopwatch;
 pub mod swap;
 pub mod tracing;

@@ -153,6 +153,11 @@ impl Region {
             .context("madvise(MADV_FREE)")
     }
 
+    /// `madvise(MADV_POPULATE_WRITE)`: has all pages in memory, as if each had been written to.
+    pub fn populate(&self) -> Result<()> {
+        self.advise_raw(libc::MADV_POPULATE_WRITE)
+    }
+
     /// Number of pages.
     pub fn pages(&self) -> usize {
         self.pages.get()

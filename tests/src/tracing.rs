@@ -77,6 +77,14 @@ impl Events {
         self.buffer.join("events").join(&self.subsystem)
     }
 
+    /// Begins to record an event of another subsystem as well, in the same buffer, if it meets a
+    /// condition on its fields.
+    pub fn also(&self, subsystem: &str, name: &str, condition: &str) -> Result<()> {
+        let event = self.buffer.join("events").join(subsystem).join(name);
+        control_file::write(event.join("filter"), condition)?;
+        control_file::write(event.join("enable"), 1)
+    }
+
     /// From now on only what meets a condition on the events' fields.
     pub fn only_if(&self, condition: &str) -> Result<()> {
         control_file::write(self.directory().join("filter"), condition)

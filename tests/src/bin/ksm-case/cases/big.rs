@@ -5,9 +5,6 @@
 //! Only ratios of times that were measured one after the other are compared, and counted work.
 
 use std::{
-    fs::OpenOptions,
-    mem,
-    os::unix::fs::FileExt,
     thread,
     time::{Duration, Instant},
 };
@@ -18,6 +15,7 @@ use ksm_tests::{
     peer::{Link, Peer},
     procfs::Ksmd,
     region::Region,
+    sleeper::Sleeper,
     stopwatch::Stopwatch,
     PAGE_SIZE,
 };
@@ -37,7 +35,7 @@ pub const CASES: &[Case] = &[
     .memory("2560M"),
     Case::new(
         "munmap-linear",
-        "so does the scan after a large range was unmapped",
+        "so does such a scan after a large range was unmapped",
         munmap,
     )
     .on("um")
@@ -81,59 +79,18 @@ const PACE: u32 = 100;
 /// More pages than there are.
 const ALL: u32 = 100_000_000;
 
-/// A process that holds advised memory and sleeps. When it runs, User Mode Linux needs a mapping of
-/// the host for each run of pages in its memory, so whoever can do without it does.
-struct Sleeper {
-    peer: Peer,
-    address: usize,
+/// A process whose page number `index` holds the number `content_of(index)`.
+fn sleeper(pages: usize, content_of: impl Fn(usize) -> usize) -> Result<Sleeper> {
+    Sleeper::new(pages, |memory| {
+        for (index, page) in memory.chunks_exact_mut(PAGE_SIZE).enumerate() {
+            write_number(page, content_of(index));
+        }
+    })
 }
 
-impl Sleeper {
-    /// Page number `index` holds the number `content_of(index)`.
-    fn new(pages: usize, content_of: impl Fn(usize) -> usize) -> Result<Self> {
-        let mut peer = Peer::fork(|link| {
-            link.wait_for_ever()?;
-            let mut region = Region::new(pages)?;
-            for index in 0..pages {
-                write_number(region.page_mut(index), content_of(index));
-            }
-            region.advise_mergeable()?;
-            link.send(region.address())?;
-            unmap_when_told(link, region)
-        })?;
-        let address = peer.receive()?;
-        Ok(Self { peer, address })
-    }
-
-    /// Each page has one equal, half of the memory away.
-    fn with_pairs(pages: usize) -> Result<Self> {
-        Self::new(pages, |index| index % (pages / 2))
-    }
-
-    /// Has it unmap the first `pages` pages of what it still has.
-    fn unmap(&mut self, pages: usize) -> Result<()> {
-        self.peer.send(pages)?;
-        self.peer.await_step()
-    }
-
-    /// Writes to a page of it, while it sleeps.
-    fn write_to(&self, index: usize, content: usize) -> Result<()> {
-        let path = format!("/proc/{}/mem", self.peer.pid());
-        let memory = OpenOptions::new().write(true).open(&path);
-        let address = self.address + index * PAGE_SIZE;
-        memory
-            .and_then(|memory| memory.write_all_at(&content.to_ne_bytes(), address as u64))
-            .with_context(|| format!("cannot write to {path}"))
-    }
-}
-
-/// Sleeps between the orders of [`Sleeper::unmap`], until it is killed.
-fn unmap_when_told(link: &mut Link, mut region: Region) -> Result<()> {
-    loop {
-        let rest = region.split_off(link.receive()?)?;
-        drop(mem::replace(&mut region, rest));
-        link.step()?;
-    }
+/// A process of which each page has one equal, half of the memory away.
+fn with_pairs(pages: usize) -> Result<Sleeper> {
+    sleeper(pages, |index| index % (pages / 2))
 }
 
 /// Makes a page one that differs from those with other numbers.
@@ -198,7 +155,7 @@ const SCANS: usize = 5;
 fn pace(_: &Options) -> Result<()> {
     ensure_linear("after a write to the first", |pages| {
         let scanner = Scanner::prepare()?;
-        let sleeper = Sleeper::with_pairs(pages)?;
+        let sleeper = with_pairs(pages)?;
         merge_pairs(&scanner, pages)?;
         sleeper.write_to(0, NEW)?;
         // It is a page without an equal from now on, to be looked at in each scan.
@@ -227,7 +184,7 @@ const UNMAPS: usize = 3;
 fn munmap(_: &Options) -> Result<()> {
     ensure_linear("after a munmap", |pages| {
         let scanner = Scanner::prepare()?;
-        let mut sleeper = Sleeper::with_pairs(pages)?;
+        let mut sleeper = with_pairs(pages)?;
         merge_pairs(&scanner, pages)?;
         let mut stopwatch = Stopwatch::new()?;
         let mut costs = Vec::new();
@@ -263,7 +220,7 @@ fn skips_in_a_step(_: &Options) -> Result<()> {
     const PAGES: usize = 20_000;
     let scanner = Scanner::prepare()?;
     ksm::write("smart_scan", 1)?;
-    let _sleeper = Sleeper::new(PAGES, |index| index)?;
+    let _sleeper = sleeper(PAGES, |index| index)?;
     scan_all(&scanner)?;
     let skipped = || ksm::read::<u64>("pages_skipped");
 
@@ -382,8 +339,8 @@ fn ended_first(_: &Options) -> Result<()> {
     const LARGE: usize = 100_000;
     const SMALL: usize = 6_400;
     let scanner = Scanner::prepare()?;
-    let _large = Sleeper::new(LARGE, |index| index)?;
-    let small = Sleeper::new(SMALL, |index| LARGE + index)?;
+    let _large = sleeper(LARGE, |index| index)?;
+    let small = sleeper(SMALL, |index| LARGE + index)?;
     scan_all(&scanner)?;
     scanner.scan_once()?;
     let known = recorded()?;
@@ -391,7 +348,7 @@ fn ended_first(_: &Options) -> Result<()> {
 
     step("a process ends while a larger one is being scanned");
     step_into(&scanner, 2 * SMALL)?;
-    small.peer.kill()?;
+    small.kill()?;
     let mut steps = 0;
     while recorded()? > LARGE {
         ensure!(
@@ -425,8 +382,8 @@ fn step_into(scanner: &Scanner, pages: usize) -> Result<()> {
 fn ended_turns_away(_: &Options) -> Result<()> {
     const PAGES: usize = 2_000;
     let scanner = Scanner::prepare()?;
-    let large = Sleeper::new(PAGES, |index| index)?;
-    let small = Sleeper::new(1, |_| NEW)?;
+    let large = sleeper(PAGES, |index| index)?;
+    let small = sleeper(1, |_| NEW)?;
     scan_all(&scanner)?;
     scanner.scan_once()?;
     let now = ksm::counters()?;
@@ -438,7 +395,7 @@ fn ended_turns_away(_: &Options) -> Result<()> {
     scanner.scan_once()?;
     // Past the small one, but not yet at the end of the large one.
     step_into(&scanner, PAGES / 2)?;
-    small.peer.kill()?;
+    small.kill()?;
     ksm::write("pages_to_scan", ALL)?;
     scanner.scan_once()?;
     let now = ksm::counters()?;
