@@ -93,6 +93,13 @@ def test_results_survive_their_files(tmp_path):
     assert json.loads((tmp_path / "unique-256.json").read_text())["goals"] == {SCAN: 8.0}
 
 
+def test_curves_survive_their_files(tmp_path):
+    one = result("mixed", [1], [1], measure="merged_percent")
+    one.curves = {"c": [{"merged_percent": [1.0, 2.0]}], "rs": [{"merged_percent": [3.0, 4.0]}]}
+    one.save(tmp_path, bench_goals.ratios_wanted(one))
+    assert load_all(tmp_path, "um") == keyed(one)
+
+
 def test_goals_are_missed_or_met():
     missed = bench_table.missed(keyed(result("unique", [79], [10]), result("vmas", [11], [10])))
     assert missed == ["unique at 256 MiB: scan_ns_per_page: 7.90, not 8.00"]
@@ -142,6 +149,34 @@ def test_growth_is_limited():
     assert at(151) == [Verdict.MISSED]
 
 
+def test_growth_at_the_defaults_is_limited():
+    def at(largest):
+        small = result("default-pairs", [100], [100], "first_ns_per_page")
+        middle = result("default-pairs", [500], [500], "first_ns_per_page", mib=2048)
+        large = result("default-pairs", [130], [largest], "first_ns_per_page", mib=16384)
+        (limit,) = bench_goals.limits(keyed(small, middle, large))
+        assert limit.what == "default-pairs: first_ns_per_page at 16384 MiB / at 256 MiB"
+        assert limit.c == 1.3
+        return limit.verdict
+
+    assert at(120) is Verdict.MET
+    assert at(121) is Verdict.MISSED
+
+
+def test_growth_at_the_defaults_needs_two_sizes():
+    assert bench_goals.limits(keyed(result("default-pairs", [9], [9], "first_ns_per_page"))) == []
+
+
+def test_the_largest_jobs_fit_a_machine_of_24_gib():
+    assert max(job.memory_mib() for job in bench_plan.full()) < 22 * 1024 * bench_command.MEMORY_SHARE
+
+
+def test_growth_of_each_cost_is_shown():
+    sizes = [result("default-same", [mib], [1], "steady_ns_per_page", mib) for mib in (256, 2048)]
+    page = bench_table.page(keyed(*sizes))
+    assert "| default-same: steady_ns_per_page | 2048 | 2,048 | 1.00 |" in page
+
+
 def test_a_scan_is_compared_with_one_pass():
     scan = result("unique", [5000], [400])
     reference = result("reference", [200], [200], measure=bench_goals.CHECKSUM_PASS)
@@ -159,10 +194,14 @@ def test_drawings_show_what_was_found(tmp_path):
         one = result("unique", [6400], [800], mib=mib)
         one.save(tmp_path, bench_goals.ratios_wanted(one))
     result("sparse", [10], [20], "scan_ns").save(tmp_path, {"scan_ns": 2.0})
+    mixed = result("mixed", [1], [1], measure="merged_percent")
+    mixed.curves = {ksm: [{"merged_percent": [9.0, 80.0]}] for ksm in ("c", "rs")}
+    mixed.save(tmp_path, {})
     bench_command.draw(tmp_path, "um")
-    ratios, cost, growth = (
-        (tmp_path / f"{name}.svg").read_text() for name in ("ratios", "cost", "growth")
+    ratios, cost, growth, shares = (
+        (tmp_path / f"{name}.svg").read_text() for name in ("ratios", "cost", "growth", "mixed")
     )
     assert "unique pages" in ratios and "8.00" in ratios and "0.50" in ratios
     assert "6,400 / 800" in cost and "10.0 / 20.0" in cost
     assert "Rust" in growth
+    assert "of all duplicates, merged" in shares and "late" not in shares

@@ -5,6 +5,7 @@
 //! `ksm-bench list` names the workloads. `ksm-bench run NAME` prints one line of JSON on standard
 //! output, and the same for people on standard error.
 
+mod cpu_clock;
 mod fill;
 mod footprint;
 mod holder;
@@ -12,6 +13,8 @@ mod holds;
 mod ksmd;
 mod memory;
 mod merging;
+mod mixture;
+mod paced;
 mod report;
 mod statistics;
 mod workload;

@@ -143,12 +143,14 @@ class Clock:
 
 def measure(laboratory: Laboratory, job: Job, about: dict[str, str], clock: Clock) -> Result:
     """All rounds of one job."""
-    samples = {"c": [], "rs": []}
+    samples, curves = {"c": [], "rs": []}, {"c": [], "rs": []}
     for order in job.orders():
         for ksm in order:
-            samples[ksm].append(laboratory.measure(job, ksm))
+            measures, drawn = laboratory.measure(job, ksm)
+            samples[ksm].append(measures)
+            curves[ksm] += [drawn] if drawn else []
             clock.tick(job)
-    return Result(job.workload, job.mib, laboratory.lane, about, samples)
+    return Result(job.workload, job.mib, laboratory.lane, about, samples, curves)
 
 
 def show(todo: list[Job], target: Path, lane: str) -> None:

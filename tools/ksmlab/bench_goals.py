@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .bench_plan import BASE_MIB
+from .bench_plan import BASE_MIB, DEFAULTS
 from .bench_results import Result
 
 # How many times cheaper than C each measure ought to be; any other: not dearer.
@@ -35,11 +35,12 @@ CHECKS = ("mean_ns_per_page", "schedstat_ns_per_page")
 # For metadata there is a limit.
 MEMORY = ("metadata_bytes_per_page", "memory_kib")
 
-# The cost of a merge in other units; and the longest of many holds, which is that of whatever has
+# The cost of a merge in other units; how soon a process is forgotten; and the longest of many holds, which is that of whatever has
 # interrupted one of them.
 NO_COST = (
     "merge_wall_ms",
     "saved_pages_per_cpu_s",
+    "ended_percent_of_scan",
     "scan_mmap_lock_us",
     "unmerge_mmap_lock_us",
     "walk_anon_vma_us",
@@ -52,6 +53,10 @@ METADATA_WORKLOADS = ("unique", "pairs", "half-dup", "same")
 # A page at the largest size against a page at the smallest one.
 GROWTH = 1.5
 SMALLEST_MIB, LARGEST_MIB = 64, 8192
+
+# At the default settings: a page at the largest size that was run against a page at the usual one.
+DEFAULTS_GROWTH = 1.2
+PER_PAGE = "_ns_per_page"
 
 # A scan of unchanged pages against a checksum of the same memory, and no more.
 PASSES = 2.0
@@ -120,7 +125,7 @@ class Limit:
 
 def limits(results: Results) -> list[Limit]:
     """Those for which there are results."""
-    return [*metadata(results), *growth(results), *passes(results)]
+    return [*metadata(results), *growth(results), *default_growth(results), *passes(results)]
 
 
 def metadata(results: Results) -> list[Limit]:
@@ -144,6 +149,27 @@ def growth(results: Results) -> list[Limit]:
         return []
     c, rs = (large.median(ksm, SCAN) / small.median(ksm, SCAN) for ksm in ("c", "rs"))
     return [Limit(f"a unique page at {LARGEST_MIB} MiB / at {SMALLEST_MIB} MiB", c, rs, GROWTH)]
+
+
+def default_growth(results: Results) -> list[Limit]:
+    """Each workload at the default settings, and each of its measures."""
+    found = []
+    for workload in DEFAULTS:
+        largest = max((mib for name, mib in results if name == workload), default=BASE_MIB)
+        small, large = (results.get((workload, mib)) for mib in (BASE_MIB, largest))
+        if small and large and largest > BASE_MIB:
+            found += [
+                grown(small, large, measure)
+                for measure in small.measures
+                if measure.endswith(PER_PAGE)
+            ]
+    return found
+
+
+def grown(small: Result, large: Result, measure: str) -> Limit:
+    c, rs = (large.median(ksm, measure) / small.median(ksm, measure) for ksm in ("c", "rs"))
+    what = f"{small.workload}: {measure} at {large.mib} MiB / at {small.mib} MiB"
+    return Limit(what, c, rs, DEFAULTS_GROWTH)
 
 
 def passes(results: Results) -> list[Limit]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from . import kernel, vm
 from .bench_plan import Job
-from .bench_results import Measures
+from .bench_results import Curves, Measures
 from .machine import Images, Request
 from .say import Failure
 
@@ -24,7 +24,7 @@ class Laboratory:
     lane: str
     images: dict[str, Images]
 
-    def measure(self, job: Job, ksm: str) -> Measures:
+    def measure(self, job: Job, ksm: str) -> tuple[Measures, Curves]:
         """Boot, run the workload, and return what it has measured."""
         request = Request(
             command=command(job, self.lane),
@@ -41,7 +41,8 @@ class Laboratory:
             texts = [whole(file) for file in (out, err)]
         if status:
             raise Failure(f"{job.name} under {ksm} ended with {status}:\n{''.join(texts)}")
-        return json.loads(texts[0])["measures"]
+        record = json.loads(texts[0])
+        return record["measures"], record.get("curves", {})
 
 
 def huge_pages(lane: str) -> bool:

@@ -27,6 +27,13 @@ WORKLOADS = (
     "rmap-4096",
     "madvise",
     "locks",
+    "default-unique",
+    "default-pairs",
+    "default-same",
+    "default-zero",
+    "default-ended",
+    "mixed",
+    "merge-any",
     "reference",
 )
 
@@ -34,13 +41,17 @@ BASE_MIB = 256
 ROUNDS = 5
 
 # What costs about the same with either KSM takes more rounds to tell apart.
-CLOSE = ("exit", "fork", "cow", "rmap-2", "madvise")
+CLOSE = ("exit", "fork", "cow", "rmap-2", "madvise", "merge-any")
 CLOSE_ROUNDS = 15
 
 # Workloads of which costs are shown over sizes, and how often each is run:
 # the largest take many minutes.
 GROWING = ("unique", "same")
-GROWTH_ROUNDS = {64: 5, 1024: 3, 4096: 2, 8192: 2}
+GROWTH_ROUNDS = {64: 5, 1024: 3, 8192: 1}
+
+# The same at the default settings, up to what a machine of 24 GiB has room for.
+DEFAULTS = ("default-unique", "default-pairs", "default-same", "default-zero", "default-ended")
+DEFAULTS_GROWTH_ROUNDS = {2048: 2, 16384: 1}
 
 # At sizes above this, what happens once in a run is not repeated in it.
 LARGE_MIB = 1024
@@ -80,7 +91,9 @@ class Job:
         return words + (["--scans", "3", "--rounds", "1"] if self.mib > LARGE_MIB else [])
 
     def memory_mib(self) -> int:
-        """Content, metadata and page tables, and room for 500 processes."""
+        """Content, metadata and page tables, and room for 500 processes or for swap."""
+        if self.workload in DEFAULTS:
+            return self.mib * 107 // 100 + 500
         return self.mib * 13 // 10 + 400
 
     def timeout(self, slowness: int) -> float:
@@ -99,10 +112,14 @@ class Job:
 def full() -> list[Job]:
     """All workloads, and growth."""
     base = [Job(workload, BASE_MIB, usual_rounds(workload)) for workload in WORKLOADS]
-    growth = [
-        Job(workload, mib, rounds) for mib, rounds in GROWTH_ROUNDS.items() for workload in GROWING
+    return base + growth(GROWING, GROWTH_ROUNDS) + growth(DEFAULTS, DEFAULTS_GROWTH_ROUNDS)
+
+
+def growth(workloads: tuple[str, ...], rounds: dict[int, int]) -> list[Job]:
+    """Each of the workloads at each size."""
+    return [
+        Job(workload, mib, number) for mib, number in rounds.items() for workload in workloads
     ]
-    return base + growth
 
 
 def usual_rounds(workload: str) -> int:

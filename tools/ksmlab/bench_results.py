@@ -3,13 +3,21 @@
 
 import json
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 # Measures of which more is better.
-GAINS = ("saved_pages_per_cpu_s",)
+GAINS = (
+    "saved_pages_per_cpu_s",
+    "merged_percent",
+    "merged_percent_in_the_end",
+    "merged_percent_of_late",
+)
 
 Measures = dict[str, float]
+
+# What one quantity was after each scan.
+Curves = dict[str, list[float]]
 
 
 @dataclass
@@ -32,6 +40,8 @@ class Result:
     circumstances: dict[str, str]
     # Of each KSM, the measures of each round.
     samples: dict[str, list[Measures]]
+    # The same for the curves of workloads that have any.
+    curves: dict[str, list[Curves]] = field(default_factory=dict)
 
     @property
     def measures(self) -> list[str]:
@@ -89,7 +99,8 @@ def file_name(result: Result) -> str:
 
 def load(file: Path) -> Result:
     record = json.loads(file.read_text())
-    return Result(**{name: record[name] for name in Result.__dataclass_fields__})
+    known = Result.__dataclass_fields__.keys() & record.keys()
+    return Result(**{name: record[name] for name in known})
 
 
 def load_all(directory: Path, lane: str) -> dict[tuple[str, int], Result]:

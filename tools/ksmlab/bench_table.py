@@ -2,12 +2,15 @@
 """The benchmark's results as tables, in Markdown that is readable as it is."""
 
 from . import bench_goals
-from .bench_goals import CHECKS, Limit, Results, Verdict
-from .bench_plan import GROWING, WORKLOADS
+from .bench_goals import CHECKS, PER_PAGE, Limit, Results, Verdict
+from .bench_plan import DEFAULTS, GROWING, WORKLOADS
 from .bench_results import Result
 
-# What the growth of a workload is shown by.
+# What the growth of a workload is shown by; of those at the default settings, by all costs of a page.
 GROWTH_MEASURE = {"unique": "scan_ns_per_page", "same": "steady_ns_per_page"}
+
+# Workloads that are run at more sizes than others.
+AT_MANY_SIZES = (*GROWING, *DEFAULTS)
 
 
 def number(value: float) -> str:
@@ -67,13 +70,22 @@ def sizes_of(results: Results, workload: str) -> list[int]:
 def growth(results: Results) -> str:
     """Cost of a page over the amount of memory."""
     rows = []
-    for workload in GROWING:
-        measure = GROWTH_MEASURE[workload]
-        for mib in sizes_of(results, workload):
-            result = results[workload, mib]
-            c, rs = (result.median(ksm, measure) for ksm in ("c", "rs"))
-            rows.append([f"{workload}: {measure}", str(mib), number(c), number(rs)])
+    for workload in AT_MANY_SIZES:
+        found = [results[workload, mib] for mib in sizes_of(results, workload)]
+        for measure in growth_measures(found):
+            for result in found:
+                c, rs = (number(result.median(ksm, measure)) for ksm in ("c", "rs"))
+                rows.append([f"{workload}: {measure}", str(result.mib), c, rs])
     return table(["growth", "MiB", "C", "Rust"], rows)
+
+
+def growth_measures(found: list[Result]) -> list[str]:
+    """What is shown of a workload that was run at these sizes."""
+    if not found:
+        return []
+    if found[0].workload in GROWTH_MEASURE:
+        return [GROWTH_MEASURE[found[0].workload]]
+    return [name for name in found[0].measures if name.endswith(PER_PAGE)]
 
 
 def limits(found: list[Limit]) -> str:
@@ -107,7 +119,7 @@ def shortfall(result: Result, measure: str) -> str:
 
 def sizes(results: Results) -> list[int]:
     """Those that have a table of their own: not those at which only growth was looked at."""
-    others = {mib for name, mib in results if name not in GROWING}
+    others = {mib for name, mib in results if name not in AT_MANY_SIZES}
     return sorted(others or {mib for _, mib in results})
 
 
@@ -126,7 +138,7 @@ def bullets(lines: list[str]) -> list[str]:
 def page(results: Results) -> str:
     """All tables."""
     parts = [preface(results), *(ratios(results, mib) for mib in sizes(results))]
-    if any(len(sizes_of(results, name)) > 1 for name in GROWING):
+    if any(len(sizes_of(results, name)) > 1 for name in AT_MANY_SIZES):
         parts.append(growth(results))
     found = bench_goals.limits(results)
     if found:

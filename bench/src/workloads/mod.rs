@@ -2,11 +2,14 @@
 
 //! All workloads.
 
+mod defaults;
 mod lifetime;
 mod locks;
 mod madvise;
 mod mappings;
 mod merged;
+mod mixed;
+mod others;
 mod reference;
 mod rmap;
 mod unmerged;
@@ -92,6 +95,41 @@ pub const ALL: &[Workload] = &[
         "locks",
         "how long locks are held while half of the pages are merged in pairs",
         locks::locks,
+    ),
+    Workload::new(
+        "default-unique",
+        "random pages, at the default settings",
+        defaults::unique,
+    ),
+    Workload::new(
+        "default-pairs",
+        "each page has one equal, at the default settings",
+        defaults::pairs,
+    ),
+    Workload::new(
+        "default-same",
+        "all pages are equal, at the default settings",
+        defaults::same,
+    ),
+    Workload::new(
+        "default-zero",
+        "pages of zeros, at the default settings but for use_zero_pages=1",
+        defaults::zero,
+    ),
+    Workload::new(
+        "default-ended",
+        "a process of half of all memory ends, at the default settings",
+        defaults::ended,
+    ),
+    Workload::new(
+        "mixed",
+        "share of all duplicates that is merged while memory changes, at the default settings",
+        mixed::mixed,
+    ),
+    Workload::new(
+        "merge-any",
+        "fork, exec and mmap of a process that offers all of its memory",
+        others::merge_any,
     ),
     Workload::new(
         "reference",

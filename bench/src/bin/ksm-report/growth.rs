@@ -19,13 +19,21 @@ use crate::{
     style::{letters, tick, C, GRID, INK, RUST, TEXT, TITLE, WIDTH},
 };
 
-const HEIGHT: u32 = 340;
+/// Pixels for each row of panels.
+const HEIGHT: usize = 340;
 
-/// What is drawn, from left to right.
-const PANELS: [(&str, &str, &str); 2] = [
+/// What is drawn, from left to right, two in a row.
+const PANELS: [(&str, &str, &str); 4] = [
     ("unique pages", "unique", "scan_ns_per_page"),
     ("all merged, all the same", "same", "steady_ns_per_page"),
+    ("defaults: unique", "default-unique", "steady_ns_per_page"),
+    (
+        "defaults: pairs, first page changes",
+        "default-pairs",
+        "first_ns_per_page",
+    ),
 ];
+const IN_A_ROW: usize = 2;
 
 type Chart<'a, 'b> = ChartContext<'b, SVGBackend<'a>, Cartesian2d<LogCoord<f64>, RangedCoordf64>>;
 
@@ -46,9 +54,11 @@ pub fn growth(file: &Path, results: &Results) -> Result<()> {
     if panels.is_empty() {
         return Ok(());
     }
-    let canvas = SVGBackend::new(file, (WIDTH, HEIGHT)).into_drawing_area();
+    let rows = panels.len().div_ceil(IN_A_ROW);
+    let size = (WIDTH, (rows * HEIGHT) as u32);
+    let canvas = SVGBackend::new(file, size).into_drawing_area();
     canvas.fill(&WHITE)?;
-    let areas = canvas.split_evenly((1, panels.len()));
+    let areas = canvas.split_evenly((rows, panels.len().min(IN_A_ROW)));
     for (area, (title, points)) in areas.iter().zip(&panels) {
         panel(area, title, points)?;
     }

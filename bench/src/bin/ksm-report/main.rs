@@ -6,6 +6,7 @@ mod bars;
 mod growth;
 mod results;
 mod rows;
+mod shares;
 mod style;
 
 use std::path::PathBuf;
@@ -44,5 +45,6 @@ fn main() -> Result<()> {
     let file = |name| options.directory.join(format!("{name}{suffix}.svg"));
     bars::ratios(&file("ratios"), &results, mib)?;
     bars::costs(&file("cost"), &results, mib, unit)?;
+    shares::shares(&file("mixed"), &results, mib)?;
     growth::growth(&file("growth"), &results)
 }

@@ -22,6 +22,15 @@ struct Medians {
     rs: BTreeMap<String, f64>,
 }
 
+/// Of each round, the curves by their names.
+#[derive(Default, Deserialize)]
+struct Curves {
+    #[serde(default)]
+    c: Vec<BTreeMap<String, Vec<f64>>>,
+    #[serde(default)]
+    rs: Vec<BTreeMap<String, Vec<f64>>>,
+}
+
 /// One workload at one size.
 #[derive(Deserialize)]
 struct Record {
@@ -29,6 +38,8 @@ struct Record {
     mib: usize,
     lane: String,
     medians: Medians,
+    #[serde(default)]
+    curves: Curves,
     ratios: BTreeMap<String, Ratio>,
     goals: BTreeMap<String, f64>,
 }
@@ -82,11 +93,28 @@ impl Results {
         })
     }
 
+    /// Curves of C and Rust, if there are any: the medians of all rounds, scan by scan.
+    pub fn curves(&self, workload: &str, mib: usize, name: &str) -> Option<(Vec<f64>, Vec<f64>)> {
+        let Curves { c, rs } = &self.0.get(&(workload.to_owned(), mib))?.curves;
+        Some((medians(c, name)?, medians(rs, name)?))
+    }
+
     /// The sizes at which a workload was run.
     pub fn sizes(&self, workload: &str) -> Vec<usize> {
         let sizes = self.0.keys().filter(|(name, _)| name == workload);
         sizes.map(|(_, mib)| *mib).collect()
     }
+}
+
+fn medians(rounds: &[BTreeMap<String, Vec<f64>>], name: &str) -> Option<Vec<f64>> {
+    let curves: Vec<_> = rounds.iter().filter_map(|round| round.get(name)).collect();
+    let length = curves.iter().map(|curve| curve.len()).min()?;
+    let median = |at| {
+        let mut values: Vec<f64> = curves.iter().map(|curve| curve[at]).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    Some((0..length).map(median).collect())
 }
 
 fn read(path: &Path) -> Result<Record> {
