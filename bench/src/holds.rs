@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 use ksm_tests::tracing::{Event, Events};
 
 /// What an event takes in its buffer, at most.
@@ -12,6 +12,8 @@ const EVENT_BYTES: usize = 64;
 
 /// Locks whose holds can be measured.
 pub struct Kind {
+    /// What the buffer for their events is called.
+    buffer: &'static str,
     /// What their events belong to.
     subsystem: &'static str,
     /// Happens when a thread has such a lock; each event's first word is the lock.
@@ -24,6 +26,7 @@ pub struct Kind {
 
 /// That of address spaces. All kernels have its events.
 pub const MMAP_LOCK: Kind = Kind {
+    buffer: "mmap_lock",
     subsystem: "mmap_lock",
     taken: "mmap_lock_acquire_returned",
     released: "mmap_lock_released",
@@ -33,10 +36,29 @@ pub const MMAP_LOCK: Kind = Kind {
 /// Those of anonymous memory. A kernel that can prove its locking has their events; that a lock
 /// is taken is said before the thread waits for it, if it must.
 pub const ANON_VMA: Kind = Kind {
+    buffer: "anon_vma",
     subsystem: "lock",
     taken: "lock_acquire",
     released: "lock_release",
     condition: Some("name == \"&anon_vma->rwsem\""),
+};
+
+/// Those of page tables. As above, but on one CPU nobody waits for a spinlock.
+pub const PAGE_TABLE: Kind = Kind {
+    buffer: "page_table",
+    subsystem: "lock",
+    taken: "lock_acquire",
+    released: "lock_release",
+    condition: Some("name ~ \"*ptlock*\" || name == \"&mm->page_table_lock\""),
+};
+
+/// That of the address spaces which have asked for merging: in `slots.rs`, or in `mm/ksm.c`. As above.
+pub const SLOTS: Kind = Kind {
+    buffer: "slots",
+    subsystem: "lock",
+    taken: "lock_acquire",
+    released: "lock_release",
+    condition: Some("name ~ \"*slots.rs*\" || name == \"ksm_mmlist_lock\""),
 };
 
 impl Kind {
@@ -52,7 +74,7 @@ impl Kind {
             .collect();
         let threads = threads.join(" || ");
         match self.condition {
-            Some(condition) => format!("({threads}) && {condition}"),
+            Some(condition) => format!("({threads}) && ({condition})"),
             None => threads,
         }
     }
@@ -72,7 +94,8 @@ impl Holds {
             "this kernel has no events {}",
             kind.taken
         );
-        let events = Events::record_times(kind.subsystem, &[kind.taken, kind.released])?;
+        let names = [kind.taken, kind.released];
+        let events = Events::record_times_in(kind.buffer, kind.subsystem, &names)?;
         events.make_room(2 * locks * EVENT_BYTES)?;
         events.only_if(&kind.condition(threads))?;
         Ok(Self { kind, events })
@@ -85,11 +108,16 @@ impl Holds {
 
     /// The longest since [`Holds::start`].
     pub fn longest(&self) -> Result<Duration> {
+        let longest = self.longest_if_any()?;
+        longest.with_context(|| format!("no lock was taken: {}", self.kind.buffer))
+    }
+
+    /// As [`Holds::longest`], if the lock was taken at all.
+    pub fn longest_if_any(&self) -> Result<Option<Duration>> {
         self.events.ensure_all_are_kept()?;
         let mut pairs = Pairs::of(self.kind);
         self.events.for_each(|event| pairs.add(&event))?;
-        ensure!(pairs.complete > 0, "no lock was taken");
-        Ok(pairs.longest)
+        Ok((pairs.complete > 0).then_some(pairs.longest))
     }
 }
 
@@ -182,7 +210,7 @@ mod tests {
         );
         assert_eq!(
             ANON_VMA.condition(&[1]),
-            "(common_pid == 1) && name == \"&anon_vma->rwsem\""
+            "(common_pid == 1) && (name == \"&anon_vma->rwsem\")"
         );
     }
 }

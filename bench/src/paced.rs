@@ -46,6 +46,11 @@ impl Paced {
         })
     }
 
+    /// The process id of its thread.
+    pub fn pid(&self) -> u32 {
+        self.thread.pid()
+    }
+
     /// Lets it scan until it has come to the end of all memory once; returns its CPU time. It may
     /// have begun the next scan, with which it goes on when it is asked again.
     pub fn scan(&mut self) -> Result<Duration> {

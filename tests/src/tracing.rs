@@ -51,7 +51,13 @@ impl Events {
     /// Begins to record these events of `subsystem`, with times that are exact to the
     /// microsecond.
     pub fn record_times(subsystem: &str, names: &[&str]) -> Result<Self> {
-        let events = Self::prepare(subsystem, subsystem)?;
+        Self::record_times_in(subsystem, subsystem, names)
+    }
+
+    /// As [`Events::record_times`], in a buffer called `name`, as there may be another one for events
+    /// of that subsystem.
+    pub fn record_times_in(name: &str, subsystem: &str, names: &[&str]) -> Result<Self> {
+        let events = Self::prepare(name, subsystem)?;
         control_file::write(events.buffer.join("trace_clock"), "mono")?;
         for name in names {
             events.enable(name)?;

@@ -27,6 +27,7 @@ WORKLOADS = (
     "rmap-4096",
     "madvise",
     "locks",
+    "holds",
     "default-unique",
     "default-pairs",
     "default-same",
@@ -69,9 +70,14 @@ EMULATED = (
     "unmerge",
     "cow",
     "locks",
+    "holds",
+    "merge-any",
 )
 EMULATED_MIB = 32
 EMULATED_ROUNDS = 2
+
+# What the 10,000 processes of `holds` take, which is run once, as it takes minutes.
+PROCESSES_MIB = 2500
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,8 @@ class Job:
 
     def memory_mib(self) -> int:
         """Content, metadata and page tables, and room for 500 processes or for swap."""
+        if self.workload == "holds":
+            return self.mib * 13 // 10 + PROCESSES_MIB
         if self.workload in DEFAULTS:
             return self.mib * 107 // 100 + 500
         return self.mib * 13 // 10 + 400
@@ -128,8 +136,11 @@ def usual_rounds(workload: str) -> int:
 
 
 def emulated() -> list[Job]:
-    """Whether instructions tell the same as time does."""
-    return [Job(workload, EMULATED_MIB, EMULATED_ROUNDS) for workload in EMULATED]
+    """Whether instructions tell the same as time does, and how long locks are held."""
+    return [
+        Job(workload, EMULATED_MIB, 1 if workload == "holds" else EMULATED_ROUNDS)
+        for workload in EMULATED
+    ]
 
 
 def quick() -> list[Job]:

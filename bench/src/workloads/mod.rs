@@ -3,6 +3,7 @@
 //! All workloads.
 
 mod defaults;
+mod holds;
 mod lifetime;
 mod locks;
 mod madvise;
@@ -95,6 +96,11 @@ pub const ALL: &[Workload] = &[
         "locks",
         "how long locks are held while half of the pages are merged in pairs",
         locks::locks,
+    ),
+    Workload::new(
+        "holds",
+        "how long ksmd holds each kind of lock where there is most to be done",
+        holds::holds,
     ),
     Workload::new(
         "default-unique",
