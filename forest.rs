@@ -187,6 +187,34 @@ mod tests {
         pool::Pool,
         random::Random, //
     };
+    use core::{
+        cell::Cell,
+        ops::{
+            Index,
+            IndexMut, //
+        }, //
+    };
+
+    /// Nodes that count how often they are looked at.
+    struct Watched {
+        pool: Pool<FakePage>,
+        looks: Cell<usize>,
+    }
+
+    impl Index<Handle<FakePage>> for Watched {
+        type Output = FakePage;
+
+        fn index(&self, node: Handle<FakePage>) -> &FakePage {
+            self.looks.set(self.looks.get() + 1);
+            &self.pool[node]
+        }
+    }
+
+    impl IndexMut<Handle<FakePage>> for Watched {
+        fn index_mut(&mut self, node: Handle<FakePage>) -> &mut FakePage {
+            &mut self.pool[node]
+        }
+    }
 
     struct Fixture {
         pool: Pool<FakePage>,
@@ -242,6 +270,30 @@ mod tests {
         fixture.forest.fit(&mut fixture.pool)?;
         assert_eq!(fixture.forest.roots.len(), FEWEST);
         assert_eq!(fixture.count(), Some(5));
+        Ok(())
+    }
+
+    #[test]
+    fn a_search_meets_few_nodes_of_a_forest_that_has_only_grown() -> Result {
+        let Fixture {
+            pool,
+            forest,
+            mut random,
+        } = {
+            let mut fixture = Fixture::new()?;
+            fixture.plant(1 << 16)?;
+            fixture
+        };
+        let nodes = Watched {
+            pool,
+            looks: Cell::new(0),
+        };
+        const SEARCHES: usize = 1000;
+        for _ in 0..SEARCHES {
+            let checksum = random.below(1 << 32) as u32;
+            forest.descend(&nodes, checksum, |_, _| Verdict::Match);
+        }
+        assert!(nodes.looks.get() < 2 * SEARCHES);
         Ok(())
     }
 

@@ -109,6 +109,20 @@ mod tests {
     }
 
     #[test]
+    fn what_can_be_done_without_kills_nobody() {
+        const NORETRY: bindings::gfp_t = 1 << bindings::___GFP_NORETRY_BIT;
+        assert_eq!(gfp(GFP_KERNEL), bindings::GFP_KERNEL);
+        let dispensable = gfp(GFP_KERNEL | __GFP_NOWARN);
+        let expected = bindings::GFP_KERNEL | NORETRY | bindings::__GFP_NOWARN;
+        assert_eq!(dispensable, expected);
+        for flags in [GFP_NOWAIT, GFP_NOWAIT | __GFP_NOWARN] {
+            assert_eq!(gfp(flags), bindings::GFP_NOWAIT | bindings::__GFP_NOWARN);
+        }
+        let zeroed = gfp(GFP_KERNEL | __GFP_NOWARN | __GFP_ZERO);
+        assert_eq!(zeroed, expected | bindings::__GFP_ZERO);
+    }
+
+    #[test]
     fn what_does_not_fit_gets_none() {
         let layout = Layout::new::<[u8; PAGE_SIZE + 1]>();
         assert!(Pages::alloc(layout, GFP_KERNEL, NumaNode::NO_NODE).is_err());

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What every source uses.
+
+pub use crate::{
+    alloc::{flags::*, KBox, KVVec, KVec},
+    error::{code::*, Error, Result},
+    init::Init,
+    pr_err, pr_warn,
+};
