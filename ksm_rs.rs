@@ -55,6 +55,7 @@ mod numbers;
 #[cfg(CONFIG_MEMORY_HOTREMOVE)]
 mod offline;
 mod pace;
+mod paged;
 mod partition;
 mod pool;
 #[cfg(CONFIG_KUNIT = "y")]

@@ -4,10 +4,16 @@
 
 #![deny(unsafe_code)]
 
-use crate::table::{
-    Handle,
-    Stored,
-    Table, //
+use crate::{
+    paged::{
+        in_page,
+        Paged, //
+    },
+    table::{
+        Handle,
+        Stored,
+        Table, //
+    }, //
 };
 use core::ops::{
     Deref,
@@ -22,13 +28,37 @@ use kernel::{
     prelude::*, //
 };
 
+/// Why a [`Pool`] cannot store another value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PoolError {
+    /// There is no memory for another chunk. A later attempt may succeed.
+    NoMemory,
+    /// All [`Stored::HANDLES`] handles are in use. Only a removal helps.
+    NoHandle,
+}
+
+impl From<AllocError> for PoolError {
+    fn from(_: AllocError) -> Self {
+        Self::NoMemory
+    }
+}
+
+impl From<PoolError> for Error {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::NoMemory => ENOMEM,
+            PoolError::NoHandle => ENOSPC,
+        }
+    }
+}
+
 /// See the [module's description](self).
 pub(crate) struct Pool<T: Stored> {
     table: Table<T>,
     /// First of the list of chunks that have room.
     open: Option<u32>,
     /// For each chunk that is in that list, which is next.
-    next_open: KVVec<Option<u32>>,
+    next_open: Paged<Option<u32>, { in_page::<Option<u32>>() }>,
 }
 
 impl<T: Stored> Pool<T> {
@@ -36,16 +66,25 @@ impl<T: Stored> Pool<T> {
         Self {
             table: Table::new(),
             open: None,
-            next_open: KVVec::new(),
+            next_open: Paged::new(),
         }
     }
 
     /// Moves `value` into the pool.
     ///
-    /// Fails when there is no memory for another chunk, or no handle left.
-    pub(crate) fn insert(&mut self, value: T, flags: Flags) -> Result<Handle<T>, AllocError> {
+    /// # Errors
+    ///
+    /// Fails without memory, with [`PoolError::NoMemory`], or without a free handle, with
+    /// [`PoolError::NoHandle`]; the latter is logged once.
+    pub(crate) fn insert(&mut self, value: T, flags: Flags) -> Result<Handle<T>, PoolError> {
         let at = self.open_chunk(flags)?;
-        let handle = self.table.free_handle_in(at).ok_or(AllocError)?;
+        let Some(handle) = self.table.free_handle_in(at) else {
+            kernel::pr_warn_once!(
+                "all {} handles are in use: further pages are not merged until others are gone\n",
+                T::HANDLES
+            );
+            return Err(PoolError::NoHandle);
+        };
         self.table.put(handle, value, flags)?;
         if self.table.is_full(at) {
             self.open = self.next_open[at].take();
@@ -54,6 +93,8 @@ impl<T: Stored> Pool<T> {
     }
 
     /// Moves a value out of the pool; its handle may be given out again.
+    ///
+    /// May sleep if this is the last value.
     pub(crate) fn remove(&mut self, handle: Handle<T>) -> T {
         let (at, _) = handle.position();
         if self.table.is_full(at) {
@@ -61,29 +102,31 @@ impl<T: Stored> Pool<T> {
         }
         let value = self.table.remove(handle);
         if self.table.len() == 0 {
-            *self = Self::new();
+            self.clear();
         }
         value
     }
 
-    /// Drops all values, and gives the CPU away in between if others want it.
+    /// Drops all values. May sleep.
     pub(crate) fn clear(&mut self) {
         self.table.clear();
-        *self = Self::new();
+        self.open = None;
+        self.next_open.truncate(0);
     }
 
-    /// Calls `f` with each value, in the order of their handles.
+    /// Calls `f` with each value, in the order of their handles. May sleep.
     pub(crate) fn for_each_mut(&mut self, f: impl FnMut(&mut T)) {
         self.table.for_each_mut(f);
     }
 
+    /// A chunk with a free cell; it may be the last one and have no handle for the cell.
     fn open_chunk(&mut self, flags: Flags) -> Result<usize, AllocError> {
         if let Some(at) = self.open {
             return Ok(at as usize);
         }
         let at = self.next_open.len();
         self.table.extend(at + 1, flags)?;
-        self.next_open.push(None, flags)?;
+        self.next_open.grow(flags)?;
         self.open = Some(at as u32);
         Ok(at)
     }
@@ -119,6 +162,7 @@ impl<T: Stored> IndexMut<Handle<T>> for Pool<T> {
 mod tests {
     use super::*;
     use crate::{
+        mm::pages::Pages,
         random::Random,
         table::Chunk, //
     };
@@ -171,7 +215,7 @@ mod tests {
         for handle in handles {
             pool.remove(handle);
         }
-        assert_eq!((pool.chunks(), pool.next_open.capacity()), (0, 0));
+        assert_eq!((pool.chunks(), pool.next_open.len()), (0, 0));
         assert!(pool.handles().next().is_none());
         for _ in 0..2 {
             for n in 0..CELLS + 1 {
@@ -180,8 +224,47 @@ mod tests {
             }
             pool.clear();
             assert!(pool.len() == 0 && pool.handles().next().is_none());
-            assert_eq!((pool.chunks(), pool.next_open.capacity()), (0, 0));
+            assert_eq!((pool.chunks(), pool.next_open.len()), (0, 0));
         }
+        Ok(())
+    }
+
+    /// A type with few handles.
+    #[derive(Default)]
+    struct Rare(usize);
+
+    impl Rare {
+        const IN_CHUNK: usize = 100;
+    }
+
+    impl Stored for Rare {
+        const HANDLES: usize = 2 * Self::IN_CHUNK + 50;
+        type Chunk = [Self; Self::IN_CHUNK];
+        type Memory = Pages;
+    }
+
+    #[test]
+    fn a_pool_without_a_handle_left_takes_no_value() -> Result {
+        let mut pool = Pool::new();
+        let mut handles = KVec::new();
+        for n in 0..Rare::HANDLES {
+            handles.push(pool.insert(Rare(n), GFP_KERNEL)?, GFP_KERNEL)?;
+        }
+        for _ in 0..3 {
+            let refused = pool.insert(Rare(0), GFP_KERNEL);
+            assert_eq!(refused.err(), Some(PoolError::NoHandle));
+        }
+        assert_eq!((pool.len(), pool.chunks()), (Rare::HANDLES, 3));
+        // Each removal makes room for one value, in any chunk.
+        for at in [Rare::HANDLES - 1, 7, 150] {
+            assert_eq!(pool.remove(handles[at]).0, at);
+            assert_eq!(pool.insert(Rare(at), GFP_KERNEL)?, handles[at]);
+            assert!(pool.insert(Rare(0), GFP_KERNEL).is_err());
+        }
+        for handle in handles {
+            pool.remove(handle);
+        }
+        assert_eq!((pool.len(), pool.chunks()), (0, 0));
         Ok(())
     }
 

@@ -12,12 +12,19 @@
 
 #![deny(unsafe_code)]
 
-use crate::kthread;
 #[cfg(CONFIG_KUNIT = "y")]
 use crate::mm::pages::Pages;
+use crate::{
+    kthread,
+    paged::{
+        in_page,
+        new_array,
+        Paged,
+        POINTERS, //
+    }, //
+};
 use core::{
     fmt,
-    iter::successors,
     marker::PhantomData,
     num::NonZeroU32,
     ops::{
@@ -32,13 +39,13 @@ use kernel::{
         Box,
         Flags, //
     },
-    page::PAGE_SIZE,
     prelude::*, //
 };
-use pin_init::init_array_from_fn;
 
 /// A value that a [`Table`] may have.
 pub(crate) trait Stored: Default {
+    /// The number of handles: the highest one needs 31 bits, so users can store a bit with it.
+    const HANDLES: usize = (1 << 31) - 1;
     /// An array of [`per_page`] of them.
     type Chunk: Chunk<Self>;
     /// Where the memory for it comes from.
@@ -47,7 +54,7 @@ pub(crate) trait Stored: Default {
 
 /// How many values of a type fill a page, or as many as a chunk may have.
 pub(crate) const fn per_page<T>() -> usize {
-    let fitting = PAGE_SIZE / size_of::<T>();
+    let fitting = in_page::<T>();
     match fitting < Usage::BITS {
         true => fitting,
         false => Usage::BITS,
@@ -66,22 +73,17 @@ impl<T: Stored, const N: usize> Chunk<T> for [T; N] {
     const CELLS: usize = N;
 
     fn new(flags: Flags) -> Result<Box<Self, T::Memory>, AllocError> {
-        let new = Box::init(init_array_from_fn(|_| T::default()), flags);
-        new.map_err(|_: Error| AllocError)
+        new_array(flags)
     }
 }
 
-/// The name of a value in a [`Table`].
-///
-/// Handles below 2^31 only are given out, so that a user may keep a bit of its own beside one.
+/// Identifies a value in a [`Table`]: a number from 1 to [`Stored::HANDLES`].
 pub(crate) struct Handle<T> {
     raw: NonZeroU32,
     _value: PhantomData<fn() -> T>,
 }
 
 impl<T> Handle<T> {
-    const LIMIT: usize = 1 << 31;
-
     /// Undoes [`Handle::raw`]; zero stands for no handle.
     #[inline]
     pub(crate) fn from_raw(raw: u32) -> Option<Self> {
@@ -110,10 +112,10 @@ impl<T> Handle<T> {
 impl<T: Stored> Handle<T> {
     const CELLS: usize = <T::Chunk as Chunk<T>>::CELLS;
 
-    /// The name of what is in this cell of this chunk.
+    /// The handle of a cell in a chunk, or `None` above the highest handle.
     pub(crate) fn at(chunk: usize, cell: usize) -> Option<Self> {
         let number = chunk * Self::CELLS + cell + 1;
-        if number >= Self::LIMIT {
+        if number > T::HANDLES {
             return None;
         }
         Self::from_raw(number as u32)
@@ -166,14 +168,13 @@ pub(crate) fn raw_or_zero<T>(handle: Option<Handle<T>>) -> u32 {
 #[derive(Default)]
 struct Usage {
     used: [u64; 4],
-    count: u16,
 }
 
 impl Usage {
     const BITS: usize = 256;
 
     fn is_vacant(&self) -> bool {
-        self.count == 0
+        self.used.iter().all(|word| *word == 0)
     }
 
     fn contains(&self, cell: usize) -> bool {
@@ -205,33 +206,47 @@ impl Usage {
     fn mark(&mut self, cell: usize) {
         debug_assert!(!self.contains(cell));
         self.used[cell / 64] |= 1 << (cell % 64);
-        self.count += 1;
     }
 
     fn unmark(&mut self, cell: usize) {
         self.used[cell / 64] &= !(1 << (cell % 64));
-        self.count -= 1;
     }
 }
+
+/// Where the table stores the pointer to a chunk.
+type Slot<T> = Option<Box<<T as Stored>::Chunk, <T as Stored>::Memory>>;
 
 /// See the [module's description](self).
 ///
 /// Where a value stands is the caller's choice; [`Pool`](crate::pool::Pool) chooses itself.
 pub(crate) struct Table<T: Stored> {
-    /// A search for a value goes through these, so each is a pointer and no more.
-    chunks: KVVec<Option<Box<T::Chunk, T::Memory>>>,
-    /// As long as `chunks`.
-    usage: KVVec<Usage>,
+    /// The first [`Table::NEAR`] chunks. Every access to a value goes through here, and a directory
+    /// would cost another load.
+    near: KVVec<Slot<T>>,
+    /// The other chunks.
+    far: Paged<Slot<T>, POINTERS>,
+    /// One entry for each chunk that exists or existed. There are at least as many slots.
+    usage: Paged<Usage, { in_page::<Usage>() }>,
     live: usize,
 }
 
 impl<T: Stored> Table<T> {
     const CELLS: usize = Handle::<T>::CELLS;
 
+    /// The number of chunks in a vector, which copies all of them when it grows: enough for 2^24
+    /// values of 16 bytes, 64 GiB of pages. It takes up to 512 KiB, for which `kvmalloc()` does not
+    /// need contiguous pages.
+    const NEAR: usize = 1 << 16;
+
+    /// The number of vacant chunks that [`Table::next_after`] skips between two chances to
+    /// reschedule.
+    const VACANT_AT_ONCE: usize = 512;
+
     pub(crate) const fn new() -> Self {
         Self {
-            chunks: KVVec::new(),
-            usage: KVVec::new(),
+            near: KVVec::new(),
+            far: Paged::new(),
+            usage: Paged::new(),
             live: 0,
         }
     }
@@ -243,7 +258,7 @@ impl<T: Stored> Table<T> {
 
     /// How many chunks there are or have been.
     pub(crate) fn chunks(&self) -> usize {
-        self.chunks.len()
+        self.usage.len()
     }
 
     /// Whether there is a value called `handle`.
@@ -254,7 +269,9 @@ impl<T: Stored> Table<T> {
 
     /// Moves `value` into the table, which has none called `handle`.
     ///
-    /// Fails when there is no memory for another chunk.
+    /// # Errors
+    ///
+    /// Fails without memory for another chunk.
     pub(crate) fn put(
         &mut self,
         handle: Handle<T>,
@@ -263,11 +280,11 @@ impl<T: Stored> Table<T> {
     ) -> Result<(), AllocError> {
         let (at, cell) = handle.position();
         self.extend(at + 1, flags)?;
-        let chunk = match &mut self.chunks[at] {
+        let chunk = match self.slot_mut(at) {
             Some(chunk) => chunk,
             none => none.insert(T::Chunk::new(flags)?),
         };
-        chunk.as_mut().as_mut()[cell] = value;
+        chunk.as_mut()[cell] = value;
         self.usage[at].mark(cell);
         self.live += 1;
         Ok(())
@@ -280,28 +297,70 @@ impl<T: Stored> Table<T> {
         let usage = &mut self.usage[at];
         usage.unmark(cell);
         if usage.is_vacant() {
-            self.chunks[at] = None;
+            *self.slot_mut(at) = None;
         }
         self.live -= 1;
         value
     }
 
-    /// Drops all values, and gives the CPU away in between if others want it.
+    /// Drops all values. May sleep.
     pub(crate) fn clear(&mut self) {
-        while self.chunks.pop().is_some() {
+        for at in 0..self.chunks() {
+            *self.slot_mut(at) = None;
             kthread::cond_resched();
         }
-        *self = Self::new();
+        self.near = KVVec::new();
+        self.far.truncate(0);
+        self.usage.truncate(0);
+        self.live = 0;
     }
 
     /// Makes the table `chunks` long, if it is shorter.
+    ///
+    /// # Errors
+    ///
+    /// Fails without memory; the table may have grown in part then.
     pub(crate) fn extend(&mut self, chunks: usize, flags: Flags) -> Result<(), AllocError> {
-        while self.chunks.len() < chunks {
-            self.chunks.reserve(1, flags)?;
-            self.usage.push(Usage::default(), flags)?;
-            self.chunks.push(None, flags)?;
+        while self.chunks() < chunks {
+            if self.chunks() == self.near.len() + self.far.len() {
+                self.add_slot(flags)?;
+            }
+            self.usage.grow(flags)?;
         }
         Ok(())
+    }
+
+    fn add_slot(&mut self, flags: Flags) -> Result<(), AllocError> {
+        match self.near.len() < Self::NEAR {
+            true => self.near.push(None, flags),
+            false => self.far.grow(flags),
+        }
+    }
+
+    #[inline]
+    fn slot(&self, chunk: usize) -> &Slot<T> {
+        match self.near.get(chunk) {
+            Some(slot) => slot,
+            None => self.far_slot(chunk),
+        }
+    }
+
+    #[inline]
+    fn slot_mut(&mut self, chunk: usize) -> &mut Slot<T> {
+        match self.near.get_mut(chunk) {
+            Some(slot) => slot,
+            None => Self::far_slot_mut(&mut self.far, chunk),
+        }
+    }
+
+    #[inline(never)]
+    fn far_slot(&self, chunk: usize) -> &Slot<T> {
+        &self.far[chunk - Self::NEAR]
+    }
+
+    #[inline(never)]
+    fn far_slot_mut(far: &mut Paged<Slot<T>, POINTERS>, chunk: usize) -> &mut Slot<T> {
+        &mut far[chunk - Self::NEAR]
     }
 
     /// A handle of chunk number `at` that no value has.
@@ -312,50 +371,60 @@ impl<T: Stored> Table<T> {
 
     /// Whether every cell of chunk number `at` is in use.
     pub(crate) fn is_full(&self, at: usize) -> bool {
-        self.usage[at].count as usize == Self::CELLS
+        self.usage[at].first_free() >= Self::CELLS
     }
 
-    /// The handle of the value behind that of `handle`, or of the first, in the order of
-    /// [`Table::handles`]; `handle` may be that of a value that was just removed.
+    /// The handle of the value behind that of `handle`, or of the first, in the order of their
+    /// numbers; `handle` may be that of a value that was just removed.
+    ///
+    /// May sleep, as it may skip many vacant chunks.
     pub(crate) fn next_after(&self, handle: Option<Handle<T>>) -> Option<Handle<T>> {
-        let (first, cell) = handle.map_or((0, 0), Handle::position_behind);
-        (first..self.usage.len()).find_map(|at| {
-            let from = if at == first { cell } else { 0 };
-            Handle::at(at, self.usage[at].first_used(from)?)
-        })
+        let (first, mut from) = handle.map_or((0, 0), Handle::position_behind);
+        for at in first..self.chunks() {
+            if let Some(cell) = self.usage[at].first_used(from) {
+                return Handle::at(at, cell);
+            }
+            from = 0;
+            if (at - first) % Self::VACANT_AT_ONCE == Self::VACANT_AT_ONCE - 1 {
+                kthread::cond_resched();
+            }
+        }
+        None
     }
 
     /// The handles of all values, in their order.
+    #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn handles(&self) -> impl Iterator<Item = Handle<T>> + '_ {
-        successors(self.next_after(None), |handle| {
+        core::iter::successors(self.next_after(None), |handle| {
             self.next_after(Some(*handle))
         })
     }
 
-    /// Calls `f` with each value, in the order of their handles.
+    /// Calls `f` with each value, in the order of their handles. May sleep.
     pub(crate) fn for_each_mut(&mut self, mut f: impl FnMut(&mut T)) {
-        for (chunk, usage) in self.chunks.iter_mut().zip(&self.usage) {
-            let Some(chunk) = chunk else { continue };
-            let cells = chunk.as_mut().as_mut();
-            let mut next = usage.first_used(0);
+        for at in 0..self.chunks() {
+            let mut next = self.usage[at].first_used(0);
             while let Some(cell) = next {
-                f(&mut cells[cell]);
-                next = usage.first_used(cell + 1);
+                if let Some(chunk) = self.slot_mut(at) {
+                    f(&mut chunk.as_mut()[cell]);
+                }
+                next = self.usage[at].first_used(cell + 1);
             }
+            kthread::cond_resched();
         }
     }
 
     /// Whether the chunks know rightly which of their cells are in use.
     #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn is_sound(&self) -> bool {
-        let marked = |usage: &Usage| usage.used.iter().map(|word| word.count_ones()).sum::<u32>();
-        let has_memory = |(chunk, usage): (&Option<Box<T::Chunk, T::Memory>>, &Usage)| {
-            usage.is_vacant() == chunk.is_none() && marked(usage) == u32::from(usage.count)
+        let used = |at: usize| {
+            let words = self.usage[at].used.iter();
+            words.map(|word| word.count_ones() as usize).sum::<usize>()
         };
-        let counted = self.usage.iter().map(|usage| usage.count as usize);
-        counted.sum::<usize>() == self.live
-            && self.chunks.len() == self.usage.len()
-            && self.chunks.iter().zip(&self.usage).all(has_memory)
+        let mut all = 0..self.chunks();
+        all.clone().map(used).sum::<usize>() == self.live
+            && self.near.len() + self.far.len() >= self.chunks()
+            && all.all(|at| self.slot(at).is_some() == (used(at) > 0))
     }
 }
 
@@ -365,9 +434,9 @@ impl<T: Stored> Index<Handle<T>> for Table<T> {
     #[inline]
     fn index(&self, handle: Handle<T>) -> &T {
         let (chunk, cell) = handle.position();
-        debug_assert!(self.usage[chunk].contains(cell));
-        match &self.chunks[chunk] {
-            Some(cells) => &cells.as_ref().as_ref()[cell],
+        debug_assert!(self.contains(handle));
+        match self.slot(chunk) {
+            Some(cells) => &cells.as_ref()[cell],
             None => no_such_chunk(),
         }
     }
@@ -377,9 +446,9 @@ impl<T: Stored> IndexMut<Handle<T>> for Table<T> {
     #[inline]
     fn index_mut(&mut self, handle: Handle<T>) -> &mut T {
         let (chunk, cell) = handle.position();
-        debug_assert!(self.usage[chunk].contains(cell));
-        match &mut self.chunks[chunk] {
-            Some(cells) => &mut cells.as_mut().as_mut()[cell],
+        debug_assert!(self.contains(handle));
+        match self.slot_mut(chunk) {
+            Some(cells) => &mut cells.as_mut()[cell],
             None => no_such_chunk(),
         }
     }
@@ -440,16 +509,19 @@ mod tests {
         for raw in [300, 5] {
             table.put(handle(raw)?, raw, GFP_KERNEL)?;
         }
-        assert!(table.chunks[0].is_some() && table.chunks[1].is_none());
+        assert!(table.slot(0).is_some() && table.slot(1).is_none());
         table.remove(handle(5)?);
-        assert!(table.chunks[0].is_none() && table[handle(300)?] == 300);
+        assert!(table.slot(0).is_none() && table[handle(300)?] == 300);
         table.remove(handle(300)?);
-        assert!(table.chunks.iter().all(Option::is_none));
+        assert!((0..table.chunks()).all(|at| table.slot(at).is_none()));
         for raw in [300, 5] {
             table.put(handle(raw)?, raw, GFP_KERNEL)?;
         }
         table.clear();
-        assert_eq!((table.chunks.capacity(), table.len()), (0, 0));
+        assert_eq!(
+            (table.chunks(), table.near.capacity(), table.len()),
+            (0, 0, 0)
+        );
         Ok(())
     }
 

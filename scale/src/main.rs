@@ -25,6 +25,8 @@ mod kthread;
 #[path = "../../mappings.rs"]
 mod mappings;
 mod mm;
+#[path = "../../paged.rs"]
+mod paged;
 #[path = "../../partition.rs"]
 mod partition;
 #[path = "../../pool.rs"]

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Arrays that grow and shrink at their end, one page at a time.
+//!
+//! A large vector grows by copying all of its elements to a large contiguous allocation. The elements
+//! of a [`Paged`] array never move: they are stored in single pages, which a directory of two levels
+//! points to. The lower level consists of pages of 512 pointers, the upper level is a vector of
+//! pointers to those. Only that vector is ever copied. For 2^31 elements of four bytes it has 4,096
+//! pointers, so no allocation is larger than eight pages (order 3).
+//!
+//! For 2^28 elements of four bytes, 1 GiB, the upper level takes 4 KiB and the lower one 2 MiB. So an
+//! access costs one cache miss for the element, like an access to a vector, and two loads that mostly
+//! hit. Pages come from the kernel's linear map and not from `vmalloc()`, so they share the huge
+//! entries that the TLB has for that.
+
+#![deny(unsafe_code)]
+
+use crate::{
+    kthread,
+    mm::pages::Pages, //
+};
+use core::ops::{
+    Index,
+    IndexMut, //
+};
+use kernel::{
+    alloc::{
+        AllocError,
+        Allocator,
+        Box,
+        Flags, //
+    },
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+use pin_init::init_array_from_fn;
+
+/// Pointers in a page.
+pub(crate) const POINTERS: usize = in_page::<usize>();
+
+/// A page of elements.
+pub(crate) type Page<T, const N: usize> = Box<[T; N], Pages>;
+
+type Directory<T, const N: usize> = Page<Option<Page<T, N>>, POINTERS>;
+
+/// How many values of a type fill a page.
+pub(crate) const fn in_page<T>() -> usize {
+    PAGE_SIZE / size_of::<T>()
+}
+
+/// Allocates an array of default values.
+///
+/// # Errors
+///
+/// Fails without memory.
+pub(crate) fn new_array<T: Default, const N: usize, A: Allocator + 'static>(
+    flags: Flags,
+) -> Result<Box<[T; N], A>, AllocError> {
+    let new = Box::init(init_array_from_fn(|_| T::default()), flags);
+    new.map_err(|_: Error| AllocError)
+}
+
+/// See the [module's description](self). `N` is the number of elements per page, a power of two.
+pub(crate) struct Paged<T, const N: usize> {
+    /// Has pages for exactly the first `len` elements.
+    directories: KVVec<Directory<T, N>>,
+    len: usize,
+}
+
+impl<T: Default, const N: usize> Paged<T, N> {
+    const IN_DIRECTORY: usize = N * POINTERS;
+
+    pub(crate) const fn new() -> Self {
+        const { assert!(N.is_power_of_two() && N * size_of::<T>() <= PAGE_SIZE) };
+        Self {
+            directories: KVVec::new(),
+            len: 0,
+        }
+    }
+
+    /// The number of elements.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Element number `at`, or `None` beyond the end.
+    #[inline]
+    pub(crate) fn get(&self, at: usize) -> Option<&T> {
+        (at < self.len).then(|| &self[at])
+    }
+
+    /// Appends an element with the default value.
+    ///
+    /// # Errors
+    ///
+    /// Fails without memory for another page; the array is unchanged then.
+    pub(crate) fn grow(&mut self, flags: Flags) -> Result<(), AllocError> {
+        if self.len % N == 0 {
+            self.add_page(flags)?;
+        }
+        self.len += 1;
+        Ok(())
+    }
+
+    fn add_page(&mut self, flags: Flags) -> Result<(), AllocError> {
+        let page = new_array(flags)?;
+        if self.len % Self::IN_DIRECTORY == 0 {
+            self.directories.reserve(1, flags)?;
+            self.directories.push(new_array(flags)?, flags)?;
+        }
+        *self.slot(self.len) = Some(page);
+        Ok(())
+    }
+
+    /// Removes the last element, and frees its page if it was the only one there.
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        let last = self.len.checked_sub(1)?;
+        let value = core::mem::take(&mut self[last]);
+        self.len = last;
+        if last % N == 0 {
+            self.drop_page(last);
+        }
+        Some(value)
+    }
+
+    /// Drops all elements from number `len` on, which must be the first of a page. May sleep.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        debug_assert!(len % N == 0);
+        while self.len > len {
+            self.len = (self.len - 1) / N * N;
+            self.drop_page(self.len);
+            kthread::cond_resched();
+        }
+    }
+
+    /// Frees the last page, which begins with element number `start`, and its directory if that is
+    /// empty now.
+    fn drop_page(&mut self, start: usize) {
+        *self.slot(start) = None;
+        if start % Self::IN_DIRECTORY == 0 {
+            self.directories.pop();
+        }
+        if start == 0 {
+            self.directories = KVVec::new();
+        }
+    }
+
+    /// The directory entry for the page of element number `at`.
+    fn slot(&mut self, at: usize) -> &mut Option<Page<T, N>> {
+        &mut self.directories[at / Self::IN_DIRECTORY][at / N % POINTERS]
+    }
+}
+
+impl<T: Default, const N: usize> Index<usize> for Paged<T, N> {
+    type Output = T;
+
+    #[inline]
+    fn index(&self, at: usize) -> &T {
+        debug_assert!(at < self.len);
+        match &self.directories[at / Self::IN_DIRECTORY][at / N % POINTERS] {
+            Some(page) => &page[at % N],
+            None => beyond_the_end(),
+        }
+    }
+}
+
+impl<T: Default, const N: usize> IndexMut<usize> for Paged<T, N> {
+    #[inline]
+    fn index_mut(&mut self, at: usize) -> &mut T {
+        debug_assert!(at < self.len);
+        match &mut self.directories[at / Self::IN_DIRECTORY][at / N % POINTERS] {
+            Some(page) => &mut page[at % N],
+            None => beyond_the_end(),
+        }
+    }
+}
+
+#[cold]
+fn beyond_the_end() -> ! {
+    panic!("an index is beyond the end of an array")
+}
+
+#[kernel::macros::kunit_tests(ksm_rs_paged)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    const IN_PAGE: usize = in_page::<u64>();
+
+    fn numbers(count: usize) -> Result<Paged<u64, IN_PAGE>> {
+        let mut array = Paged::new();
+        for number in 0..count {
+            array.grow(GFP_KERNEL)?;
+            array[number] = number as u64;
+        }
+        Ok(array)
+    }
+
+    #[test]
+    fn elements_stay_when_an_array_grows() -> Result {
+        let first = IN_PAGE * POINTERS;
+        for count in [0, 1, IN_PAGE, IN_PAGE + 1, first, first + 1] {
+            let array = numbers(count)?;
+            assert_eq!(array.len(), count);
+            assert!((0..count).all(|at| array.get(at) == Some(&(at as u64))));
+            assert!(array.get(count).is_none() && array.get(usize::MAX).is_none());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_array_has_the_pages_that_it_needs() -> Result {
+        let pages = |array: &Paged<u64, IN_PAGE>| {
+            let slots = array.directories.iter().flat_map(|pages| pages.iter());
+            slots.filter(|page| page.is_some()).count()
+        };
+        let mut array = numbers(3 * IN_PAGE + 1)?;
+        assert_eq!((pages(&array), array.directories.len()), (4, 1));
+        assert_eq!(array.pop(), Some(3 * IN_PAGE as u64));
+        assert_eq!(pages(&array), 3);
+        array.truncate(IN_PAGE);
+        assert_eq!((pages(&array), array.len()), (1, IN_PAGE));
+        array.truncate(2 * IN_PAGE);
+        assert_eq!(array.len(), IN_PAGE);
+        array.truncate(0);
+        assert_eq!((array.len(), array.directories.capacity()), (0, 0));
+        assert!(array.pop().is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn what_comes_after_a_truncation_is_new() -> Result {
+        let mut array = numbers(2 * IN_PAGE)?;
+        array.truncate(0);
+        for _ in 0..IN_PAGE {
+            array.grow(GFP_KERNEL)?;
+        }
+        assert!((0..IN_PAGE).all(|at| array[at] == 0));
+        Ok(())
+    }
+
+    #[test]
+    fn random_changes_agree_with_a_model() -> Result {
+        let mut random = Random::new(27);
+        let mut array = Paged::<u64, IN_PAGE>::new();
+        let mut model = KVVec::<u64>::new();
+        for _ in 0..200 {
+            let count = random.below(3 * IN_PAGE);
+            match random.below(10) {
+                0 => {
+                    let len = random.below(model.len() + 1) / IN_PAGE * IN_PAGE;
+                    array.truncate(len);
+                    model.truncate(len);
+                }
+                1..6 => {
+                    for _ in 0..count {
+                        let value = random.below(1 << 32) as u64;
+                        array.grow(GFP_KERNEL)?;
+                        array[model.len()] = value;
+                        model.push(value, GFP_KERNEL)?;
+                    }
+                }
+                _ => {
+                    for _ in 0..count {
+                        assert_eq!(array.pop(), model.pop());
+                    }
+                }
+            }
+            assert_eq!(array.len(), model.len());
+            assert!((0..model.len()).all(|at| array[at] == model[at]));
+        }
+        Ok(())
+    }
+}
