@@ -2,14 +2,32 @@
 
 //! Many small red-black trees that are searched as one.
 //!
-//! The top bits of a checksum choose the tree. There are about as many trees as nodes, so that a
-//! search meets one or two nodes, each of which is a cache miss, where one tree of all would have
-//! dozens.
+//! The low bits of a checksum select the tree. There are slightly more trees than nodes, so a search
+//! visits one or two nodes, each of which is a cache miss; in a single tree it would visit dozens.
+//!
+//! # Growth
+//!
+//! The forest uses linear hashing: insertions and removals change the number of trees a few at a
+//! time. With n trees, 2^k <= n < 2^(k+1), a checksum selects its tree by its lowest k+1 bits, or by
+//! its lowest k bits if there is no tree of the former number yet. To grow, the forest splits tree
+//! n - 2^k: nodes whose bit k is set move to the new tree n. To shrink, it joins the two trees again.
+//!
+//! Within a tree, the lowest bit in which two checksums differ orders their nodes. So the nodes that
+//! a split moves are all on one side of a border, and a red-black tree can be cut there without
+//! visiting each node: even a tree with a million nodes of one checksum is split in microseconds. No
+//! operation visits all nodes or all trees, except [`Forest::forget`], which visits the trees.
+//!
+//! Growth allocates a page for every 1,024 trees. Without memory for it the forest stays as it is:
+//! trees get deeper, insertions still succeed, and later ones retry.
 
 #![deny(unsafe_code)]
 
 use crate::{
     mm::prefetch::prefetch,
+    paged::{
+        in_page,
+        Paged, //
+    },
     rbtree::{
         Descent,
         Root,
@@ -20,11 +38,45 @@ use crate::{
     }, //
     table::Handle,
 };
-use core::cmp::Ordering;
-use kernel::prelude::*;
+use core::{
+    cmp::Ordering,
+    mem::take, //
+};
+use kernel::{
+    alloc::{
+        AllocError,
+        Flags, //
+    },
+    prelude::*, //
+};
 
-/// Trees of a forest that is next to empty.
-const FEWEST: usize = 256;
+/// A tree's root takes four bytes whatever its nodes are.
+const ROOTS_IN_PAGE: usize = in_page::<Root<()>>();
+
+/// The minimum number of trees: one page of roots.
+const FEWEST: usize = ROOTS_IN_PAGE;
+
+/// The maximum number of trees. It keeps allocations of the array of roots at order 3 or below.
+const MOST: usize = 1 << 31;
+
+/// A forest grows while it has less than 4/3 trees per node.
+const LEAST_THIRDS: usize = 4;
+
+/// A forest shrinks while it has more than 12/3 trees per node. The gap between both limits keeps it
+/// from growing and shrinking in turns.
+const MOST_THIRDS: usize = 12;
+
+/// The maximum number of trees that one insertion splits, or one removal joins. As a node counts for
+/// up to four trees, the forest keeps up with any number of insertions and removals.
+const CHANGES_AT_ONCE: usize = 4;
+
+/// Prefetch the top of a tree this many splits before its own.
+const SPLITS_AHEAD: usize = 8;
+
+/// Growth is optional: do not reclaim memory for it, do not warn.
+fn growth_flags() -> Flags {
+    GFP_NOWAIT | __GFP_NOWARN
+}
 
 /// A tree node that has the checksum of a page's content.
 pub(crate) trait Keyed: TreeNode {
@@ -32,18 +84,38 @@ pub(crate) trait Keyed: TreeNode {
     fn checksum(&self) -> u32;
 }
 
+/// The order of two checksums in a tree: the one whose lowest differing bit is 0 comes first.
+#[inline]
+fn order(a: u32, b: u32) -> Ordering {
+    let different = a ^ b;
+    if different == 0 {
+        return Ordering::Equal;
+    }
+    match a & different & different.wrapping_neg() {
+        0 => Ordering::Less,
+        _ => Ordering::Greater,
+    }
+}
+
 /// See the [module's description](self).
 pub(crate) struct Forest<T> {
-    /// A power of two of them.
-    roots: KVVec<Root<T>>,
+    roots: Paged<Root<T>, ROOTS_IN_PAGE>,
+    /// The bits of a checksum that may select a tree: the number of trees, rounded up to a power of
+    /// two, minus 1.
+    mask: usize,
     /// Nodes in all the trees.
     len: usize,
 }
 
 impl<T: Keyed> Forest<T> {
     pub(crate) fn new() -> Result<Self> {
+        let mut roots = Paged::new();
+        for _ in 0..FEWEST {
+            roots.grow(GFP_KERNEL)?;
+        }
         Ok(Self {
-            roots: bare(0)?,
+            roots,
+            mask: FEWEST - 1,
             len: 0,
         })
     }
@@ -57,8 +129,22 @@ impl<T: Keyed> Forest<T> {
     /// Asks the CPU to fetch the first node that a search for `checksum` will meet.
     #[inline]
     pub(crate) fn prefetch_top(&self, pool: &impl Values<T>, checksum: u32) {
-        if let Some(top) = self.root(checksum).top() {
+        self.prefetch_top_of(pool, self.number(checksum));
+    }
+
+    #[inline]
+    fn prefetch_top_of(&self, pool: &impl Values<T>, tree: usize) {
+        if let Some(top) = self.roots[tree].top() {
             prefetch(&pool[top]);
+        }
+    }
+
+    /// Asks the CPU to fetch the nodes below the top of a tree; the top should be in a cache.
+    fn prefetch_below_top_of(&self, pool: &impl Values<T>, tree: usize) {
+        if let Some(top) = self.roots[tree].top() {
+            for below in pool[top].links().children() {
+                prefetch(&pool[below]);
+            }
         }
     }
 
@@ -70,18 +156,22 @@ impl<T: Keyed> Forest<T> {
         checksum: u32,
         mut compare: impl FnMut(Handle<T>, &T) -> Verdict,
     ) -> Descent<T> {
-        self.root(checksum)
-            .descend(pool, |handle, node| match checksum.cmp(&node.checksum()) {
+        self.root(checksum).descend(pool, |handle, node| {
+            match order(checksum, node.checksum()) {
                 Ordering::Less => Verdict::Before,
                 Ordering::Greater => Verdict::After,
                 Ordering::Equal => compare(handle, node),
-            })
+            }
+        })
     }
 
     /// Puts `node` where [`Forest::descend`] for its checksum has ended.
+    ///
+    /// Then splits a few trees if there are too few, as far as memory for that is available.
     pub(crate) fn insert(&mut self, pool: &mut impl Values<T>, at: Vacancy<T>, node: Handle<T>) {
         self.root_of(pool, node).insert(pool, at, node);
         self.len += 1;
+        self.grow(pool);
     }
 
     /// Whether `node`, which is in some forest, is in this one.
@@ -90,9 +180,12 @@ impl<T: Keyed> Forest<T> {
     }
 
     /// Takes out `node`, which is in one of the trees.
+    ///
+    /// Then joins a few trees if there are too many.
     pub(crate) fn remove(&mut self, pool: &mut impl Values<T>, node: Handle<T>) {
         self.root_of(pool, node).remove(pool, node);
         self.len -= 1;
+        self.shrink(pool);
     }
 
     /// Puts `new`, which has the same checksum, in the place of `old`.
@@ -100,55 +193,91 @@ impl<T: Keyed> Forest<T> {
         self.root_of(pool, old).replace(pool, old, new);
     }
 
-    /// Forgets all nodes at once; their links mean nothing from now on.
-    ///
-    /// About `expected` nodes are to come. Without memory for as many trees, there are fewer.
-    pub(crate) fn forget(&mut self, expected: usize) {
+    /// Forgets all nodes; their links become meaningless. May sleep.
+    pub(crate) fn forget(&mut self) {
+        self.roots.truncate(FEWEST);
+        for tree in 0..FEWEST {
+            self.roots[tree] = Root::new();
+        }
+        self.mask = FEWEST - 1;
         self.len = 0;
-        if !self.suits(expected) {
-            if let Ok(roots) = bare(expected) {
-                self.roots = roots;
+    }
+
+    fn grow(&mut self, pool: &mut impl Values<T>) {
+        for _ in 0..CHANGES_AT_ONCE {
+            let trees = self.roots.len();
+            if 3 * trees >= LEAST_THIRDS * self.len || trees == MOST {
+                return;
+            }
+            // Without memory the trees stay deeper until a later insertion succeeds.
+            if self.split_next(pool).is_err() {
                 return;
             }
         }
-        self.roots.iter_mut().for_each(|root| *root = Root::new());
     }
 
-    /// Makes the number of trees fit that of nodes, if there is memory for it.
-    pub(crate) fn fit(&mut self, pool: &mut impl Values<T>) -> Result {
-        if self.suits(self.len) {
-            return Ok(());
+    fn shrink(&mut self, pool: &mut impl Values<T>) {
+        for _ in 0..CHANGES_AT_ONCE {
+            let trees = self.roots.len();
+            if 3 * trees <= MOST_THIRDS * self.len || trees == FEWEST {
+                return;
+            }
+            self.join_last(pool);
         }
-        let mut nodes = KVVec::with_capacity(self.len, GFP_KERNEL)?;
-        for node in self.roots.iter().flat_map(|root| root.nodes(pool)) {
-            nodes.push(node, GFP_KERNEL)?;
-        }
-        self.roots = bare(self.len)?;
-        // They come in order, so each is the last of its tree.
-        for node in nodes {
-            self.root_of(pool, node).append(pool, node);
-        }
+    }
+
+    /// Splits the next tree in turn by one more bit of its nodes' checksums.
+    ///
+    /// # Errors
+    ///
+    /// Fails without memory for the new root; nothing has changed then.
+    fn split_next(&mut self, pool: &mut impl Values<T>) -> core::result::Result<(), AllocError> {
+        let new = self.roots.len();
+        self.roots.grow(growth_flags())?;
+        self.note_number();
+        let (old, bit) = twin(new);
+        let (low, high) = take(&mut self.roots[old]).split(pool, |node| node.checksum() & bit == 0);
+        self.roots[old] = low;
+        self.roots[new] = high;
+        self.prefetch_top_of(pool, twin(new + SPLITS_AHEAD).0);
+        self.prefetch_below_top_of(pool, twin(new + SPLITS_AHEAD / 2).0);
         Ok(())
     }
 
-    /// Whether the number of trees is right, or nearly so, for that many nodes.
-    pub(crate) fn suits(&self, nodes: usize) -> bool {
-        let trees = trees_for(nodes);
-        (trees..=4 * trees).contains(&self.roots.len())
+    /// Joins the last tree with the one that it was split from.
+    fn join_last(&mut self, pool: &mut impl Values<T>) {
+        let Some(high) = self.roots.pop() else {
+            return;
+        };
+        let (old, _) = twin(self.roots.len());
+        self.note_number();
+        let low = take(&mut self.roots[old]);
+        self.roots[old] = Root::join(pool, low, high);
     }
 
+    /// Updates [`Forest::mask`] after the number of trees has changed.
+    fn note_number(&mut self) {
+        self.mask = self.roots.len().next_power_of_two() - 1;
+    }
+
+    #[inline]
     fn root(&self, checksum: u32) -> &Root<T> {
-        &self.roots[self.shard(checksum)]
+        &self.roots[self.number(checksum)]
     }
 
     fn root_of(&mut self, pool: &impl Values<T>, node: Handle<T>) -> &mut Root<T> {
-        let shard = self.shard(pool[node].checksum());
-        &mut self.roots[shard]
+        let tree = self.number(pool[node].checksum());
+        &mut self.roots[tree]
     }
 
-    /// The tree for a checksum: its top bits.
-    fn shard(&self, checksum: u32) -> usize {
-        (u64::from(checksum) * self.roots.len() as u64 >> u32::BITS) as usize
+    /// The number of the tree for a checksum.
+    #[inline]
+    fn number(&self, checksum: u32) -> usize {
+        let number = checksum as usize & self.mask;
+        match number < self.roots.len() {
+            true => number,
+            false => number & self.mask >> 1,
+        }
     }
 
     /// How many nodes there are, if all the trees are sound and in order.
@@ -158,25 +287,33 @@ impl<T: Keyed> Forest<T> {
         pool: &impl Values<T>,
         in_order: impl Fn(&T, &T) -> bool,
     ) -> Option<usize> {
-        self.roots
-            .iter()
-            .map(|root| {
-                crate::rbtree::check::count_nodes(root, pool, |a, b| {
-                    a.checksum() < b.checksum() || a.checksum() == b.checksum() && in_order(a, b)
-                })
+        use crate::rbtree::check::count_nodes;
+        let in_order = |a: &T, b: &T| match order(a.checksum(), b.checksum()) {
+            Ordering::Less => true,
+            Ordering::Equal => in_order(a, b),
+            Ordering::Greater => false,
+        };
+        (0..self.roots.len())
+            .map(|tree| {
+                let belongs = |a: &T, b: &T| {
+                    let numbers = [a, b].map(|node| self.number(node.checksum()));
+                    numbers == [tree; 2] && in_order(a, b)
+                };
+                let top = self.roots[tree].top();
+                let is_at_home = |top| self.number(pool[top].checksum()) == tree;
+                match top.is_none_or(is_at_home) {
+                    true => count_nodes(&self.roots[tree], pool, belongs),
+                    false => None,
+                }
             })
             .sum()
     }
 }
 
-/// How many trees that many nodes should have.
-fn trees_for(nodes: usize) -> usize {
-    nodes.next_power_of_two().max(FEWEST)
-}
-
-/// Trees for that many nodes, with none yet.
-fn bare<T>(nodes: usize) -> Result<KVVec<Root<T>>> {
-    Ok(KVVec::from_elem(Root::new(), trees_for(nodes), GFP_KERNEL)?)
+/// The tree that tree number `new` is split from, and the checksum bit that tells their nodes apart.
+fn twin(new: usize) -> (usize, u32) {
+    let bit = 1 << new.ilog2();
+    (new ^ bit, bit as u32)
 }
 
 #[kernel::macros::kunit_tests(ksm_rs_forest)]
@@ -255,21 +392,57 @@ mod tests {
     }
 
     #[test]
+    fn checksums_are_ordered_by_their_lowest_different_bits() {
+        let mut sums = [
+            0,
+            1,
+            2,
+            3,
+            1 << 31,
+            1 << 31 | 1,
+            u32::MAX,
+            0x5555_5555,
+            12345,
+        ];
+        sums.sort_unstable_by(|a, b| order(*a, *b));
+        assert!(sums.is_sorted_by_key(|sum| sum.reverse_bits()));
+        assert!(sums.iter().all(|sum| order(*sum, *sum) == Ordering::Equal));
+    }
+
+    #[test]
     fn trees_follow_the_number_of_nodes() -> Result {
         let mut fixture = Fixture::new()?;
-        let nodes = fixture.plant(3000)?;
-        assert_eq!(fixture.forest.roots.len(), FEWEST);
-        fixture.forest.fit(&mut fixture.pool)?;
-        assert_eq!(fixture.forest.roots.len(), 4096);
-        assert_eq!(fixture.count(), Some(3000));
-        for node in &nodes[5..] {
-            assert!(fixture.forest.contains(&fixture.pool, *node));
-            fixture.forest.remove(&mut fixture.pool, *node);
+        let mut nodes = KVVec::new();
+        for _ in 0..3000 {
+            let node = fixture.plant(1)?;
+            nodes.push(node[0], GFP_KERNEL)?;
+            let trees = (4 * nodes.len()).div_ceil(3).max(FEWEST);
+            assert_eq!(fixture.forest.roots.len(), trees);
         }
-        assert_eq!(fixture.count(), Some(5));
-        fixture.forest.fit(&mut fixture.pool)?;
-        assert_eq!(fixture.forest.roots.len(), FEWEST);
-        assert_eq!(fixture.count(), Some(5));
+        assert_eq!(fixture.count(), Some(3000));
+        let most = fixture.forest.roots.len();
+        while let Some(node) = nodes.pop() {
+            fixture.forest.remove(&mut fixture.pool, node);
+            let trees = (4 * nodes.len()).max(FEWEST).min(most);
+            assert_eq!(fixture.forest.roots.len(), trees);
+            assert!(nodes.len() % 100 > 0 || fixture.count() == Some(nodes.len()));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn nodes_that_come_and_go_move_no_others() -> Result {
+        let mut fixture = Fixture::new()?;
+        for count in [FEWEST, 2 * FEWEST] {
+            fixture.plant(count)?;
+            let trees = fixture.forest.roots.len();
+            for _ in 0..100 {
+                for node in fixture.plant(50)? {
+                    fixture.forest.remove(&mut fixture.pool, node);
+                }
+                assert!(fixture.forest.roots.len() <= trees + 70);
+            }
+        }
         Ok(())
     }
 
@@ -300,11 +473,11 @@ mod tests {
     #[test]
     fn what_is_forgotten_is_gone() -> Result {
         let mut fixture = Fixture::new()?;
-        for (expected, trees) in [(0, 256), (2000, 2048), (900, 2048), (500, 2048), (200, 256)] {
-            fixture.plant(100)?;
-            fixture.forest.forget(expected);
+        for count in [0, 100, 5000, 100] {
+            fixture.plant(count)?;
+            fixture.forest.forget();
             assert_eq!(fixture.count(), Some(0));
-            assert_eq!(fixture.forest.roots.len(), trees);
+            assert_eq!(fixture.forest.roots.len(), FEWEST);
         }
         Ok(())
     }
@@ -312,22 +485,23 @@ mod tests {
     #[test]
     fn random_changes_agree_with_a_model() -> Result {
         let mut fixture = Fixture::new()?;
-        let mut members = KVec::<Handle<FakePage>>::new();
-        for _ in 0..400 {
+        let mut members = KVVec::<Handle<FakePage>>::new();
+        for turn in 0..400 {
+            // By turns it grows and shrinks, so that trees come and go.
+            let growth = if turn / 50 % 2 == 0 { 16 } else { 4 };
             match fixture.random.below(20) {
-                0 => {
-                    fixture.forest.forget(fixture.random.below(3000));
+                0 if turn % 8 == 0 => {
+                    fixture.forest.forget();
                     members.clear();
                 }
-                1..4 => fixture.forest.fit(&mut fixture.pool)?,
-                4..12 => {
-                    let count = fixture.random.below(200);
+                chance if chance < growth => {
+                    let count = fixture.random.below(300);
                     for node in fixture.plant(count)? {
                         members.push(node, GFP_KERNEL)?;
                     }
                 }
                 _ => {
-                    for _ in 0..fixture.random.below(100).min(members.len()) {
+                    for _ in 0..fixture.random.below(400).min(members.len()) {
                         let index = fixture.random.below(members.len());
                         let last = members.len() - 1;
                         members.swap(index, last);

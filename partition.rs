@@ -118,7 +118,7 @@ impl Partitions {
     /// Forgets all unstable trees; no item may go on to stand in one.
     pub(crate) fn forget_unstable(&mut self) {
         for partition in &mut self.partitions {
-            partition.unstable.forget(0);
+            partition.unstable.forget();
         }
     }
 
@@ -129,14 +129,6 @@ impl Partitions {
         }
         for partition in &mut self.partitions {
             partition.stable.forget();
-        }
-    }
-
-    /// Makes all stable trees fit the number of their nodes, where there is memory for it.
-    pub(crate) fn fit_stable(&mut self, nodes: &mut Pool<StableNode>) {
-        for partition in &mut self.partitions {
-            // The tree is as good as it was.
-            let _ = partition.stable.fit(nodes);
         }
     }
 

@@ -52,6 +52,13 @@ pub(crate) struct Links {
     child: [u32; 2],
 }
 
+impl Links {
+    /// The children of the node.
+    pub(crate) fn children<T>(self) -> impl Iterator<Item = Handle<T>> {
+        self.child.into_iter().filter_map(Handle::from_raw)
+    }
+}
+
 /// What a value must offer to stand in a tree.
 pub(crate) trait TreeNode: Default {
     /// The links last set.
@@ -109,9 +116,9 @@ impl<T> Root<T> {
 }
 
 // Derived, it would ask the same of `T`.
-impl<T> Clone for Root<T> {
-    fn clone(&self) -> Self {
-        Self { ..*self }
+impl<T> Default for Root<T> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -151,22 +158,6 @@ impl<T: TreeNode> Root<T> {
         tree.settle_red(node);
     }
 
-    /// Puts `node` behind all others.
-    pub(crate) fn append(&mut self, pool: &mut impl Values<T>, node: Handle<T>) {
-        if let Descent::Vacant(at) = self.descend(pool, |_, _| Verdict::After) {
-            self.insert(pool, at, node);
-        }
-    }
-
-    /// All nodes, in order.
-    pub(crate) fn nodes<'a>(&self, pool: &'a impl Values<T>) -> impl Iterator<Item = Handle<T>> + 'a
-    where
-        T: 'a,
-    {
-        let first = self.top().map(|top| outermost(pool, top, Side::Left));
-        core::iter::successors(first, |node| successor(pool, *node))
-    }
-
     /// Takes `node`, which is in this tree, out of it.
     pub(crate) fn remove(&mut self, pool: &mut impl Values<T>, node: Handle<T>) {
         let mut tree = Editor { root: self, pool };
@@ -174,6 +165,107 @@ impl<T: TreeNode> Root<T> {
         if gap.black_is_missing {
             tree.settle_missing_black(gap.child, gap.parent);
         }
+    }
+
+    /// Splits the tree into the nodes before a border and those after it.
+    ///
+    /// `is_before` must be true for all nodes up to some place in the order, and false for the rest.
+    /// Visits only nodes near the border: at most `O(log(n)^2)` of `n`.
+    pub(crate) fn split(
+        self,
+        pool: &mut impl Values<T>,
+        is_before: impl Fn(&T) -> bool,
+    ) -> (Self, Self) {
+        let (mut before, mut after) = (Self::new(), Self::new());
+        // Most trees of a forest have a single node; it can stay as it is.
+        if let Some(top) = self.top().map(|top| &pool[top]) {
+            if top.links().child == [0; 2] {
+                return match is_before(top) {
+                    true => (self, after),
+                    false => (before, self),
+                };
+            }
+        }
+        let mut bottom = None;
+        let mut next = self.top();
+        while let Some(node) = next {
+            bottom = Some(node);
+            next = child(
+                pool,
+                node,
+                match is_before(&pool[node]) {
+                    true => Side::Right,
+                    false => Side::Left,
+                },
+            );
+        }
+        // Go up again: each ancestor and its outer subtree lie farther from the border than all
+        // nodes so far.
+        let mut next = bottom;
+        while let Some(node) = next {
+            next = parent(pool, node);
+            if is_before(&pool[node]) {
+                let first = Self::below(pool, node, Side::Left);
+                before = Self::join_around(pool, first, node, before);
+            } else {
+                let last = Self::below(pool, node, Side::Right);
+                after = Self::join_around(pool, after, node, last);
+            }
+        }
+        (before, after)
+    }
+
+    /// Joins two trees; all nodes of `before` must come before those of `after`.
+    ///
+    /// Visits at most `O(log(n))` nodes.
+    pub(crate) fn join(pool: &mut impl Values<T>, before: Self, mut after: Self) -> Self {
+        let (Some(_), Some(top)) = (before.top(), after.top()) else {
+            return if before.top().is_some() {
+                before
+            } else {
+                after
+            };
+        };
+        let middle = outermost(pool, top, Side::Left);
+        after.remove(pool, middle);
+        Self::join_around(pool, before, middle, after)
+    }
+
+    /// Joins two trees and a node that belongs between them.
+    fn join_around(pool: &mut impl Values<T>, before: Self, node: Handle<T>, after: Self) -> Self {
+        let heights = (before.black_height(pool), after.black_height(pool));
+        let (mut higher, lower, side) = match heights.0 >= heights.1 {
+            true => (before, after, Side::Right),
+            false => (after, before, Side::Left),
+        };
+        let mut tree = Editor {
+            root: &mut higher,
+            pool,
+        };
+        tree.append(side, node, lower.top(), heights.0.abs_diff(heights.1));
+        higher
+    }
+
+    /// Makes the subtree on one side of `node` a tree of its own.
+    fn below(pool: &mut impl Values<T>, node: Handle<T>, side: Side) -> Self {
+        let mut root = Self::new();
+        if let Some(top) = child(pool, node, side) {
+            root.top = top.raw();
+            let mut tree = Editor {
+                root: &mut root,
+                pool,
+            };
+            tree.set_parent(top, None);
+            tree.set_red(top, false);
+        }
+        root
+    }
+
+    /// The number of black nodes on each way down.
+    fn black_height(&self, pool: &impl Values<T>) -> usize {
+        core::iter::successors(self.top(), |node| child(pool, *node, Side::Left))
+            .filter(|node| !is_red(pool, *node))
+            .count()
     }
 
     /// Whether `node`, which is in some tree, is in this one.
@@ -206,26 +298,16 @@ fn child<T: TreeNode>(pool: &impl Values<T>, node: Handle<T>, side: Side) -> Opt
     Handle::from_raw(pool[node].links().child[side as usize])
 }
 
+fn is_red<T: TreeNode>(pool: &impl Values<T>, node: Handle<T>) -> bool {
+    pool[node].links().parent_and_red & 1 != 0
+}
+
 /// The last node on the way down from `node` along one side.
 fn outermost<T: TreeNode>(pool: &impl Values<T>, mut node: Handle<T>, side: Side) -> Handle<T> {
     while let Some(next) = child(pool, node, side) {
         node = next;
     }
     node
-}
-
-/// The node after `node` in the order of its tree.
-fn successor<T: TreeNode>(pool: &impl Values<T>, mut node: Handle<T>) -> Option<Handle<T>> {
-    if let Some(right) = child(pool, node, Side::Right) {
-        return Some(outermost(pool, right, Side::Left));
-    }
-    while let Some(above) = parent(pool, node) {
-        if child(pool, above, Side::Left) == Some(node) {
-            return Some(above);
-        }
-        node = above;
-    }
-    None
 }
 
 /// What [`Editor::cut_out`] leaves to be mended.
@@ -258,7 +340,7 @@ impl<T: TreeNode, V: Values<T>> Editor<'_, T, V> {
     }
 
     fn is_red(&self, node: Option<Handle<T>>) -> bool {
-        node.is_some_and(|node| self.pool[node].links().parent_and_red & 1 != 0)
+        node.is_some_and(|node| is_red(self.pool, node))
     }
 
     fn set_red(&mut self, node: Handle<T>, red: bool) {
@@ -313,6 +395,25 @@ impl<T: TreeNode, V: Values<T>> Editor<'_, T, V> {
         self.replace_below_parent(node, Some(up));
         self.attach(node, away, inner);
         self.attach(up, towards, Some(node));
+    }
+
+    /// Appends `node` at the outer end of `side`, and beyond it the subtree of `top`. The black height
+    /// of that subtree, whose top is black, is `surplus` less than the tree's.
+    fn append(&mut self, side: Side, node: Handle<T>, top: Option<Handle<T>>, mut surplus: usize) {
+        let (mut above, mut beside) = (None, self.root.top());
+        while let Some(at) = beside.filter(|at| surplus > 0 || self.is_red(Some(*at))) {
+            surplus -= usize::from(!self.is_red(Some(at)));
+            (above, beside) = (Some(at), self.child(at, side));
+        }
+        self.edit(node, |links| *links = Links::default());
+        self.attach(node, side.other(), beside);
+        self.attach(node, side, top);
+        match above {
+            Some(above) => self.attach(above, side, Some(node)),
+            None => self.root.top = node.raw(),
+        }
+        self.set_red(node, true);
+        self.settle_red(node);
     }
 
     /// Ends the conflict of a red `node` with a parent that may be red too.
@@ -628,6 +729,59 @@ mod tests {
                 tree.take(random.below(tree.members.len()))?;
             }
             assert!(tree.is_sound());
+        }
+        Ok(())
+    }
+
+    /// Splits the tree between the values below `border` and the others, and joins both again.
+    fn split_and_join(tree: &mut Fixture, border: u32) {
+        let Fixture {
+            pool,
+            root,
+            members,
+        } = tree;
+        let is_before = |n: &Number| n.value < border;
+        let (before, after) = core::mem::take(root).split(pool, is_before);
+        for (part, expected) in [(&before, true), (&after, false)] {
+            let belongs = |n: &Number| is_before(n) == expected;
+            let nodes = check::count_nodes(part, pool, |a, b| {
+                a.value <= b.value && belongs(a) && belongs(b)
+            });
+            let count = members.iter().filter(|node| belongs(&pool[**node]));
+            assert_eq!(nodes, Some(count.count()));
+        }
+        *root = Root::join(pool, before, after);
+        assert!(tree.is_sound());
+    }
+
+    #[test]
+    fn a_tree_is_split_anywhere_and_joined_again() -> Result {
+        let mut tree = Fixture::new();
+        for count in 0..70 {
+            for border in 0..=count {
+                split_and_join(&mut tree, border);
+            }
+            tree.add(count)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn trees_of_any_shape_are_split_and_joined() -> Result {
+        let mut random = Random::new(3);
+        let mut tree = Fixture::new();
+        for _ in 0..1000 {
+            let change = random.below(40);
+            for _ in 0..change {
+                match tree.members.len() {
+                    0..300 => tree.add(random.below(200) as u32)?,
+                    members => tree.take(random.below(members))?,
+                }
+            }
+            for _ in 0..(50 - change).min(tree.members.len()) {
+                tree.take(random.below(tree.members.len()))?;
+            }
+            split_and_join(&mut tree, random.below(202) as u32);
         }
         Ok(())
     }

@@ -271,7 +271,6 @@ impl Scanner {
         if core::mem::take(&mut self.drain_wanted) {
             lru::drain_all();
         }
-        self.partitions.fit_stable(&mut self.nodes);
         self.pass = self.pass.next();
         self.scans = self.scans.wrapping_add(1);
     }

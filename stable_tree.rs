@@ -115,14 +115,9 @@ impl<T: StableEntry> StableTree<T> {
         matches!(descent, Descent::Found(_))
     }
 
-    /// Makes the tree fit the number of its nodes, if there is memory for it.
-    pub(crate) fn fit(&mut self, pool: &mut impl Values<T>) -> Result {
-        self.forest.fit(pool)
-    }
-
     /// Forgets all nodes at once, of which none may have siblings when it is inserted again.
     pub(crate) fn forget(&mut self) {
-        self.forest.forget(0);
+        self.forest.forget();
         (self.chains, self.dups) = (0, 0);
     }
 

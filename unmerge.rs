@@ -170,7 +170,6 @@ impl Scanner {
             fsleep(Delta::from_millis(1 << round));
         }
         self.note_leftovers(ksm, guarded);
-        self.partitions.fit_stable(&mut self.nodes);
         ksm.stats.full_scans.set(0);
         Ok(())
     }

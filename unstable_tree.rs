@@ -77,9 +77,9 @@ impl<T: Keyed> UnstableTree<T> {
         self.forest.remove(pool, node);
     }
 
-    /// Forgets every node; about `expected` are to come.
-    pub(crate) fn forget(&mut self, expected: usize) {
-        self.forest.forget(expected);
+    /// Forgets every node, and gives the CPU away in between if others want it.
+    pub(crate) fn forget(&mut self) {
+        self.forest.forget();
     }
 
     /// The tree's parts, for who wants to fetch those that a search will begin with.
@@ -206,7 +206,7 @@ mod tests {
             ))?;
         }
         assert_eq!(fixture.count(), Some(100));
-        fixture.tree.forget(0);
+        fixture.tree.forget();
         assert_eq!(fixture.count(), Some(0));
         let (_, outcome) = fixture.offer(FakePage::new(0, 0))?;
         assert!(matches!(outcome, Outcome::Inserted));
@@ -222,7 +222,7 @@ mod tests {
         for _ in 0..4000 {
             match random.below(200) {
                 0 => {
-                    fixture.tree.forget(random.below(1000));
+                    fixture.tree.forget();
                     waiting.clear();
                 }
                 1..60 if !waiting.is_empty() => {

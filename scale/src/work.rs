@@ -207,7 +207,7 @@ fn all_pages_go_back() {
     let bare = usage::pages();
     wood.grow(1..LARGE);
     assert!(usage::pages() > bare + (LARGE / 1024) as isize);
-    wood.forest.forget(0);
+    wood.forest.forget();
     wood.nodes.values.clear();
     assert_eq!(usage::pages(), bare);
     wood.grow(1..LARGE);
@@ -227,7 +227,7 @@ fn what_goes_over_all_offers_the_cpu() {
     for (what, work) in [
         ("each", Wood::visit_all as fn(&mut Wood)),
         ("next", Wood::pass_over_vacant),
-        ("forget", |wood| wood.forest.forget(0)),
+        ("forget", |wood| wood.forest.forget()),
         ("clear", |wood| wood.nodes.values.clear()),
     ] {
         let before = offers();
