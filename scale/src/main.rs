@@ -21,6 +21,8 @@ mod counted;
 mod fake_page;
 #[path = "../../forest.rs"]
 mod forest;
+#[path = "../../gfp.rs"]
+mod gfp;
 mod kthread;
 #[path = "../../mappings.rs"]
 mod mappings;

@@ -53,6 +53,8 @@ pub mod flags {
     pub const __GFP_ZERO: Flags = Flags(bindings::__GFP_ZERO);
     /// See [`bindings::__GFP_NOWARN`].
     pub const __GFP_NOWARN: Flags = Flags(bindings::__GFP_NOWARN);
+    /// See [`bindings::__GFP_NORETRY`].
+    pub const __GFP_NORETRY: Flags = Flags(bindings::__GFP_NORETRY);
 }
 
 /// A NUMA node.

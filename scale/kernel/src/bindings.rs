@@ -15,8 +15,8 @@ pub const GFP_NOWAIT: gfp_t = 0x2;
 pub const __GFP_ZERO: gfp_t = 0x4;
 /// Says nothing of a failure.
 pub const __GFP_NOWARN: gfp_t = 0x8;
-/// The number of the bit of `__GFP_NORETRY`.
-pub const ___GFP_NORETRY_BIT: u32 = 4;
+/// Gives up after a little reclaim.
+pub const __GFP_NORETRY: gfp_t = 0x10;
 /// NUMA nodes that a kernel may be configured for.
 pub const MAX_NUMNODES: u32 = 1024;
 
