@@ -341,6 +341,35 @@ mod tests {
         Ok(())
     }
 
+    /// How many nodes are looked at when so many equal pages come one by one, of which two share a
+    /// node.
+    fn visits_for(pages: usize) -> Result<usize> {
+        let mut fixture = Fixture::new()?;
+        let visits = core::cell::Cell::new(0);
+        for _ in 0..pages {
+            let Lookup::Match(first) = fixture.find(5, 5) else {
+                fixture.add(5, 5)?;
+                continue;
+            };
+            let with_room = StableTree::first_that(&fixture.pool, first, |page| {
+                visits.set(visits.get() + 1);
+                !page.full
+            });
+            match with_room {
+                Some(node) => fixture.pool[node].full = true,
+                None => drop(fixture.add(5, 5)?),
+            }
+        }
+        Ok(visits.get())
+    }
+
+    #[test]
+    fn each_of_many_equal_pages_costs_the_same() -> Result {
+        let (few, four_times) = (visits_for(500)?, visits_for(2000)?);
+        assert!(four_times <= 5 * few);
+        Ok(())
+    }
+
     #[test]
     fn a_new_first_knows_when_its_chain_was_pruned() -> Result {
         let mut fixture = Fixture::new()?;

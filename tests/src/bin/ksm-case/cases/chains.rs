@@ -2,11 +2,14 @@
 
 //! `max_page_sharing`: a page that too many share gets a twin.
 
+use std::time::Duration;
+
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
     ksm::{self, Counters, Run, Scanner},
     pattern,
     peer::{Link, Peer},
+    procfs::Ksmd,
     region::Region,
     PAGE_SIZE,
 };
@@ -37,6 +40,12 @@ pub const CASES: &[Case] = &[
         "twins whose pages have all gone are found at once when prune_millisecs is 0",
         prune,
     ),
+    Case::new(
+        "sharing-limit-many",
+        "a content with four times as many pages takes about four times as long to merge",
+        many,
+    )
+    .on("um"),
     Case::new(
         "sharing-unlimited",
         "a page can have more mappings than the kernel has memory for in one piece",
@@ -201,6 +210,48 @@ fn prune(_: &Options) -> Result<()> {
     ensure!(now.shared + now.sharing == 8, "not all are merged: {now}");
     keep.verify(&content[..4 * PAGE_SIZE])?;
     late.verify(&content[..4 * PAGE_SIZE])
+}
+
+/// How much CPU time `ksmd` takes to merge so many equal pages, two to a KSM page.
+fn time_to_merge(pages: usize) -> Result<Duration> {
+    let scanner = prepare(2)?;
+    ksm::write("stable_node_chains_prune_millisecs", 1_000_000)?;
+    let region = Region::mergeable(&pattern::page(6, 0).repeat(pages))?;
+    let thread = Ksmd::find()?;
+    let before = thread.cpu_time()?;
+    ksm::set_run(Run::Merge)?;
+    let half = pages as u64 / 2;
+    scanner.expect(Counters::stable(half, half, 0))?;
+    let time = thread.cpu_time()? - before;
+    expect_chains(1, half)?;
+    drop(region);
+    ksm::set_run(Run::Unmerge)?;
+    Ok(time)
+}
+
+fn many(_: &Options) -> Result<()> {
+    const FEW: usize = 10_000;
+    // What only sometimes disturbs is not in the shortest of three.
+    let shortest = |pages| -> Result<Duration> {
+        let times = (0..3).map(|_| time_to_merge(pages));
+        times
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .min()
+            .context("no time")
+    };
+    let (few, four_times) = (shortest(FEW)?, shortest(4 * FEW)?);
+    let ratio = four_times.as_secs_f64() / few.as_secs_f64();
+    step(format!(
+        "{FEW} equal pages: {few:.1?}; {}: {four_times:.1?}, {ratio:.1} times as long",
+        4 * FEW
+    ));
+    // 4 if each page costs the same, 16 if each page costs a walk over all KSM pages.
+    ensure!(
+        ratio < 8.0,
+        "chains are walked: {ratio:.1} times as long for 4 times as many pages"
+    );
+    Ok(())
 }
 
 /// Pages of each of the [`SHARERS`]: more than 4 MiB of the list of mappings in all, which are as much

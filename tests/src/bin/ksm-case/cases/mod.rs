@@ -2,6 +2,7 @@
 
 //! All cases, by what they are about.
 
+mod attempts;
 mod big;
 mod chains;
 mod compat;
@@ -36,6 +37,7 @@ use crate::case::Case;
 pub fn all() -> impl Iterator<Item = &'static Case> {
     [
         merge::CASES,
+        attempts::CASES,
         contents::CASES,
         cow::CASES,
         unmerge::CASES,
