@@ -45,6 +45,13 @@ pub const CASES: &[Case] = &[
     .on("x86")
     .memory(ENOUGH),
     Case::new(
+        "thp-changed",
+        "huge pages that held zeros, like a KSM page, and were then rewritten stay whole",
+        changed,
+    )
+    .on("x86")
+    .memory(ENOUGH),
+    Case::new(
         "thp-unmerge",
         "unmerged memory can become huge again, and merge again",
         again,
@@ -126,6 +133,35 @@ fn alone(_: &Options) -> Result<()> {
     scanner.expect(Counters::stable(1, 1, 511))?;
     region.verify(&content)?;
     one.verify(&content[..PAGE_SIZE])
+}
+
+fn changed(_: &Options) -> Result<()> {
+    const HUGE: usize = 8;
+    let scanner = prepare()?;
+    let zeros = Region::mergeable(&[0; 2 * PAGE_SIZE])?;
+    scanner.expect(Counters::stable(1, 1, 0))?;
+    scanner.scan_on_demand()?;
+    step(format!(
+        "a KSM page of zeros exists; {HUGE} huge pages of zeros are scanned once"
+    ));
+    let mut region = huge(&vec![0; HUGE * HUGE_PAGES * PAGE_SIZE])?;
+    region.advise_mergeable()?;
+    scanner.scan_once()?;
+    step("rewritten, they have no equal any more");
+    let content = pattern::pages(6, HUGE * HUGE_PAGES);
+    region.bytes_mut().copy_from_slice(&content);
+    let splits = procfs::vmstat("thp_split_page")?;
+    for _ in 0..3 {
+        scanner.scan_once()?;
+    }
+    let splits = procfs::vmstat("thp_split_page")? - splits;
+    let kib = procfs::smaps_kib(&region, "AnonHugePages")?;
+    ensure!(
+        splits == 0 && kib == (region.len() / 1024) as i64,
+        "{splits} of {HUGE} huge pages were split without an equal: {kib} kB are huge"
+    );
+    region.verify(&content)?;
+    zeros.verify(&[0; 2 * PAGE_SIZE])
 }
 
 fn again(_: &Options) -> Result<()> {
