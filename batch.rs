@@ -8,9 +8,9 @@
 #![deny(unsafe_code)]
 
 use crate::{
+    checksum::UNKNOWN,
     content::LINES,
     control::Ksm,
-    forest::Keyed,
     kthread,
     lookup::By,
     merge::Attempt,
@@ -169,12 +169,8 @@ impl Scanner {
     /// Sees to it that the page of `item`, which is not merged, can be looked for; returns whether
     /// it can be.
     fn prepare_search(&mut self, ksm: &Ksm, item: Handle<RmapItem>) -> bool {
-        let last_checksum = match self.items[item].place() {
-            Place::Stable(node) => self.nodes[node].checksum(),
-            _ => 0,
-        };
         self.leave_stale_place(ksm, item);
-        self.ensure_unstable_node(item, last_checksum).is_ok()
+        self.ensure_unstable_node(item).is_ok()
     }
 
     /// Takes the item of a page that is not merged out of where it cannot stand any more.
@@ -218,7 +214,10 @@ impl Scanner {
     /// Whether the page's checksum of the last scan is that of a KSM page, or of the zero page.
     fn was_that_of_ksm(&self, ksm: &Ksm, item: Handle<RmapItem>, page: &PinnedPage) -> bool {
         let checksum = self.checksum_of(item);
-        if checksum == self.zero_checksum && ksm.tunables.use_zero_pages.is_set() {
+        if checksum == UNKNOWN {
+            return false;
+        }
+        if ksm.tunables.use_zero_pages.is_set() && self.keys.is_that_of_zeros(checksum) {
             return true;
         }
         let trees = self.trees_of(page);

@@ -28,10 +28,15 @@ const LINES_IN_BLOCK: usize = 2 * LANES * size_of::<u64>() / size_of::<Line>();
 
 const _: () = assert!(LINES % LINES_IN_BLOCK == 0);
 
+/// No page has this checksum: it stands for one that is not known yet.
+pub(crate) const UNKNOWN: u32 = 0;
+
 /// What makes checksums unpredictable.
 pub(crate) struct Keys {
     start: [u64; LANES],
     key: [u64; LANES],
+    /// What comes of a page of zeros.
+    zeros: u32,
 }
 
 impl Keys {
@@ -42,22 +47,31 @@ impl Keys {
             let mixed = fold(seed, seed.rotate_left(32) | 1);
             fold(mixed ^ seed, 0xbf58_476d_1ce4_e5b9)
         };
-        Self {
+        let mut keys = Self {
             start: core::array::from_fn(|_| next()),
             key: core::array::from_fn(|_| next()),
-        }
+            zeros: UNKNOWN,
+        };
+        keys.zeros = keys.hash(&ZEROS, &ZEROS);
+        keys
     }
 
-    /// The checksum of a page of zeros.
-    pub(crate) fn checksum_of_zeros(&self) -> u32 {
-        self.checksum(&ZEROS, &ZEROS)
+    /// Whether a page of zeros has this checksum.
+    pub(crate) fn is_that_of_zeros(&self, checksum: u32) -> bool {
+        checksum == make_known(self.zeros)
     }
 
-    /// The checksum of a page, which may be written meanwhile; then it is that of something.
+    /// The checksum of a page, which may be written meanwhile; then it is that of something. It is
+    /// never [`UNKNOWN`].
     ///
     /// Has the CPU fetch the page `later` meanwhile: its own prefetcher ends with each page.
     #[inline]
     pub(crate) fn checksum(&self, page: &Content, later: &Content) -> u32 {
+        make_known(self.hash(page, later))
+    }
+
+    #[inline]
+    fn hash(&self, page: &Content, later: &Content) -> u32 {
         let mut lanes = self.start;
         for (block, ahead) in blocks(page).zip(blocks(later)) {
             for line in ahead {
@@ -76,6 +90,17 @@ impl Keys {
                 fold(sum ^ key, lane ^ sum.rotate_left(29))
             });
         (fold(sum ^ self.key[0], sum | 1) >> 32) as u32
+    }
+}
+
+/// The checksum that a hash becomes: any but [`UNKNOWN`].
+#[inline(always)]
+fn make_known(hash: u32) -> u32 {
+    #[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
+    let hash = crate::collisions::shorten(hash);
+    match hash {
+        UNKNOWN => 1,
+        known => known,
     }
 }
 
@@ -142,8 +167,14 @@ mod tests {
         assert_eq!(one.checksum(&keys), two.checksum(&keys));
         assert!(one.checksum(&keys) != one.checksum(&Keys::new(2)));
         let zeros = Page::new(|_| 0)?;
-        assert_eq!(zeros.checksum(&keys), keys.checksum_of_zeros());
+        assert!(keys.is_that_of_zeros(zeros.checksum(&keys)));
+        assert!(!keys.is_that_of_zeros(one.checksum(&keys)) && !keys.is_that_of_zeros(UNKNOWN));
         Ok(())
+    }
+
+    #[test]
+    fn no_page_has_an_unknown_checksum() {
+        assert!([UNKNOWN, 1, u32::MAX].map(make_known) == [1, 1, u32::MAX]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 use crate::{
+    checksum,
     control::Ksm,
     gfp,
     kthread,
@@ -100,17 +101,15 @@ impl Scanner {
         }
     }
 
-    /// Lets the page of `item`, which is not merged, have a node for an unstable tree; with
-    /// `checksum` if it has none yet.
+    /// Lets the page of `item`, which is not merged, have a node for an unstable tree.
     pub(crate) fn ensure_unstable_node(
         &mut self,
         item: Handle<RmapItem>,
-        checksum: u32,
     ) -> Result<(), AllocError> {
         if self.has_unstable_node(item) {
             return Ok(());
         }
-        let new = UnstableNode::new(checksum);
+        let new = UnstableNode::new(checksum::UNKNOWN);
         self.unstable_nodes.put(item.node(), new, gfp::for_item())
     }
 

@@ -9,10 +9,15 @@
 //! | `windows` | which windows, as bits in the order of [`Window`] (all) |
 //! | `seed` | where the random numbers begin; to be written anew before each run (0) |
 //! | `held` | how often each window was held open, in the order of [`Window`] |
+//!
+//! `collisions.rs` has a file there, too.
 
 #![deny(unsafe_code)]
 
-use crate::window::Window;
+use crate::{
+    collisions::CHECKSUM_BITS,
+    window::Window, //
+};
 use core::num::NonZeroU32;
 use kernel::{
     debugfs::Scope,
@@ -54,6 +59,7 @@ pub(crate) fn directory() -> Result<Directory> {
         dir.read_write_file(c"windows", &WINDOWS);
         dir.read_write_file(c"seed", &SEED);
         dir.read_only_file(c"held", &HELD);
+        dir.read_write_file(c"checksum_bits", &CHECKSUM_BITS);
     });
     KBox::pin_init(scope, GFP_KERNEL)
 }

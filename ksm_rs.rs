@@ -35,6 +35,8 @@ mod area;
 mod batch;
 mod checksum;
 mod collect;
+#[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
+mod collisions;
 mod content;
 mod control;
 #[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]

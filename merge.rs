@@ -87,8 +87,9 @@ impl Scanner {
         item: Handle<RmapItem>,
         page: &PinnedPage,
     ) -> bool {
-        let checksum = self.checksum_of(item);
-        if !ksm.tunables.use_zero_pages.is_set() || checksum != self.zero_checksum {
+        if !ksm.tunables.use_zero_pages.is_set()
+            || !self.keys.is_that_of_zeros(self.checksum_of(item))
+        {
             return false;
         }
         let address = self.items[item].address();

@@ -143,8 +143,6 @@ pub(crate) struct Scanner {
     /// Full scans that have begun, round and round.
     scans: u32,
     pub(crate) keys: Keys,
-    /// The checksum of a page of zeros.
-    pub(crate) zero_checksum: u32,
     pub(crate) advice: advisor::History,
     /// When all this began.
     epoch: Instant<Monotonic>,
@@ -166,8 +164,6 @@ pub(crate) struct Scanner {
 
 impl Scanner {
     pub(crate) fn new(seed: u64) -> Result<Self> {
-        let keys = Keys::new(seed);
-        let zero_checksum = keys.checksum_of_zeros();
         Ok(Self {
             items: Pool::new(),
             unstable_nodes: Table::new(),
@@ -178,8 +174,7 @@ impl Scanner {
             areas: RecentAreas::new(),
             pass: Pass::default(),
             scans: 0,
-            keys,
-            zero_checksum,
+            keys: Keys::new(seed),
             advice: advisor::History::default(),
             epoch: Instant::now(),
             now: None,
