@@ -56,6 +56,9 @@ pub(crate) enum Meeting {
     TurnedAway,
 }
 
+/// How many pages that are gone a look-up takes out of the unstable tree: more are no accident.
+const MOST_GONE: usize = 8;
+
 /// What decides whether a node has the content of a page.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
@@ -135,10 +138,31 @@ impl Scanner {
     }
 
     /// Looks in the unstable tree for a page like `page`, whose item goes there if there is none.
-    pub(crate) fn find_unstable(&mut self, item: Handle<RmapItem>, page: &PinnedPage) -> Meeting {
+    pub(crate) fn find_unstable(
+        &mut self,
+        ksm: &Ksm,
+        item: Handle<RmapItem>,
+        page: &PinnedPage,
+    ) -> Meeting {
+        for _ in 0..MOST_GONE {
+            match self.search_unstable(item, page) {
+                Ok(meeting) => return meeting,
+                Err(gone) => self.leave_tree(ksm, gone),
+            }
+        }
+        Meeting::TurnedAway
+    }
+
+    /// As [`Scanner::find_unstable`], unless an item stands in the way that has no page any more:
+    /// then returns that one.
+    fn search_unstable(
+        &mut self,
+        item: Handle<RmapItem>,
+        page: &PinnedPage,
+    ) -> Result<Meeting, Handle<RmapItem>> {
         let partition = self.partition_of(page);
         let by_node = self.partitions.by_node();
-        let mut held = None;
+        let mut held = Err(NotHeld::Contended);
         let Self {
             partitions,
             items,
@@ -151,27 +175,25 @@ impl Scanner {
         } = self;
         let unstable = &mut partitions.get(partition).unstable;
         let outcome = unstable.search_or_insert(unstable_nodes, item.node(), |other, _| {
-            match hold(mms, nodes, probe, patience, &items[other.item()]) {
+            held = hold(mms, nodes, probe, patience, &items[other.item()]);
+            match &held {
                 // What a fork has left in two address spaces is one page already; and what has
                 // moved to another NUMA node belongs into another tree.
-                Some(other)
+                Ok(other)
                     if other.page.as_raw() == page.as_raw()
                         || by_node && other.page.node() != page.node() =>
                 {
                     Verdict::Stop
                 }
-                Some(other) => {
-                    let verdict = verdict(page, &other.page);
-                    held = Some(other);
-                    verdict
-                }
-                None => Verdict::Stop,
+                Ok(other) => verdict(page, &other.page),
+                Err(_) => Verdict::Stop,
             }
         });
         match (outcome, held) {
-            (Outcome::Match(other), Some(held)) => Meeting::Equal(other.item(), held),
-            (Outcome::Inserted, _) => Meeting::Waiting,
-            _ => Meeting::TurnedAway,
+            (Outcome::Match(other), Ok(held)) => Ok(Meeting::Equal(other.item(), held)),
+            (Outcome::Inserted, _) => Ok(Meeting::Waiting),
+            (Outcome::Blocked(gone), Err(NotHeld::Gone)) => Err(gone.item()),
+            _ => Ok(Meeting::TurnedAway),
         }
     }
 
@@ -242,22 +264,32 @@ fn node_verdict(page: &PinnedPage, node: &StableNode) -> Verdict {
     }
 }
 
-/// Takes a reference to the page of `item`, if it has one that may be merged.
+/// Why the page of an item could not be held.
+enum NotHeld {
+    /// The item has no page any more that may be merged.
+    Gone,
+    /// The mmap lock of its address space could not be had.
+    Contended,
+}
+
+/// Takes a reference to the page of `item`.
 fn hold(
     mms: &Pool<TrackedMm>,
     nodes: &Pool<StableNode>,
     probe: &mut KVec<Candidate>,
     patience: &mut Patience,
     item: &RmapItem,
-) -> Option<Held> {
-    let mm = user_of(mms[item.mm()?].slot()?.mm())?;
+) -> Result<Held, NotHeld> {
+    let slot = item.mm().and_then(|mm| mms[mm].slot());
+    let mm = slot.and_then(|slot| user_of(slot.mm()));
+    let mm = mm.ok_or(NotHeld::Gone)?;
     let address = item.address();
-    let locked = ReadLockedMm::try_new(&mm, patience)?;
-    let vma = locked.mergeable_at(address)?;
+    let locked = ReadLockedMm::try_new(&mm, patience).ok_or(NotHeld::Contended)?;
+    let vma = locked.mergeable_at(address).ok_or(NotHeld::Gone)?;
     let page = page_at(&vma, address, nodes, probe);
     drop(locked);
-    match page? {
-        Met::Anonymous(page) => Some(Held { mm, page }),
-        Met::Ksm(_) => None,
+    match page {
+        Some(Met::Anonymous(page)) => Ok(Held { mm, page }),
+        _ => Err(NotHeld::Gone),
     }
 }

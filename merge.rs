@@ -130,13 +130,13 @@ impl Scanner {
         item: Handle<RmapItem>,
         page: &PinnedPage,
     ) {
-        let meeting = match self.find_unstable(item, page) {
+        let meeting = match self.find_unstable(ksm, item, page) {
             Meeting::Equal(other, held) => {
                 match self.merge_pair(ksm, (mm, item, page), (other, held)) {
                     // The other page is in use, perhaps for long. It has left the tree, so that
                     // further equals do not try it too, but meet this one.
                     Err(_) if self.items[item].place() == Place::Nowhere => {
-                        self.find_unstable(item, page)
+                        self.find_unstable(ksm, item, page)
                     }
                     _ => return,
                 }

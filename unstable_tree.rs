@@ -30,8 +30,8 @@ pub(crate) enum Outcome<T> {
     Match(Handle<T>),
     /// None: the page's own node is now in the tree.
     Inserted,
-    /// A node whose page could not be looked at, in its way: try again in the next scan.
-    Blocked,
+    /// A node in its way whose page could not be looked at.
+    Blocked(Handle<T>),
 }
 
 /// See the [module's description](self).
@@ -59,7 +59,7 @@ impl<T: Keyed> UnstableTree<T> {
         let checksum = pool[node].checksum();
         match self.forest.descend(pool, checksum, compare) {
             Descent::Found(other) => Outcome::Match(other),
-            Descent::Stopped(_) => Outcome::Blocked,
+            Descent::Stopped(other) => Outcome::Blocked(other),
             Descent::Vacant(at) => {
                 self.forest.insert(pool, at, node);
                 Outcome::Inserted
@@ -180,7 +180,7 @@ mod tests {
         let (first, _) = fixture.offer(FakePage::new(9, 1))?;
         fixture.pool[first].gone = true;
         let (_, outcome) = fixture.offer(FakePage::new(9, 1))?;
-        assert!(matches!(outcome, Outcome::Blocked));
+        assert!(matches!(outcome, Outcome::Blocked(found) if found == first));
         Ok(())
     }
 
@@ -248,7 +248,7 @@ mod tests {
                             assert_eq!(fixture.pool[other].content, content);
                             fixture.pool.remove(node);
                         }
-                        Outcome::Blocked => return Err(EBUSY),
+                        Outcome::Blocked(_) => return Err(EBUSY),
                     }
                 }
             }
