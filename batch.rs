@@ -12,7 +12,6 @@ use crate::{
     content::LINES,
     control::Ksm,
     kthread,
-    lookup::By,
     merge::Attempt,
     mm::{
         address_space::UserMm,
@@ -99,6 +98,7 @@ impl Scanner {
             kthread::cond_resched();
         }
         self.outgoing.put_all();
+        self.prune_chains(ksm);
         self.sought = all;
     }
 
@@ -251,7 +251,7 @@ impl Scanner {
         let pages = (page, next.map_or(page, |next| &next.page));
         match clue {
             Clue::Nothing => {}
-            Clue::Checksum => self.seek_equal(ksm, mm, *item, pages),
+            Clue::Checksum => self.seek_equal(ksm, mm, *item, pages, |_| true),
             Clue::OldChecksum => {
                 // An earlier page of the batch may have found it in the unstable tree, and another
                 // since then that the page of both is gone.
@@ -261,31 +261,29 @@ impl Scanner {
                     return;
                 }
                 self.leave_tree(ksm, *item);
-                let settled = self.merge_with_zero_page(ksm, mm, *item, page)
-                    || self.merge_with_stable(ksm, mm, *item, pages, By::Checksum)
-                        == Attempt::Settled;
-                if !settled && self.is_unchanged(ksm, *item, page, page) {
-                    self.seek_equal(ksm, mm, *item, pages);
-                }
+                self.seek_equal(ksm, mm, *item, pages, |scanner| {
+                    scanner.is_unchanged(ksm, *item, page, page)
+                });
             }
         }
     }
 
+    /// Merges `page` with an equal one. If there is none, leaves it where others can find it, if it
+    /// `has_settled`, which is asked only then.
     fn seek_equal(
         &mut self,
         ksm: &Ksm,
         mm: &UserMm,
         item: Handle<RmapItem>,
         (page, next): (&PinnedPage, &PinnedPage),
+        has_settled: impl FnOnce(&mut Self) -> bool,
     ) {
         if self.merge_with_zero_page(ksm, mm, item, page) {
             return;
         }
-        let mut attempt = self.merge_with_stable(ksm, mm, item, (page, next), By::Checksum);
-        if attempt == Attempt::Misled {
-            attempt = self.merge_with_stable(ksm, mm, item, (page, next), By::Content);
-        }
-        if attempt == Attempt::NotMade {
+        let attempt = self.merge_with_stable(ksm, mm, item, (page, next));
+        let waits = attempt == Attempt::NotMade && has_settled(self);
+        if waits {
             self.meet_in_unstable(ksm, mm, item, page);
         }
     }

@@ -230,7 +230,6 @@ impl Scanner {
     ) {
         let mm = self.items[item].mm();
         self.items[item].note_merged(node, index);
-        self.note_mappings(node, index + 1);
         match index {
             0 => ksm.stats.pages_shared.add(1),
             _ => ksm.stats.pages_sharing.add(1),
@@ -238,6 +237,7 @@ impl Scanner {
         if let Some(mm) = mm {
             self.count_merging(mm, 1);
         }
+        self.note_mappings(ksm, node, index + 1);
     }
 
     /// Notes that `mapping` is gone, which leaves `left` mappings of its node.
@@ -256,9 +256,12 @@ impl Scanner {
         self.count_merging(owner, -1);
     }
 
-    fn note_mappings(&self, node: Handle<StableNode>, count: usize) {
-        if let Some(anchor) = &self.nodes[node].anchor {
-            anchor.notes.set_mappings(count);
+    /// Notes how many mappings `node` has.
+    fn note_mappings(&mut self, ksm: &Ksm, node: Handle<StableNode>, count: usize) {
+        let most = ksm.tunables.max_page_sharing.get();
+        let anchor = self.nodes[node].anchor.as_ref();
+        if anchor.is_some_and(|anchor| anchor.notes.set_mappings(count, most)) {
+            self.reorder_chain(ksm, node);
         }
     }
 
@@ -292,10 +295,10 @@ impl Scanner {
                 if let Some((moved, index)) = moved {
                     self.items[moved].set_index(index);
                 }
-                self.note_mappings(node, left);
                 self.note_detached(ksm, &gone, left);
-                if parted {
-                    self.remove_stale(ksm, node);
+                match parted {
+                    true => self.remove_stale(ksm, node),
+                    false => self.note_mappings(ksm, node, left),
                 }
             }
             Ok(None) => pr_err!("a mapping of a stable node is missing\n"),

@@ -29,7 +29,6 @@ use core::cmp::Ordering;
 pub(crate) struct FakePage {
     links: Links,
     siblings: Siblings<FakePage>,
-    pruned: u32,
     checksum: u32,
     /// Stands for the page's bytes.
     pub(crate) content: usize,
@@ -91,12 +90,8 @@ impl StableEntry for FakePage {
         self.siblings = siblings;
     }
 
-    fn pruned(&self) -> u32 {
-        self.pruned
-    }
-
-    fn set_pruned(&mut self, now: u32) {
-        self.pruned = now;
+    fn has_room(&self) -> bool {
+        !self.full
     }
 }
 

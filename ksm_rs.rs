@@ -60,6 +60,7 @@ mod pace;
 mod paged;
 mod partition;
 mod pool;
+mod prune;
 #[cfg(CONFIG_KUNIT = "y")]
 mod random;
 mod rbtree;

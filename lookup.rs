@@ -15,6 +15,7 @@ use crate::{
             UserMm, //
         },
         folio::PinnedPage,
+        share::KsmPage,
         walk::{
             page_at,
             Candidate,
@@ -32,7 +33,8 @@ use crate::{
     stable_node::StableNode,
     stable_tree::{
         Lookup,
-        StableTree, //
+        Reordered,
+        StableEntry, //
     },
     table::Handle,
     unstable_tree::Outcome, //
@@ -56,16 +58,29 @@ pub(crate) enum Meeting {
     TurnedAway,
 }
 
+/// How contents are compared before a merge is tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// If they look equal at a glance, as two pages of the same checksum do, they count as equal: the
+    /// merge compares all of them. If not, they are compared at once.
+    Glance,
+    Thorough,
+}
+
+/// What a page has found in the stable tree.
+pub(crate) enum Equal {
+    /// A node whose page, which comes with it, is equal and may have one more mapping.
+    WithRoom(Handle<StableNode>, KsmPage),
+    /// Nodes whose pages are equal, and have as many mappings as they may have.
+    Full,
+    Missing,
+}
+
+/// After a glance has misled, so many pages are looked at thoroughly.
+const PAGES_TO_DOUBT: u32 = 256;
+
 /// How many pages that are gone a look-up takes out of the unstable tree: more are no accident.
 const MOST_GONE: usize = 8;
-
-/// What decides whether a node has the content of a page.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum By {
-    /// Their checksums: good enough for a merge to be tried, which compares contents in any case.
-    Checksum,
-    Content,
-}
 
 impl Scanner {
     /// The partition for `page`.
@@ -78,48 +93,56 @@ impl Scanner {
         self.unstable_nodes[item.node()].checksum()
     }
 
-    /// A node with the content of `page`, whose checksum is that of `item`, that may have one more
-    /// mapping.
-    pub(crate) fn find_with_room(
-        &mut self,
-        ksm: &Ksm,
-        item: Handle<RmapItem>,
-        page: &PinnedPage,
-        by: By,
-    ) -> Option<Handle<StableNode>> {
-        let limit = ksm.tunables.max_page_sharing.get();
-        loop {
-            let first = self.find_stable(ksm, item, page, by)?;
-            let node = StableTree::first_that(&self.nodes, first, |node| node.has_room(limit))?;
-            // Of a chain only the first one is known to be on the NUMA node of `page` still.
-            if node == first || !self.replace_in_partition(ksm, node) {
-                return Some(node);
-            }
+    /// How to look at `page` before a merge is tried.
+    ///
+    /// A merge that turns out to be none empties a page table entry for nothing, and splits a huge
+    /// page. To compare all contents twice costs a quarter of a merge, and nearly all pages of equal
+    /// checksums are equal. So pages that would have to be split are looked at thoroughly, and others
+    /// for some time after a glance has misled.
+    pub(crate) fn how_to_look(&mut self, page: &PinnedPage) -> Look {
+        let is_doubted = self.pages_to_doubt > 0;
+        self.pages_to_doubt -= u32::from(is_doubted);
+        match is_doubted || page.folio().is_large() {
+            true => Look::Thorough,
+            false => Look::Glance,
         }
     }
 
-    /// The first node with the content of `page`, whose checksum is that of `item`.
-    fn find_stable(
+    /// Notes that pages were found different that had looked equal.
+    pub(crate) fn note_misled(&mut self) {
+        self.pages_to_doubt = PAGES_TO_DOUBT;
+    }
+
+    /// Looks for a KSM page that is equal to `page`, whose checksum is that of `item`; has the CPU
+    /// fetch `next` meanwhile.
+    ///
+    /// The contents are compared as they are: nothing is locked, and `page` may be written.
+    pub(crate) fn find_equal(
         &mut self,
         ksm: &Ksm,
         item: Handle<RmapItem>,
-        page: &PinnedPage,
-        by: By,
-    ) -> Option<Handle<StableNode>> {
+        (page, next): (&PinnedPage, &PinnedPage),
+        look: Look,
+    ) -> Equal {
         let checksum = self.checksum_of(item);
         let partition = self.partition_of(page);
         loop {
+            let mut equal = None;
             let stable = &self.partitions.get(partition).stable;
-            let found = stable.find(&self.nodes, checksum, |_, node| match by {
-                By::Checksum => Verdict::Match,
-                By::Content => node_verdict(page, node),
+            let found = stable.find(&self.nodes, checksum, |_, node| {
+                let (verdict, ksm_page) = node_verdict(page, node, next, look);
+                equal = ksm_page;
+                verdict
             });
-            match found {
-                Lookup::Match(first) if self.replace_in_partition(ksm, first) => {}
-                Lookup::Match(first) if self.prune_chain(ksm, first) => {}
-                Lookup::Match(first) => return Some(first),
-                Lookup::Missing => return None,
-                Lookup::Stale(node) => self.remove_stale(ksm, node),
+            match (found, equal) {
+                (Lookup::Stale(node), _) => self.remove_stale(ksm, node),
+                (Lookup::Match(first), _) if self.replace_in_partition(ksm, first) => {}
+                (Lookup::Match(first), Some(equal)) if self.nodes[first].has_room() => {
+                    return Equal::WithRoom(first, equal);
+                }
+                // Those behind the first have no room either.
+                (Lookup::Match(_), _) => return Equal::Full,
+                (Lookup::Missing, _) => return Equal::Missing,
             }
         }
     }
@@ -129,12 +152,30 @@ impl Scanner {
         let partition = self.nodes[node].partition();
         loop {
             let stable = &mut self.partitions.get(partition).stable;
-            match stable.insert(&mut self.nodes, node, |_, other| node_verdict(page, other)) {
+            match stable.insert(&mut self.nodes, node, |_, other| {
+                node_verdict(page, other, page, Look::Thorough).0
+            }) {
                 Ok(()) => break,
                 Err(stale) => self.remove_stale(ksm, stale),
             }
         }
         self.note_chains(ksm);
+    }
+
+    /// Restores the order of the chain of `node`, after it got room for another mapping or lost it.
+    pub(crate) fn reorder_chain(&mut self, ksm: &Ksm, node: Handle<StableNode>) {
+        let partition = self.nodes[node].partition();
+        let stable = &mut self.partitions.get(partition).stable;
+        if stable.reorder(&mut self.nodes, node) == Reordered::Done {
+            return;
+        }
+        match self.nodes[node].anchor.as_deref().map(KsmPage::of) {
+            Some(Ok(page)) => {
+                self.remove_from_tree(ksm, node, partition);
+                self.insert_node(ksm, node, page.page());
+            }
+            _ => self.remove_stale(ksm, node),
+        }
     }
 
     /// Looks in the unstable tree for a page like `page`, whose item goes there if there is none.
@@ -185,7 +226,7 @@ impl Scanner {
                 {
                     Verdict::Stop
                 }
-                Ok(other) => verdict(page, &other.page),
+                Ok(other) => verdict(page, &other.page, page),
                 Err(_) => Verdict::Stop,
             }
         });
@@ -217,51 +258,34 @@ impl Scanner {
         self.insert_node(ksm, node, &page);
         true
     }
-
-    /// Removes stale nodes from the chain that begins with `first`, if that was not done for some
-    /// time; returns whether there were any.
-    fn prune_chain(&mut self, ksm: &Ksm, first: Handle<StableNode>) -> bool {
-        let mut next = StableTree::next_in_chain(&self.nodes, first);
-        if next.is_none() {
-            return false;
-        }
-        let now = self.now();
-        let Some(anchor) = &self.nodes[first].anchor else {
-            return false;
-        };
-        if anchor.notes.since_pruned(now) < ksm.tunables.chains_prune_millisecs.get() {
-            return false;
-        }
-        anchor.notes.set_pruned(now);
-        let mut any = false;
-        while let Some(node) = next {
-            next = StableTree::next_in_chain(&self.nodes, node);
-            if matches!(&self.nodes[node].anchor, Some(anchor) if anchor.page().is_err()) {
-                self.remove_stale(ksm, node);
-                any = true;
-            }
-            crate::kthread::cond_resched();
-        }
-        any
-    }
 }
 
-/// Where `page` stands, seen from a page with the same checksum.
-fn verdict(page: &PinnedPage, other: &PinnedPage) -> Verdict {
-    match page.compare(other) {
+/// Where `page` stands, seen from a page with the same checksum; has the CPU fetch `next` meanwhile.
+fn verdict(page: &PinnedPage, other: &PinnedPage, next: &PinnedPage) -> Verdict {
+    match page.compare(other, next) {
         Ordering::Less => Verdict::Before,
         Ordering::Equal => Verdict::Match,
         Ordering::Greater => Verdict::After,
     }
 }
 
-fn node_verdict(page: &PinnedPage, node: &StableNode) -> Verdict {
-    match node.anchor.as_ref().map(|anchor| anchor.page()) {
-        // It has no content that could be compared, but its place in the tree.
-        Some(Ok(other)) if other.is_poisoned() => Verdict::Before,
-        Some(Ok(other)) => verdict(page, &other),
-        _ => Verdict::Stop,
-    }
+/// As [`verdict`], seen from the page of `node`, which comes with it.
+fn node_verdict(
+    page: &PinnedPage,
+    node: &StableNode,
+    next: &PinnedPage,
+    look: Look,
+) -> (Verdict, Option<KsmPage>) {
+    let Some(Ok(other)) = node.anchor.as_deref().map(KsmPage::of) else {
+        return (Verdict::Stop, None);
+    };
+    // Without a content that could be compared it has a place in the tree still.
+    let verdict = match page.is_poisoned() || other.page().is_poisoned() {
+        true => Verdict::Before,
+        false if look == Look::Glance && page.looks_like(other.page()) => Verdict::Match,
+        false => verdict(page, other.page(), next),
+    };
+    (verdict, Some(other))
 }
 
 /// Why the page of an item could not be held.

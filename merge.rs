@@ -11,8 +11,9 @@ use crate::{
     control::Ksm,
     gfp,
     lookup::{
-        By,
+        Equal,
         Held,
+        Look,
         Meeting, //
     },
     mappings::{
@@ -66,13 +67,11 @@ use kernel::{
     prelude::*, //
 };
 
-/// How an attempt to merge with a KSM page has ended.
+/// What has come of a search for a KSM page to merge with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
-    /// There is no KSM page with which it could be made, or no memory to list the mapping.
+    /// No KSM page is equal and has room for another mapping, or there is no memory to list it.
     NotMade,
-    /// That KSM page has another content, or is gone.
-    Misled,
     /// They are merged, or have to wait for the next scan.
     Settled,
 }
@@ -92,6 +91,14 @@ impl Scanner {
         {
             return false;
         }
+        let look = self.how_to_look(page);
+        let is_zero = match look {
+            Look::Glance => page.looks_zero(),
+            Look::Thorough => page.is_zero(),
+        };
+        if !is_zero {
+            return false;
+        }
         let address = self.items[item].address();
         let Some(locked) = ReadLockedMm::try_new(mm, &mut self.patience) else {
             return true;
@@ -101,24 +108,38 @@ impl Scanner {
         };
         let result = self.try_replace(&vma, address, page, Target::Zero);
         trace::merge_one_page(zero_pfn(), item, mm, &result);
+        if look == Look::Glance && result == Err(EAGAIN) {
+            self.note_misled();
+        }
         result.is_ok()
     }
 
-    /// Merges `page` with a KSM page that is found `by` what is said, and that may have another
-    /// mapping; has the CPU fetch `next` meanwhile.
+    /// Merges `page` with a KSM page that is equal and may have another mapping; has the CPU fetch
+    /// `next` meanwhile.
+    ///
+    /// Nothing is locked, split, emptied or flushed for a page that does not look equal to any.
     pub(crate) fn merge_with_stable(
         &mut self,
         ksm: &Ksm,
         mm: &MmWithUser,
         item: Handle<RmapItem>,
         (page, next): (&PinnedPage, &PinnedPage),
-        by: By,
     ) -> Attempt {
-        let node = self.find_with_room(ksm, item, page, by);
-        match node.map(|node| self.merge_into(ksm, mm, item, (page, next), node)) {
-            None | Some(Err(ENOMEM)) => Attempt::NotMade,
-            Some(Ok(()) | Err(EFAULT)) => Attempt::Settled,
-            Some(Err(_)) => Attempt::Misled,
+        let mut look = self.how_to_look(page);
+        loop {
+            match self.find_equal(ksm, item, (page, next), look) {
+                Equal::WithRoom(node, equal) => {
+                    match self.merge_into(ksm, mm, item, (page, next), (node, &equal)) {
+                        Err(ENOMEM) => return Attempt::NotMade,
+                        Err(EAGAIN) if look == Look::Glance => self.note_misled(),
+                        _ => return Attempt::Settled,
+                    }
+                }
+                // Where they only look equal there may be others that are.
+                Equal::Full if look == Look::Glance => {}
+                Equal::Full | Equal::Missing => return Attempt::NotMade,
+            }
+            look = Look::Thorough;
         }
     }
 
@@ -177,23 +198,19 @@ impl Scanner {
         }
     }
 
-    /// Lets `item` map the page of `node` instead of `page`; has the CPU fetch `next` meanwhile.
+    /// Lets `item` map `equal`, the page of `node`, instead of `page`, which was equal a moment ago;
+    /// has the CPU fetch `next` meanwhile.
     fn merge_into(
         &mut self,
         ksm: &Ksm,
         mm: &MmWithUser,
         item: Handle<RmapItem>,
         (page, next): (&PinnedPage, &PinnedPage),
-        node: Handle<StableNode>,
+        (node, equal): (Handle<StableNode>, &KsmPage),
     ) -> Result {
-        let target = self.nodes[node].anchor.as_deref().map(KsmPage::of);
-        let Some(Ok(target)) = target else {
-            self.remove_stale(ksm, node);
-            return Err(ENOENT);
-        };
         window::pause(Window::Found);
-        let result = self.join(ksm, mm, item, (page, next), (node, &target));
-        let ksm_page = target.page();
+        let result = self.join(ksm, mm, item, (page, next), (node, equal));
+        let ksm_page = equal.page();
         trace::merge_with_ksm_page(Some(ksm_page), ksm_page.pfn(), item, mm, &result);
         result
     }
@@ -242,8 +259,8 @@ impl Scanner {
         (other, held): (Handle<RmapItem>, Held),
     ) -> Result {
         if core::ptr::eq(page.folio(), held.page.folio()) {
-            // Parts of one large folio, of which it can be split by one holder only: so split it,
-            // and let the next scan merge what comes of it.
+            // Equal parts of one large folio, which can be split by one holder only: so split it, and
+            // let the next scan merge what comes of it.
             drop(held);
             drop(page.try_lock_single());
             return Ok(());
@@ -257,7 +274,12 @@ impl Scanner {
         self.insert_node(ksm, node, page);
         self.leave_tree(ksm, other);
         let Held { mm: other_mm, page } = held;
-        let result = self.merge_into(ksm, &other_mm, other, (&page, &page), node);
+        let result = match self.nodes[node].anchor.as_deref().map(KsmPage::of) {
+            Some(Ok(equal)) => {
+                self.merge_into(ksm, &other_mm, other, (&page, &page), (node, &equal))
+            }
+            _ => Err(ENOENT),
+        };
         self.give_up(page);
         match result {
             Ok(()) => self.drop_unstable_node(item),

@@ -41,6 +41,7 @@ use crate::{
     },
     partition::Partitions,
     pool::Pool,
+    prune::Pruning,
     rmap_item::{
         ListCursor,
         Pass,
@@ -143,6 +144,9 @@ pub(crate) struct Scanner {
     /// Full scans that have begun, round and round.
     scans: u32,
     pub(crate) keys: Keys,
+    pub(crate) pruning: Pruning,
+    /// How many further pages are not to be taken for equal at a glance.
+    pub(crate) pages_to_doubt: u32,
     pub(crate) advice: advisor::History,
     /// When all this began.
     epoch: Instant<Monotonic>,
@@ -175,6 +179,8 @@ impl Scanner {
             pass: Pass::default(),
             scans: 0,
             keys: Keys::new(seed),
+            pruning: Pruning::default(),
+            pages_to_doubt: 0,
             advice: advisor::History::default(),
             epoch: Instant::now(),
             now: None,

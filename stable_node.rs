@@ -16,6 +16,7 @@ use crate::{
         TreeNode, //
     },
     stable_tree::{
+        Around,
         Siblings,
         StableEntry, //
     },
@@ -72,36 +73,30 @@ impl StableNode {
             .as_deref()
             .is_some_and(|its| core::ptr::eq(its, anchor))
     }
-
-    /// Whether one more mapping may join.
-    ///
-    /// A page that has no mapping left will soon be freed, and is not worth joining.
-    pub(crate) fn has_room(&self, max_page_sharing: usize) -> bool {
-        let anchor = self.anchor.as_ref();
-        anchor.is_some_and(|anchor| anchor.notes.have_room(max_page_sharing))
-    }
 }
 
 /// What else `ksmd`, and nobody else, knows of a node; it stands in the anchor, in the 12 bytes that
 /// are left there.
 pub(crate) struct Notes {
-    /// How many mappings there are: what the list behind the folio's lock has; and in the top bits
-    /// the partition.
+    /// From the lowest bit: how many mappings there are, which the list behind the folio's lock says;
+    /// [`Notes::ROOM`]; the partition.
     mappings_and_partition: Atomic<u32>,
-    /// The neighbours in the node's chain, or zeros. A node that is the first of a chain, or was,
-    /// has with [`Notes::FIRST`] the time when the chain was last searched for stale nodes.
+    /// The neighbours in the node's chain, or zeros; the first of a chain has [`Notes::FIRST`] in the
+    /// former.
     siblings: [Atomic<u32>; 2],
 }
 
 impl Notes {
     /// So many mappings and more are not told apart.
-    const MOST_MAPPINGS: u32 = (1 << Self::PARTITION_SHIFT) - 1;
-    const PARTITION_SHIFT: u32 = 20;
+    const MOST_MAPPINGS: u32 = Self::ROOM - 1;
+    /// Whether one more mapping may join.
+    const ROOM: u32 = 1 << 20;
+    const PARTITION_SHIFT: u32 = 21;
 
     /// No handle has this bit.
     const FIRST: u32 = 1 << 31;
 
-    /// Notes of a node in the tree of `partition`.
+    /// Notes of a node without mappings in the tree of `partition`.
     pub(crate) fn new(partition: PartitionId) -> Self {
         let notes = Self {
             mappings_and_partition: Atomic::new(0),
@@ -117,44 +112,31 @@ impl Notes {
     }
 
     pub(crate) fn set_partition(&self, partition: PartitionId) {
-        let mappings = self.mappings_and_partition.load(Relaxed) & Self::MOST_MAPPINGS;
+        let mask = Self::MOST_MAPPINGS | Self::ROOM;
+        let rest = self.mappings_and_partition.load(Relaxed) & mask;
         self.mappings_and_partition
-            .store(partition.raw() << Self::PARTITION_SHIFT | mappings, Relaxed);
+            .store(partition.raw() << Self::PARTITION_SHIFT | rest, Relaxed);
     }
 
-    /// Notes how many mappings there are.
-    pub(crate) fn set_mappings(&self, count: usize) {
-        let count = count.min(Self::MOST_MAPPINGS as usize) as u32;
-        let partition = self.mappings_and_partition.load(Relaxed) & !Self::MOST_MAPPINGS;
-        self.mappings_and_partition
-            .store(partition | count, Relaxed);
-    }
-
-    /// Whether there is a mapping, and one more would be within the limit.
-    fn have_room(&self, max_page_sharing: usize) -> bool {
-        let count = self.mappings_and_partition.load(Relaxed) & Self::MOST_MAPPINGS;
-        (1..max_page_sharing.min(Self::MOST_MAPPINGS as usize)).contains(&(count as usize))
-    }
-
-    /// When the chain that begins with the node was last searched for stale nodes: the 31 lowest
-    /// bits.
-    fn pruned(&self) -> u32 {
-        let [prev, _] = &self.siblings;
-        match prev.load(Relaxed) {
-            pruned if pruned & Self::FIRST != 0 => pruned & !Self::FIRST,
-            _ => 0,
+    /// Notes how many mappings there are, of `max_page_sharing` that there may be; returns whether
+    /// that changes whether the node has room.
+    ///
+    /// A page that has no mapping left will soon be freed, and is not worth joining.
+    #[must_use]
+    pub(crate) fn set_mappings(&self, count: usize, max_page_sharing: usize) -> bool {
+        let most = Self::MOST_MAPPINGS as usize;
+        let room = (1..max_page_sharing.min(most)).contains(&count);
+        let old = self.mappings_and_partition.load(Relaxed);
+        let mut new = old & !(Self::MOST_MAPPINGS | Self::ROOM) | count.min(most) as u32;
+        if room {
+            new |= Self::ROOM;
         }
+        self.mappings_and_partition.store(new, Relaxed);
+        (old ^ new) & Self::ROOM != 0
     }
 
-    /// How long ago that was.
-    pub(crate) fn since_pruned(&self, now: u32) -> usize {
-        (now.wrapping_sub(self.pruned()) & !Self::FIRST) as usize
-    }
-
-    /// Notes that the chain that begins with the node has been searched for stale nodes.
-    pub(crate) fn set_pruned(&self, now: u32) {
-        let [pruned, _] = &self.siblings;
-        pruned.store(now | Self::FIRST, Relaxed);
+    fn has_room(&self) -> bool {
+        self.mappings_and_partition.load(Relaxed) & Self::ROOM != 0
     }
 
     fn siblings(&self) -> Siblings<StableNode> {
@@ -162,19 +144,31 @@ impl Notes {
             .siblings
             .each_ref()
             .map(|sibling| sibling.load(Relaxed));
+        let ends = [
+            Handle::from_raw(prev & !Self::FIRST),
+            Handle::from_raw(next),
+        ];
         Siblings {
-            prev: Handle::from_raw(prev).filter(|_| prev & Self::FIRST == 0),
-            next: Handle::from_raw(next),
+            around: match ends {
+                [Some(prev), Some(next)] => Some(Around { prev, next }),
+                _ => None,
+            },
+            is_first: prev & Self::FIRST != 0,
         }
     }
 
     fn set_siblings(&self, siblings: Siblings<StableNode>) {
+        let first = match siblings.is_first {
+            true => Self::FIRST,
+            false => 0,
+        };
+        let around = siblings.around;
         let [prev, next] = &self.siblings;
-        let stays_first = siblings.prev.is_none() && prev.load(Relaxed) & Self::FIRST != 0;
-        if !stays_first {
-            prev.store(raw_or_zero(siblings.prev), Relaxed);
-        }
-        next.store(raw_or_zero(siblings.next), Relaxed);
+        prev.store(
+            raw_or_zero(around.map(|around| around.prev)) | first,
+            Relaxed,
+        );
+        next.store(raw_or_zero(around.map(|around| around.next)), Relaxed);
     }
 }
 
@@ -210,34 +204,32 @@ impl StableEntry for StableNode {
         }
     }
 
-    fn pruned(&self) -> u32 {
+    fn has_room(&self) -> bool {
         self.anchor
             .as_ref()
-            .map_or(0, |anchor| anchor.notes.pruned())
-    }
-
-    fn set_pruned(&mut self, now: u32) {
-        if let Some(anchor) = &self.anchor {
-            anchor.notes.set_pruned(now);
-        }
+            .is_some_and(|anchor| anchor.notes.has_room())
     }
 }
 
 #[kernel::macros::kunit_tests(ksm_rs_stable_node)]
 mod tests {
     use super::*;
+    use kernel::prelude::*;
 
     #[test]
     fn notes_are_kept_apart() {
         let notes = Notes::new(PartitionId::from_raw(1023));
+        assert!(!notes.has_room());
+        let mut had_room = false;
         for count in [0, 1, 2, 255, 256, 1 << 19, (1 << 20) - 2] {
-            notes.set_mappings(count);
-            assert_eq!(notes.have_room(count + 1), count > 0);
-            assert!(!notes.have_room(count));
-            for partition in [0, 1023, 5] {
-                notes.set_partition(PartitionId::from_raw(partition));
-                assert_eq!(notes.partition(), PartitionId::from_raw(partition));
-                assert_eq!(notes.have_room(count + 1), count > 0);
+            for (limit, room) in [(count + 1, count > 0), (count, false)] {
+                assert_eq!(notes.set_mappings(count, limit), room != had_room);
+                had_room = room;
+                for partition in [0, 1023, 5] {
+                    notes.set_partition(PartitionId::from_raw(partition));
+                    assert_eq!(notes.partition(), PartitionId::from_raw(partition));
+                    assert_eq!(notes.has_room(), room);
+                }
             }
         }
     }
@@ -246,34 +238,31 @@ mod tests {
     fn who_has_too_many_mappings_to_count_has_no_room() {
         let notes = Notes::new(PartitionId::default());
         for count in [(1 << 20) - 1, 1 << 20, 1 << 30] {
-            notes.set_mappings(count);
-            assert!(!notes.have_room(usize::MAX));
+            assert!(!notes.set_mappings(count, usize::MAX));
+            assert!(!notes.has_room());
             assert_eq!(notes.partition(), PartitionId::default());
         }
     }
 
     #[test]
-    fn the_first_of_a_chain_knows_when_it_was_pruned() {
+    fn a_node_knows_its_place_in_its_chain() -> Result {
         let notes = Notes::new(PartitionId::default());
-        let (a, b) = (Handle::from_raw(7), Handle::from_raw((1 << 31) - 1));
-        let is = |prev, next| {
-            let siblings = notes.siblings();
-            siblings.prev == prev && siblings.next == next
-        };
-        let set = |prev, next| notes.set_siblings(Siblings { prev, next });
-        assert!(is(None, None) && notes.since_pruned(5) == 5);
-        set(None, a);
-        for now in [10, u32::MAX, 1 << 31] {
-            notes.set_pruned(now);
-            assert!(is(None, a) && notes.since_pruned(now.wrapping_add(3)) == 3);
+        let handle = |raw| Handle::from_raw(raw).ok_or(EINVAL);
+        assert!(notes.siblings().around.is_none() && !notes.siblings().is_first);
+        for (prev, next) in [(7, 7), (1, (1 << 31) - 1), ((1 << 31) - 1, 1)] {
+            for is_first in [true, false] {
+                let (prev, next) = (handle(prev)?, handle(next)?);
+                let around = Some(Around { prev, next });
+                notes.set_siblings(Siblings { around, is_first });
+                let kept = notes.siblings();
+                assert_eq!(kept.is_first, is_first);
+                assert!(kept
+                    .around
+                    .is_some_and(|around| around.prev == prev && around.next == next));
+            }
         }
-        // It stays the first, before another.
-        set(None, b);
-        assert!(is(None, b) && notes.since_pruned((1 << 31) + 9) == 9);
-        set(a, b);
-        assert!(is(a, b));
-        // What is first again was not pruned as such.
-        set(None, b);
-        assert!(is(None, b) && notes.since_pruned(1000) == 1000);
+        notes.set_siblings(Siblings::default());
+        assert!(notes.siblings().around.is_none() && !notes.siblings().is_first);
+        Ok(())
     }
 }

@@ -8,8 +8,17 @@
 //! searches again.
 //!
 //! When a KSM page has as many mappings as `max_page_sharing` allows, a further page of the same
-//! content gets a node of its own. Nodes of one content form a chain of siblings; the first of
-//! them, the newest, stands in the tree for all.
+//! content gets a node of its own. Nodes of one content form a chain; the first of them stands in the
+//! tree for all.
+//!
+//! A chain is a ring, so that each change of it costs the same however long it is. Its first node is
+//! marked, and the one before that is the last.
+//!
+//! # Invariants
+//!
+//! In a chain no node without room for another mapping stands before one with room: a search looks at
+//! the first node only. A node has siblings if its chain has more than one node; the first of a chain
+//! is in the tree, and no other. The KUnit suite checks them after each change.
 
 #![deny(unsafe_code)]
 
@@ -27,10 +36,19 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// A node's neighbours in the chain of nodes of the same content.
+/// A node's place in the chain of nodes of the same content; the default is that of a node that is
+/// alone.
 pub(crate) struct Siblings<T> {
-    pub(crate) prev: Option<Handle<T>>,
-    pub(crate) next: Option<Handle<T>>,
+    /// The neighbours in the ring, unless the node is alone.
+    pub(crate) around: Option<Around<T>>,
+    /// Whether the ring begins with the node.
+    pub(crate) is_first: bool,
+}
+
+/// The neighbours of a node in a ring of at least two nodes.
+pub(crate) struct Around<T> {
+    pub(crate) prev: Handle<T>,
+    pub(crate) next: Handle<T>,
 }
 
 // Derived implementations would ask the same of `T`.
@@ -45,23 +63,41 @@ impl<T> Copy for Siblings<T> {}
 impl<T> Default for Siblings<T> {
     fn default() -> Self {
         Self {
-            prev: None,
-            next: None,
+            around: None,
+            is_first: false,
         }
     }
 }
 
+impl<T> Clone for Around<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Around<T> {}
+
 /// What a value must offer to stand in the stable tree.
 pub(crate) trait StableEntry: Keyed {
-    /// The neighbours last set.
+    /// What was last set.
     fn siblings(&self) -> Siblings<Self>;
     /// Keeps `siblings`.
     fn set_siblings(&mut self, siblings: Siblings<Self>);
-    /// When the chain that begins here was last searched for stale nodes, in milliseconds of a clock
-    /// that goes round; zero if it was not.
-    fn pruned(&self) -> u32;
-    /// Notes that; for the first of a chain only.
-    fn set_pruned(&mut self, now: u32);
+    /// Whether one more mapping may join.
+    ///
+    /// If that changes while the node is in the tree, [`StableTree::reorder`] must be called before
+    /// anything else of the tree.
+    fn has_room(&self) -> bool;
+}
+
+/// What [`StableTree::reorder`] leaves to be done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reordered {
+    /// Nothing: the chain is in order.
+    Done,
+    /// The node must be removed and inserted again: its place is at an end of the chain, which only a
+    /// search can find.
+    NotYet,
 }
 
 /// How a search for a page's content ended.
@@ -132,22 +168,12 @@ impl<T: StableEntry> StableTree<T> {
         (self.chains, self.dups)
     }
 
-    /// The node behind `node` in its chain.
-    pub(crate) fn next_in_chain(pool: &impl Values<T>, node: Handle<T>) -> Option<Handle<T>> {
-        pool[node].siblings().next
+    /// Whether `node` has siblings.
+    pub(crate) fn is_in_chain(pool: &impl Values<T>, node: Handle<T>) -> bool {
+        pool[node].siblings().around.is_some()
     }
 
-    /// The first node in the chain that begins with `first` that `suits`.
-    pub(crate) fn first_that(
-        pool: &impl Values<T>,
-        first: Handle<T>,
-        suits: impl Fn(&T) -> bool,
-    ) -> Option<Handle<T>> {
-        core::iter::successors(Some(first), |node| pool[*node].siblings().next)
-            .find(|node| suits(&pool[*node]))
-    }
-
-    /// Inserts `node`, before its siblings if it has any.
+    /// Inserts `node`; before its siblings if it has any and has room itself, behind them if not.
     ///
     /// Returns a stale node that stood in the way, if there was one; then nothing is inserted.
     pub(crate) fn insert(
@@ -160,15 +186,15 @@ impl<T: StableEntry> StableTree<T> {
         match self.forest.descend(pool, checksum, compare) {
             Descent::Vacant(at) => self.forest.insert(pool, at, node),
             Descent::Found(first) => {
-                if Self::next_in_chain(pool, first).is_none() {
+                if !Self::is_in_chain(pool, first) {
                     self.chains += 1;
                     self.dups += 1;
                 }
                 self.dups += 1;
-                self.forest.replace(pool, first, node);
-                let pruned = pool[first].pruned();
-                link(pool, node, first);
-                pool[node].set_pruned(pruned);
+                link_before(pool, first, node);
+                if pool[node].has_room() {
+                    self.pass_lead(pool, first, node);
+                }
             }
             Descent::Stopped(stale) => return Err(stale),
         }
@@ -177,37 +203,56 @@ impl<T: StableEntry> StableTree<T> {
 
     /// Takes out `node`, which is in the tree or in a chain.
     pub(crate) fn remove(&mut self, pool: &mut impl Values<T>, node: Handle<T>) {
-        let Siblings { prev, next } = pool[node].siblings();
-        pool[node].set_siblings(Siblings::default());
-        self.count_removal(pool, prev, next);
-        if let Some(next) = next {
-            edit(pool, next, |siblings| siblings.prev = prev);
+        let Siblings { around, is_first } = pool[node].siblings();
+        let Some(Around { prev, next }) = around else {
+            self.forest.remove(pool, node);
+            return;
+        };
+        if is_first {
+            self.pass_lead(pool, node, next);
         }
-        match (prev, next) {
-            (Some(prev), _) => edit(pool, prev, |siblings| siblings.next = next),
-            (None, Some(next)) => self.forest.replace(pool, node, next),
-            (None, None) => self.forest.remove(pool, node),
+        self.dups -= 1;
+        pool[node].set_siblings(Siblings::default());
+        if prev == next {
+            self.chains -= 1;
+            self.dups -= 1;
+            pool[next].set_siblings(Siblings::default());
+        } else {
+            link(pool, prev, next);
         }
     }
 
-    /// Counts a node less between these two neighbours, one of which may be left alone by it.
-    fn count_removal(
-        &mut self,
-        pool: &impl Values<T>,
-        prev: Option<Handle<T>>,
-        next: Option<Handle<T>>,
-    ) {
-        let left_alone = match (prev, next) {
-            (None, None) => return,
-            (Some(prev), None) => pool[prev].siblings().prev.is_none(),
-            (None, Some(next)) => pool[next].siblings().next.is_none(),
-            (Some(_), Some(_)) => false,
+    /// Restores the order of the chain of `node`, after it got room for another mapping or lost it.
+    ///
+    /// From within a chain neither end can be reached but through all that is between; then the
+    /// caller has to have `node` inserted anew.
+    #[must_use]
+    pub(crate) fn reorder(&mut self, pool: &mut impl Values<T>, node: Handle<T>) -> Reordered {
+        let Siblings { around, is_first } = pool[node].siblings();
+        let Some(Around { prev, next }) = around else {
+            return Reordered::Done;
         };
-        self.dups -= 1;
-        if left_alone {
-            self.chains -= 1;
-            self.dups -= 1;
+        let is_last = pool[next].siblings().is_first;
+        let in_order = match pool[node].has_room() {
+            true => is_first || pool[prev].has_room(),
+            false => is_last || !pool[next].has_room(),
+        };
+        if in_order {
+            return Reordered::Done;
         }
+        if !is_first {
+            return Reordered::NotYet;
+        }
+        // The ring stays as it is: what was the first is the last then.
+        self.pass_lead(pool, node, next);
+        Reordered::Done
+    }
+
+    /// Lets `new` stand in the tree in place of `old`, the first node of its chain.
+    fn pass_lead(&mut self, pool: &mut impl Values<T>, old: Handle<T>, new: Handle<T>) {
+        self.forest.replace(pool, old, new);
+        edit(pool, old, |siblings| siblings.is_first = false);
+        edit(pool, new, |siblings| siblings.is_first = true);
     }
 }
 
@@ -221,9 +266,30 @@ fn edit<T: StableEntry>(
     pool[node].set_siblings(siblings);
 }
 
+/// Makes two nodes of a ring neighbours.
 fn link<T: StableEntry>(pool: &mut impl Values<T>, prev: Handle<T>, next: Handle<T>) {
-    edit(pool, prev, |siblings| siblings.next = Some(next));
-    edit(pool, next, |siblings| siblings.prev = Some(prev));
+    edit(pool, prev, |siblings| {
+        let around = siblings.around.map_or(next, |around| around.prev);
+        siblings.around = Some(Around { prev: around, next });
+    });
+    edit(pool, next, |siblings| {
+        let around = siblings.around.map_or(prev, |around| around.next);
+        siblings.around = Some(Around { prev, next: around });
+    });
+}
+
+/// Links `node`, which is alone, between `first` and the last of its chain.
+fn link_before<T: StableEntry>(pool: &mut impl Values<T>, first: Handle<T>, node: Handle<T>) {
+    match pool[first].siblings().around {
+        Some(Around { prev: last, .. }) => {
+            link(pool, last, node);
+            link(pool, node, first);
+        }
+        None => {
+            edit(pool, first, |siblings| siblings.is_first = true);
+            link(pool, first, node);
+        }
+    }
 }
 
 #[kernel::macros::kunit_tests(ksm_rs_stable_tree)]
@@ -270,8 +336,55 @@ mod tests {
             self.pool.remove(node);
         }
 
-        fn chain_length(&self, first: FakeHandle) -> usize {
-            core::iter::successors(Some(first), |n| self.pool[*n].siblings().next).count()
+        /// The nodes of the chain that begins with `first`, in their order, if it is sound.
+        fn members(&self, first: FakeHandle) -> Result<KVec<FakeHandle>> {
+            let (mut chain, mut node) = (KVec::new(), first);
+            loop {
+                chain.push(node, GFP_KERNEL)?;
+                let Siblings { around, is_first } = self.pool[node].siblings();
+                let Some(Around { next, .. }) = around else {
+                    assert!(node == first && !is_first);
+                    return Ok(chain);
+                };
+                assert_eq!(is_first, node == first);
+                let behind = self.pool[next].siblings().around;
+                assert!(behind.is_some_and(|around| around.prev == node));
+                if next == first {
+                    return Ok(chain);
+                }
+                node = next;
+            }
+        }
+
+        /// Whether in the chain that begins with `first` all nodes with room stand before all others.
+        fn is_in_order(&self, first: FakeHandle) -> Result<bool> {
+            let chain = self.members(first)?;
+            Ok(chain.is_sorted_by_key(|node| self.pool[*node].full))
+        }
+
+        /// Lets `node` be full, or have room again, as the scanner does: a node that is gone is taken
+        /// out if it would have to move.
+        fn set_full(&mut self, node: FakeHandle, full: bool) {
+            self.pool[node].full = full;
+            if self.tree.reorder(&mut self.pool, node) == Reordered::Done {
+                return;
+            }
+            match self.pool[node].gone {
+                true => self.remove(node),
+                false => {
+                    self.tree.remove(&mut self.pool, node);
+                    self.insert(node);
+                }
+            }
+        }
+
+        /// Inserts `node`, which is in no tree; takes out those that stand in its way.
+        fn insert(&mut self, node: FakeHandle) {
+            let content = self.pool[node].content;
+            let verdict = |_, other: &FakePage| other.verdict(content);
+            while let Err(stale) = self.tree.insert(&mut self.pool, node, verdict) {
+                self.remove(stale);
+            }
         }
 
         fn count(&self) -> Option<usize> {
@@ -324,13 +437,11 @@ mod tests {
         let new = fixture.add(5, 5)?;
         assert!(matches!(fixture.find(5, 5), Lookup::Match(node) if node == new));
         assert_eq!(fixture.tree.count_chains(), (1, 3));
-        fixture.pool[new].full = true;
-        let free = StableTree::first_that(&fixture.pool, new, |page| !page.full);
-        assert_eq!(free, Some(middle));
+        assert_eq!(fixture.members(new)?.as_slice(), [new, middle, old]);
         // First out of the tree, then the one in the middle, then the last.
         fixture.remove(new);
         assert!(matches!(fixture.find(5, 5), Lookup::Match(node) if node == middle));
-        assert_eq!(fixture.chain_length(middle), 2);
+        assert_eq!(fixture.members(middle)?.as_slice(), [middle, old]);
         assert_eq!(fixture.tree.count_chains(), (1, 2));
         fixture.remove(middle);
         assert_eq!(fixture.tree.count_chains(), (0, 0));
@@ -341,24 +452,53 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn full_nodes_stand_behind_those_with_room() -> Result {
+        let mut fixture = Fixture::new()?;
+        let old = fixture.add(5, 5)?;
+        let middle = fixture.add(5, 5)?;
+        let new = fixture.add(5, 5)?;
+        // The first fills up, and is the last.
+        fixture.set_full(new, true);
+        assert_eq!(fixture.members(middle)?.as_slice(), [middle, old, new]);
+        // One that does not stand at the boundary, as a fork can bring about.
+        fixture.set_full(middle, true);
+        fixture.set_full(old, true);
+        assert!(fixture.is_in_order(old)?);
+        fixture.set_full(new, false);
+        assert!(matches!(fixture.find(5, 5), Lookup::Match(node) if node == new));
+        assert!(fixture.is_in_order(new)?);
+        // A full one that comes last in time stands behind.
+        let mut page = FakePage::new(5, 5);
+        page.full = true;
+        let late = fixture.pool.insert(page, GFP_KERNEL)?;
+        fixture.insert(late);
+        assert!(fixture.is_in_order(new)? && fixture.members(new)?.len() == 4);
+        Ok(())
+    }
+
     /// How many nodes are looked at when so many equal pages come one by one, of which two share a
-    /// node.
+    /// node, and when each node loses a page and gets another one.
     fn visits_for(pages: usize) -> Result<usize> {
         let mut fixture = Fixture::new()?;
         let visits = core::cell::Cell::new(0);
+        let mut nodes = KVec::new();
         for _ in 0..pages {
-            let Lookup::Match(first) = fixture.find(5, 5) else {
-                fixture.add(5, 5)?;
-                continue;
-            };
-            let with_room = StableTree::first_that(&fixture.pool, first, |page| {
+            let first = fixture.tree.find(&fixture.pool, 5, |_, _| {
                 visits.set(visits.get() + 1);
-                !page.full
+                Verdict::Match
             });
-            match with_room {
-                Some(node) => fixture.pool[node].full = true,
-                None => drop(fixture.add(5, 5)?),
+            match first {
+                Lookup::Match(first) if !fixture.pool[first].full => fixture.set_full(first, true),
+                _ => nodes.push(fixture.add(5, 5)?, GFP_KERNEL)?,
             }
+        }
+        assert_eq!(nodes.len(), pages / 2);
+        for node in nodes {
+            fixture.set_full(node, false);
+            assert!(matches!(fixture.find(5, 5), Lookup::Match(first) if first == node));
+            fixture.set_full(node, true);
+            visits.set(visits.get() + 2);
         }
         Ok(visits.get())
     }
@@ -367,16 +507,6 @@ mod tests {
     fn each_of_many_equal_pages_costs_the_same() -> Result {
         let (few, four_times) = (visits_for(500)?, visits_for(2000)?);
         assert!(four_times <= 5 * few);
-        Ok(())
-    }
-
-    #[test]
-    fn a_new_first_knows_when_its_chain_was_pruned() -> Result {
-        let mut fixture = Fixture::new()?;
-        let old = fixture.add(5, 5)?;
-        fixture.pool[old].set_pruned(77);
-        let new = fixture.add(5, 5)?;
-        assert_eq!(fixture.pool[new].pruned(), 77);
         Ok(())
     }
 
@@ -410,30 +540,37 @@ mod tests {
 
     const CONTENTS: usize = 12;
 
-    /// How many nodes of each content there are.
-    fn census(pool: &Pool<FakePage>, nodes: &[FakeHandle]) -> [usize; CONTENTS] {
-        let mut copies = [0; CONTENTS];
+    /// How many nodes of each content there are, and how many of those have room.
+    fn census(pool: &Pool<FakePage>, nodes: &[FakeHandle]) -> [(usize, usize); CONTENTS] {
+        let mut copies = [(0, 0); CONTENTS];
         for node in nodes {
-            copies[pool[*node].content] += 1;
+            let (all, with_room) = &mut copies[pool[*node].content];
+            *all += 1;
+            *with_room += usize::from(!pool[*node].full);
         }
         copies
     }
 
-    fn ensure_agreement(fixture: &Fixture, nodes: &[FakeHandle]) {
+    fn ensure_agreement(fixture: &Fixture, nodes: &[FakeHandle]) -> Result {
         let copies = census(&fixture.pool, nodes);
-        let distinct = copies.iter().filter(|count| **count > 0);
+        let distinct = copies.iter().filter(|(all, _)| *all > 0);
         assert_eq!(fixture.count(), Some(distinct.count()));
-        let chains = copies.iter().filter(|count| **count > 1);
-        let expected = chains.fold((0, 0), |(n, dups), count| (n + 1, dups + count));
+        let chains = copies.iter().filter(|(all, _)| *all > 1);
+        let expected = chains.fold((0, 0), |(n, dups), (all, _)| (n + 1, dups + all));
         assert_eq!(fixture.tree.count_chains(), expected);
-        for (content, count) in copies.into_iter().enumerate() {
+        for (content, (all, with_room)) in copies.into_iter().enumerate() {
             match fixture.find((content % 5) as u32, content) {
-                Lookup::Match(first) => assert_eq!(fixture.chain_length(first), count),
-                Lookup::Missing => assert_eq!(count, 0),
+                Lookup::Match(first) => {
+                    assert_eq!(fixture.members(first)?.len(), all);
+                    assert!(fixture.is_in_order(first)?);
+                    assert_eq!(fixture.pool[first].has_room(), with_room > 0);
+                }
+                Lookup::Missing => assert_eq!(all, 0),
                 // Its content cannot be told from those that share its checksum.
                 Lookup::Stale(node) => assert!(fixture.pool[node].gone),
             }
         }
+        Ok(())
     }
 
     #[test]
@@ -441,28 +578,29 @@ mod tests {
         let mut random = Random::new(24);
         let mut fixture = Fixture::new()?;
         let mut nodes = KVec::<FakeHandle>::new();
-        for _ in 0..4000 {
+        for _ in 0..8000 {
             let content = random.below(CONTENTS);
-            match random.below(10) {
-                0..5 if nodes.len() < 60 => match fixture.add((content % 5) as u32, content) {
+            match random.below(20) {
+                0..6 if nodes.len() < 60 => match fixture.add((content % 5) as u32, content) {
                     Ok(node) => nodes.push(node, GFP_KERNEL)?,
                     // One that is gone stands in the way.
                     Err(_) => assert!(nodes.iter().any(|node| fixture.pool[*node].gone)),
                 },
-                5 if !nodes.is_empty() => {
+                6 if !nodes.is_empty() => {
                     let node = nodes[random.below(nodes.len())];
                     fixture.pool[node].gone = true;
                 }
-                _ if !nodes.is_empty() => {
-                    let (index, last) = (random.below(nodes.len()), nodes.len() - 1);
-                    nodes.swap(index, last);
-                    if let Some(node) = nodes.pop() {
-                        fixture.remove(node);
-                    }
+                7..14 if !nodes.is_empty() => {
+                    let node = nodes[random.below(nodes.len())];
+                    let full = !fixture.pool[node].full;
+                    fixture.set_full(node, full);
                 }
+                14..20 if !nodes.is_empty() => fixture.remove(nodes[random.below(nodes.len())]),
                 _ => {}
             }
-            ensure_agreement(&fixture, &nodes);
+            // Some have been taken out because they were in the way.
+            nodes.retain(|node| fixture.pool.contains(*node));
+            ensure_agreement(&fixture, &nodes)?;
         }
         Ok(())
     }

@@ -247,12 +247,17 @@ impl PinnedPage {
         });
     }
 
-    /// Compares the contents of two pages, in an order that means nothing to anybody else.
+    /// Compares the contents of two pages, in an arbitrary but consistent order; has the CPU fetch
+    /// `next` meanwhile.
     ///
     /// If a page is written meanwhile the answer is about nothing that ever was: who merges pages
     /// must ask once more when neither can be written.
-    pub(crate) fn compare(&self, other: &PinnedPage) -> Ordering {
-        self.with_content(|one| other.with_content(|other| content::compare(one, other)))
+    pub(crate) fn compare(&self, other: &PinnedPage, next: &PinnedPage) -> Ordering {
+        self.with_content(|one| {
+            other.with_content(|other| {
+                next.with_content(|later| content::compare(one, other, later))
+            })
+        })
     }
 
     /// Whether the contents of two pages are equal, as [`PinnedPage::compare`] would say; has the CPU
@@ -265,9 +270,19 @@ impl PinnedPage {
         })
     }
 
+    /// Whether the contents of two pages are equal at a glance; pages that are do not look different.
+    pub(crate) fn looks_like(&self, other: &PinnedPage) -> bool {
+        self.with_content(|one| other.with_content(|other| content::looks_equal(one, other)))
+    }
+
     /// Whether the page holds nothing but zeros.
     pub(crate) fn is_zero(&self) -> bool {
         self.with_content(content::is_zero)
+    }
+
+    /// Whether the page holds nothing but zeros at a glance; one that does looks so.
+    pub(crate) fn looks_zero(&self) -> bool {
+        self.with_content(content::looks_zero)
     }
 
     /// Locks the page's folio after splitting it into single pages if it has more than one.
@@ -382,17 +397,19 @@ mod tests {
     #[test]
     fn pages_compare_by_their_words() -> Result {
         let (one, same, other) = (page(1)?, page(1)?, page(2)?);
-        assert!(one.compare(&same) == Ordering::Equal);
-        assert!(one.compare(&other) == Ordering::Less);
-        assert!(other.compare(&one) == Ordering::Greater);
+        assert!(one.compare(&same, &other) == Ordering::Equal && one.equals(&same, &other));
+        assert!(one.compare(&other, &one) == Ordering::Less && !one.equals(&other, &one));
+        assert!(one.looks_like(&same) && !one.looks_like(&other));
+        assert!(other.compare(&one, &one) == Ordering::Greater);
         assert!(one.pfn() != same.pfn());
         assert!(page(0)?.is_zero() && !one.is_zero());
+        assert!(page(0)?.looks_zero() && !one.looks_zero());
         for place in [0, 1, 7, 8, 500, 511] {
             let (zeros, almost) = (page(0)?, page(0)?);
             almost.with_content(|content| {
                 content.as_flattened()[place].store(1 << 63, Relaxed);
             });
-            assert!(zeros.compare(&almost) == Ordering::Less);
+            assert!(zeros.compare(&almost, &zeros) == Ordering::Less);
             assert!(!almost.is_zero());
         }
         Ok(())

@@ -45,7 +45,8 @@ pub const CASES: &[Case] = &[
         "a content with four times as many pages takes about four times as long to merge",
         many,
     )
-    .on("um"),
+    .on("um")
+    .memory("512M"),
     Case::new(
         "sharing-unlimited",
         "a page can have more mappings than the kernel has memory for in one piece",
@@ -216,7 +217,12 @@ fn prune(_: &Options) -> Result<()> {
 fn time_to_merge(pages: usize) -> Result<Duration> {
     let scanner = prepare(2)?;
     ksm::write("stable_node_chains_prune_millisecs", 1_000_000)?;
-    let region = Region::mergeable(&pattern::page(6, 0).repeat(pages))?;
+    let content = pattern::page(6, 0);
+    let mut region = Region::new(pages)?;
+    for index in 0..pages {
+        region.page_mut(index).copy_from_slice(&content);
+    }
+    region.advise_mergeable()?;
     let thread = Ksmd::find()?;
     let before = thread.cpu_time()?;
     ksm::set_run(Run::Merge)?;
