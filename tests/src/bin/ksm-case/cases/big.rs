@@ -28,18 +28,18 @@ use crate::{
 pub const CASES: &[Case] = &[
     Case::new(
         "pace-linear",
-        "a scan of merged pages in small steps costs as much a page in a large process as in a small one",
+        "a scan of merged pages in small steps costs about the same after a write to the first",
         pace,
     )
     .on("um")
-    .memory("2560M"),
+    .memory("1G"),
     Case::new(
         "munmap-linear",
-        "so does such a scan after a large range was unmapped",
+        "so does one after a large range was unmapped",
         munmap,
     )
     .on("um")
-    .memory("2560M"),
+    .memory("1G"),
     Case::new(
         "step-bounded",
         "a step passes over a bounded number of pages that the smart scan skips",
@@ -66,12 +66,11 @@ pub const CASES: &[Case] = &[
     ),
 ];
 
-/// Pages of the small and of the large process.
-const SIZES: [usize; 2] = [50_000, 400_000];
+/// Pages of the process: work that each step repeats makes a scan of so many some 50 times as dear.
+const MANY_PAGES: usize = 160_000;
 
-/// How many times as much a page of the large process may cost. What fits into a cache is cheaper; work
-/// that each step repeats gives the ratio of the sizes, eight.
-const MOST: f64 = 3.0;
+/// How many times as much a scan may cost after a change.
+const MOST: u32 = 5;
 
 /// The default of `pages_to_scan`.
 const PACE: u32 = 100;
@@ -126,81 +125,58 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-fn shortest(times: Vec<Duration>) -> Duration {
-    times.into_iter().min().unwrap_or_default()
-}
+/// Full scans of which the median counts.
+const SCANS: usize = 5;
 
-/// Nanoseconds for each of so many pages.
-fn each(time: Duration, pages: usize) -> f64 {
-    time.as_nanos() as f64 / pages as f64
-}
-
-/// Fails if `cost_at` gives much more for the large size than for the small one.
-fn ensure_linear(what: &str, cost_at: impl Fn(usize) -> Result<f64>) -> Result<()> {
-    let mut costs = [0.0; SIZES.len()];
-    for (cost, pages) in costs.iter_mut().zip(SIZES) {
-        *cost = cost_at(pages)?;
-        step(format!("{pages} pages: {cost:.0} ns a page {what}"));
-    }
-    let [small, large] = costs;
+/// Fails if a full scan in small steps takes much longer after each call of `change` than it takes
+/// when nothing has changed.
+fn ensure_not_repeating(
+    what: &str,
+    scanner: &Scanner,
+    mut change: impl FnMut(usize) -> Result<()>,
+) -> Result<()> {
+    let mut stopwatch = Stopwatch::new()?;
+    let mut times = |change: &mut dyn FnMut(usize) -> Result<()>| {
+        let time = |scan| {
+            change(scan)?;
+            scan_at_pace(scanner, &mut stopwatch)
+        };
+        (0..SCANS).map(time).collect::<Result<_>>().map(median)
+    };
+    let unchanged = times(&mut |_| Ok(()))?;
+    let changed = times(&mut change)?;
+    step(format!(
+        "a full scan of {MANY_PAGES} pages takes {unchanged:?}, {what} {changed:?}"
+    ));
     ensure!(
-        large <= MOST * small,
-        "a page costs {large:.0} ns of a full scan {what} of {} pages, and {small:.0} ns of {} pages: \
-         a step repeats what earlier steps have done",
-        SIZES[1],
-        SIZES[0],
+        changed <= MOST * unchanged,
+        "{what} a full scan takes {changed:?}, not {unchanged:?}: a step repeats what earlier ones \
+         have done"
     );
     Ok(())
 }
 
-/// Full scans of which the shortest counts: other work of the machine makes a scan longer only.
-const SCANS: usize = 9;
-
 fn pace(_: &Options) -> Result<()> {
-    ensure_linear("after a write to the first", |pages| {
-        let scanner = Scanner::prepare()?;
-        let sleeper = with_pairs(pages)?;
-        merge_pairs(&scanner, pages)?;
-        sleeper.write_to(0, NEW)?;
-        // It is a page without an equal from now on, to be looked at in each scan.
-        scanner.scan_once()?;
-        scanner.scan_once()?;
-        let mut stopwatch = Stopwatch::new()?;
-        ksm::write("pages_to_scan", PACE)?;
-        stopwatch.start()?;
-        ksm::write("sleep_millisecs", 0)?;
-        for _ in 0..SCANS {
-            stopwatch.await_end()?;
-        }
-        ksm::set_run(Run::Stop)?;
-        let now = ksm::counters()?;
-        ensure!(
-            now.sharing == pages as u64 / 2 - 1,
-            "not one pair has parted: {now}"
-        );
-        Ok(each(shortest(stopwatch.read_each()?), pages))
-    })
+    let scanner = Scanner::prepare()?;
+    let sleeper = with_pairs(MANY_PAGES)?;
+    merge_pairs(&scanner, MANY_PAGES)?;
+    ensure_not_repeating("after a write to the first", &scanner, |scan| {
+        sleeper.write_to(0, NEW - scan)
+    })?;
+    let now = ksm::counters()?;
+    ensure!(
+        now.sharing == MANY_PAGES as u64 / 2 - 1,
+        "not one pair has parted: {now}"
+    );
+    Ok(())
 }
 
-/// How often the large range is unmapped: each time an eighth of all.
-const UNMAPS: usize = 3;
-
 fn munmap(_: &Options) -> Result<()> {
-    ensure_linear("after a munmap", |pages| {
-        let scanner = Scanner::prepare()?;
-        let mut sleeper = with_pairs(pages)?;
-        merge_pairs(&scanner, pages)?;
-        let mut stopwatch = Stopwatch::new()?;
-        let mut costs = Vec::new();
-        let mut left = pages;
-        for _ in 0..UNMAPS {
-            sleeper.unmap(pages / 8)?;
-            let time = scan_at_pace(&scanner, &mut stopwatch)?;
-            // What is unmapped is gone through as well, to be collected.
-            costs.push(time / left as u32);
-            left -= pages / 8;
-        }
-        Ok(each(shortest(costs), 1))
+    let scanner = Scanner::prepare()?;
+    let mut sleeper = with_pairs(MANY_PAGES)?;
+    merge_pairs(&scanner, MANY_PAGES)?;
+    ensure_not_repeating("after a munmap", &scanner, |_| {
+        sleeper.unmap(MANY_PAGES / 8)
     })
 }
 
