@@ -2,6 +2,7 @@
 """Results of the benchmark: samples, medians and ratios, kept in files."""
 
 import json
+import re
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -85,7 +86,12 @@ class Result:
             "goals": goals,
         }
         text = json.dumps(record, indent=2, ensure_ascii=False)
-        (directory / file_name(self)).write_text(text + "\n")
+        (directory / file_name(self)).write_text(in_lines(text) + "\n")
+
+
+def in_lines(text: str) -> str:
+    """JSON with the numbers of a list, which may be many, in one line."""
+    return re.sub(r"\[[\d\s.,]+\]", lambda numbers: " ".join(numbers[0].split()), text)
 
 
 def suffix(lane: str) -> str:

@@ -33,14 +33,14 @@ use crate::{
 const PROCESSES: usize = 16;
 const MOST_PAGES: usize = 4096;
 
-/// Full scans.
-const SCANS: usize = 120;
+/// Full scans: pages are used anew once in 100 scans, and processes last for 160.
+const SCANS: usize = 240;
 
 /// After so many scans the process that has run longest ends, and another one begins.
 const SCANS_BETWEEN_ENDS: usize = 10;
 
 /// The last scans, of which the mean is given.
-const LAST: usize = 20;
+const LAST: usize = 60;
 
 const SEED: u64 = 2;
 

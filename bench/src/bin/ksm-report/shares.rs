@@ -55,12 +55,13 @@ fn panel(
     (c, rust): &(Vec<f64>, Vec<f64>),
 ) -> Result<()> {
     let scans = c.len().max(rust.len()) as f64;
+    let least = least(c).min(least(rust));
     let mut chart = ChartBuilder::on(area)
         .margin(10)
         .caption(title, ("sans-serif", TITLE).into_font().color(&INK))
         .set_label_area_size(LabelAreaPosition::Left, 58)
         .set_label_area_size(LabelAreaPosition::Bottom, 42)
-        .build_cartesian_2d(0.0..scans * 1.15, 0.0..105.0)?;
+        .build_cartesian_2d(0.0..scans * 1.15, least..102.0)?;
     chart
         .configure_mesh()
         .x_desc("full scans")
@@ -76,6 +77,16 @@ fn panel(
     let c_is_above = c.last() > rust.last();
     curve(&mut chart, c, "C", C, c_is_above)?;
     curve(&mut chart, rust, "Rust", RUST, !c_is_above)
+}
+
+/// Scans in which nearly all is merged for the first time.
+const BEGINNING: usize = 5;
+
+/// Where the scale begins: somewhat below all values but those of the beginning.
+fn least(percents: &[f64]) -> f64 {
+    let later = percents.iter().skip(BEGINNING);
+    let least = later.fold(100.0, |least: f64, percent| least.min(*percent));
+    (least / 10.0).floor() * 10.0
 }
 
 /// Its name stands behind its end, a little higher if `is_above`, or a little lower.
@@ -94,7 +105,7 @@ fn curve(
         return Ok(());
     };
     chart.draw_series(LineSeries::new(places, color.stroke_width(2)))?;
-    let y = if is_above { y + 3.0 } else { y - 3.0 };
+    let y = if is_above { y + 1.0 } else { y - 1.0 };
     chart.draw_series([Text::new(
         name.to_owned(),
         (x + 2.0, y),
