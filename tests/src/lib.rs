@@ -30,6 +30,7 @@ pub mod region;
 pub mod sleeper;
 pub mod stopwatch;
 pub mod swap;
+pub mod timer;
 pub mod tracing;
 pub mod uring;
 pub mod userfault;

@@ -11,6 +11,7 @@ mod cow;
 mod failure;
 mod huge;
 mod kvm;
+mod left_zeros;
 mod mainline_sysfs;
 mod mappings;
 mod memory;
@@ -63,6 +64,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         pressure::CASES,
         big::CASES,
         modules::CASES,
+        left_zeros::CASES,
         soak::CASES,
     ]
     .into_iter()
