@@ -13,9 +13,13 @@ const ENTRY_SIZE: usize = 8;
 
 /// Bits of an entry of `/proc/PID/pagemap`.
 const PRESENT: u64 = 1 << 63;
+const SWAPPED: u64 = 1 << 62;
 const SOFT_DIRTY: u64 = 1 << 55;
 const UFFD_WP: u64 = 1 << 57;
 const FRAME_MASK: u64 = (1 << 55) - 1;
+
+/// Where an entry that is swapped out has the number of the device, below that of the slot.
+const SWAP_DEVICE_BITS: u32 = 5;
 
 /// Bit of an entry of `/proc/kpageflags`.
 const KPF_KSM: u64 = 1 << 21;
@@ -82,8 +86,13 @@ pub fn frames(region: &Region) -> Result<Vec<u64>> {
         .collect()
 }
 
-/// The frame behind each page of a range of a process's memory, if there is one.
-pub fn frames_of(process: u32, range: &Range<usize>) -> Result<Vec<Option<u64>>> {
+/// The slot of a pagemap entry, if it is swapped out.
+fn slot_of_entry(entry: u64) -> Option<u64> {
+    (entry & SWAPPED != 0).then_some((entry & FRAME_MASK) >> SWAP_DEVICE_BITS)
+}
+
+/// The entry of each page of a range of a process's memory.
+fn entries_of(process: u32, range: &Range<usize>) -> Result<impl Iterator<Item = u64>> {
     let path = format!("/proc/{process}/pagemap");
     let mut entries = vec![0; range.len() / PAGE_SIZE * ENTRY_SIZE];
     File::open(&path)
@@ -92,11 +101,23 @@ pub fn frames_of(process: u32, range: &Range<usize>) -> Result<Vec<Option<u64>>>
             file.read_exact_at(&mut entries, at as u64)
         })
         .with_context(|| format!("cannot read {path}"))?;
-    let frame = |entry: &[u8]| {
-        let entry = entry.first_chunk()?;
-        frame_of_entry(u64::from_ne_bytes(*entry)).ok()
-    };
-    Ok(entries.chunks(ENTRY_SIZE).map(frame).collect())
+    let count = entries.len() / ENTRY_SIZE;
+    Ok((0..count).map(move |index| {
+        let mut entry = [0; ENTRY_SIZE];
+        entry.copy_from_slice(&entries[index * ENTRY_SIZE..][..ENTRY_SIZE]);
+        u64::from_ne_bytes(entry)
+    }))
+}
+
+/// The frame behind each page of a range of a process's memory, if there is one.
+pub fn frames_of(process: u32, range: &Range<usize>) -> Result<Vec<Option<u64>>> {
+    let entries = entries_of(process, range)?;
+    Ok(entries.map(|entry| frame_of_entry(entry).ok()).collect())
+}
+
+/// The swap slot of each page of a range of a process's memory, if it is swapped out.
+pub fn swap_slots_of(process: u32, range: &Range<usize>) -> Result<Vec<Option<u64>>> {
+    Ok(entries_of(process, range)?.map(slot_of_entry).collect())
 }
 
 /// True if the kernel flags the frame as one that KSM shares.
@@ -114,5 +135,7 @@ mod tests {
         assert_eq!(frame_of_entry(PRESENT | 0x1234).unwrap(), 0x1234);
         assert!(frame_of_entry(0x1234).is_err());
         assert!(frame_of_entry(PRESENT).is_err());
+        assert_eq!(slot_of_entry(SWAPPED | 0x1234 << 5 | 3), Some(0x1234));
+        assert_eq!(slot_of_entry(PRESENT | 0x1234), None);
     }
 }

@@ -255,8 +255,24 @@ impl Region {
 
     /// `mremap` to an address where the region was not before.
     pub fn relocate(&mut self) -> Result<()> {
-        // A fresh mapping of the same size marks a place that is free; `mremap` replaces it.
-        let place = Self::new(self.pages())?;
+        // A fresh mapping of the same size marks a place that is free.
+        self.move_to(Self::new(self.pages())?)
+    }
+
+    /// As [`Region::relocate`], to where the number of the first page is `remainder`, modulo the
+    /// pages of a huge page.
+    pub fn relocate_to_remainder(&mut self, remainder: usize) -> Result<()> {
+        let mut place = Self::aligned(remainder + self.pages())?;
+        if remainder > 0 {
+            let rest = place.split_off(remainder)?;
+            place = rest;
+        }
+        self.move_to(place)
+    }
+
+    /// `mremap` to where `place` is, of the same size, which it replaces.
+    fn move_to(&mut self, place: Self) -> Result<()> {
+        assert_eq!(place.pages, self.pages);
         let target = place.address;
         // The old mapping there ends with the call, so `place` must not unmap it later.
         std::mem::forget(place);
@@ -360,6 +376,9 @@ mod tests {
         let before = region.address();
         region.relocate().unwrap();
         assert_ne!(region.address(), before);
+        region.verify(&content).unwrap();
+        region.relocate_to_remainder(5).unwrap();
+        assert_eq!(region.address() / PAGE_SIZE % HUGE_PAGES, 5);
         region.verify(&content).unwrap();
         region.resize(2).unwrap();
         region.verify(&content[..2 * PAGE_SIZE]).unwrap();

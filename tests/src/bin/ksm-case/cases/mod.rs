@@ -11,6 +11,7 @@ mod cow;
 mod failure;
 mod huge;
 mod kvm;
+mod large_swap;
 mod left_zeros;
 mod mainline_sysfs;
 mod mappings;
@@ -55,6 +56,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         zero_pages::CASES,
         policy::CASES,
         swapping::CASES,
+        large_swap::CASES,
         migration::CASES,
         failure::CASES,
         huge::CASES,
