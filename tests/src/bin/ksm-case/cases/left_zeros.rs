@@ -8,7 +8,7 @@ use ksm_tests::{
     cgroup::Cgroup,
     control_file,
     ksm::{self, Run, Scanner},
-    merge_any, module,
+    merge_any, module, pattern,
     peer::Peer,
     procfs::{self, KsmStat},
     quiet_console::QuietConsole,
@@ -219,6 +219,9 @@ fn guarded(_: &Options) -> Result<()> {
 /// Zero pages that have to part all at once: 16 MiB.
 const MANY_PAGES: usize = 4096;
 
+/// Pages that a process gives back when it has to do other things than to unmerge.
+const BALLAST_PAGES: usize = 512;
+
 fn without_memory(_: &Options) -> Result<()> {
     let mut quiet = QuietConsole::new()?;
     // Else the process would have to read the code that it shares, for which there is no room.
@@ -230,10 +233,12 @@ fn without_memory(_: &Options) -> Result<()> {
         // What cannot get memory is to fail, and not to end this process.
         control_file::write("/proc/self/oom_score_adj", -1000)?;
         let region = advised_zeros(MANY_PAGES)?;
+        let mut ballast = Region::with_content(&pattern::pages(1, BALLAST_PAGES))?;
         link.step()?;
         link.await_step()?;
         let result = region.try_advise_unmergeable();
         // Whatever is done from here on takes memory.
+        ballast.discard()?;
         link.step()?;
         link.await_step()?;
         ensure!(
