@@ -43,6 +43,7 @@ impl<'a> Step<'a> {
     }
 
     /// Whether the step may do more.
+    #[inline]
     pub(crate) fn has_left(&self) -> bool {
         self.left > 0
     }
@@ -58,6 +59,7 @@ impl<'a> Step<'a> {
     }
 
     /// Charges the step for `count` times this work.
+    #[inline]
     pub(crate) fn charge(&mut self, work: Work, count: usize) {
         self.left = self
             .left

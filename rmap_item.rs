@@ -99,6 +99,16 @@ pub(crate) enum Place {
     Stable(Handle<StableNode>),
 }
 
+impl Place {
+    /// The stable node of a merged page.
+    pub(crate) fn node(self) -> Option<Handle<StableNode>> {
+        match self {
+            Self::Stable(node) => Some(node),
+            Self::Nowhere | Self::Unstable => None,
+        }
+    }
+}
+
 /// What all items have in one word: from the top, the number of the virtual page; a detail, which
 /// is the [`SmartAge`] of a page that is not merged, or the lowest bits of the index of a mapping;
 /// a kind of place; and the number of a scan that has met the item there.

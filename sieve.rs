@@ -13,13 +13,10 @@
 
 use crate::{
     control::Ksm,
-    mm::{
-        ksm_folio::Anchor,
-        walk::{
-            Decision,
-            Filter,
-            Seen, //
-        }, //
+    mm::walk::{
+        Decision,
+        Filter,
+        Seen, //
     },
     pace::{
         Step,
@@ -29,7 +26,6 @@ use crate::{
     rmap_item::{
         ListCursor,
         Pass,
-        Place,
         RmapItem,
         TrackedMm, //
     },
@@ -159,34 +155,29 @@ impl<'a, 's> Sieve<'a, 's> {
         Found::Nothing
     }
 
-    /// What to charge for passing over the page of `item`, if it needs no attention.
+    /// Passes over the page of `item` if it needs no attention, and notes that; returns what to charge.
+    #[inline]
     fn pass(&mut self, item: Handle<RmapItem>, page: Seen<'_>) -> Option<Work> {
-        match page {
-            Seen::Ksm(anchor) if self.is_known(item, anchor) => {
+        let item = &mut self.lists.items[item];
+        let work = match page {
+            Seen::Ksm(anchor) => {
+                // Nodes lie in the order in which pages were merged: where many are met, those of
+                // neighbours are in a cache already, and their anchors are not.
+                let node = item.place().node().filter(|_| !self.by_node)?;
+                self.lists.nodes[node].has(anchor).then_some(())?;
                 self.merged += 1;
-                Some(Work::Page)
+                Work::Page
             }
-            Seen::Anonymous if self.is_skipped(item) => {
+            // In the unstable tree others go on to find it.
+            Seen::Anonymous => {
+                let skips = self.ksm.tunables.smart_scan.is_set() && item.is_to_be_skipped();
+                skips.then_some(())?;
                 self.ksm.stats.pages_skipped.add(1);
-                Some(Work::Trifle)
+                Work::Trifle
             }
-            _ => None,
-        }
-    }
-
-    /// Whether the page of `item` is merged, with that of `anchor`, and that is known.
-    fn is_known(&self, item: Handle<RmapItem>, anchor: &Anchor) -> bool {
-        // Nodes lie in the order in which pages were merged: where many are met, those of
-        // neighbours are in a cache already, and their anchors are not.
-        match self.lists.items[item].place() {
-            Place::Stable(node) => !self.by_node && self.lists.nodes[node].has(anchor),
-            _ => false,
-        }
-    }
-
-    /// Whether the smart scan passes over the page of `item`. In the unstable tree others find it.
-    fn is_skipped(&mut self, item: Handle<RmapItem>) -> bool {
-        self.ksm.tunables.smart_scan.is_set() && self.lists.items[item].is_to_be_skipped()
+        };
+        item.note_met(self.pass);
+        Some(work)
     }
 }
 
@@ -202,17 +193,16 @@ impl Filter for Sieve<'_, '_> {
         }
         self.take(STEPS_FOR_PAGE);
         let passed = match self.find(address) {
-            Found::Item(item) => self.pass(item, page).map(|work| (item, work)),
+            Found::Item(item) => self.pass(item, page),
             Found::Nothing => None,
             Found::TooFar => return Decision::Stop,
         };
-        let Some((item, work)) = passed else {
+        let Some(work) = passed else {
             self.step.charge(Work::Page, 1);
             self.is_settled = false;
             return Decision::Take;
         };
         self.step.charge(work, 1);
-        self.lists.items[item].note_met(self.pass);
         if self.is_settled {
             self.settled = self.ahead;
         }
