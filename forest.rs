@@ -2,7 +2,7 @@
 
 //! Many small red-black trees that are searched as one.
 //!
-//! The low bits of a checksum select the tree. There are slightly more trees than nodes, so a search
+//! The low bits of a checksum select the tree. There are at least as many trees as nodes, so a search
 //! visits one or two nodes, each of which is a cache miss; in a single tree it would visit dozens.
 //!
 //! # Growth
@@ -56,19 +56,16 @@ const ROOTS_IN_PAGE: usize = in_page::<Root<()>>();
 /// The minimum number of trees: one page of roots.
 const FEWEST: usize = ROOTS_IN_PAGE;
 
-/// The maximum number of trees. It keeps allocations of the array of roots at order 3 or below.
+/// The maximum number of trees: there are not more nodes than handles.
 const MOST: usize = 1 << 31;
 
-/// A forest grows while it has less than 4/3 trees per node.
-const LEAST_THIRDS: usize = 4;
+/// A forest grows while it has fewer trees than nodes, and shrinks while it has more trees per node
+/// than this. The gap between both limits keeps it from growing and shrinking in turns.
+const TREES_PER_NODE: usize = 4;
 
-/// A forest shrinks while it has more than 12/3 trees per node. The gap between both limits keeps it
-/// from growing and shrinking in turns.
-const MOST_THIRDS: usize = 12;
-
-/// The maximum number of trees that one insertion splits, or one removal joins. As a node counts for
-/// up to four trees, the forest keeps up with any number of insertions and removals.
-const CHANGES_AT_ONCE: usize = 4;
+/// The maximum number of trees that one insertion splits, or one removal joins: enough to keep up with
+/// any number of removals.
+const CHANGES_AT_ONCE: usize = TREES_PER_NODE;
 
 /// Prefetch the top of a tree this many splits before its own.
 const SPLITS_AHEAD: usize = 8;
@@ -206,7 +203,7 @@ impl<T: Keyed> Forest<T> {
     fn grow(&mut self, pool: &mut impl Values<T>) {
         for _ in 0..CHANGES_AT_ONCE {
             let trees = self.roots.len();
-            if 3 * trees >= LEAST_THIRDS * self.len || trees == MOST {
+            if trees >= self.len || trees == MOST {
                 return;
             }
             // Without memory the trees stay deeper until a later insertion succeeds.
@@ -219,7 +216,7 @@ impl<T: Keyed> Forest<T> {
     fn shrink(&mut self, pool: &mut impl Values<T>) {
         for _ in 0..CHANGES_AT_ONCE {
             let trees = self.roots.len();
-            if 3 * trees <= MOST_THIRDS * self.len || trees == FEWEST {
+            if trees <= TREES_PER_NODE * self.len || trees == FEWEST {
                 return;
             }
             self.join_last(pool);
@@ -416,14 +413,13 @@ mod tests {
         for _ in 0..3000 {
             let node = fixture.plant(1)?;
             nodes.push(node[0], GFP_KERNEL)?;
-            let trees = (4 * nodes.len()).div_ceil(3).max(FEWEST);
+            let trees = nodes.len().max(FEWEST);
             assert_eq!(fixture.forest.roots.len(), trees);
         }
         assert_eq!(fixture.count(), Some(3000));
-        let most = fixture.forest.roots.len();
         while let Some(node) = nodes.pop() {
             fixture.forest.remove(&mut fixture.pool, node);
-            let trees = (4 * nodes.len()).max(FEWEST).min(most);
+            let trees = (4 * nodes.len()).clamp(FEWEST, 3000);
             assert_eq!(fixture.forest.roots.len(), trees);
             assert!(nodes.len() % 100 > 0 || fixture.count() == Some(nodes.len()));
         }

@@ -4,14 +4,14 @@
 //!
 //! A large vector grows by copying all of its elements to a large contiguous allocation. The elements
 //! of a [`Paged`] array never move: they are stored in single pages, which a directory of two levels
-//! points to. The lower level consists of pages of 512 pointers, the upper level is a vector of
-//! pointers to those. Only that vector is ever copied. For 2^31 elements of four bytes it has 4,096
-//! pointers, so no allocation is larger than eight pages (order 3).
+//! points to. The lower level consists of vectors of up to 512 pointers, the upper level is a vector
+//! of those. Only these vectors are ever copied. For 2^28 elements of four bytes the upper level takes
+//! 12 KiB, and 96 KiB for 2^31; above a page, `kvmalloc()` falls back to single pages.
 //!
-//! For 2^28 elements of four bytes, 1 GiB, the upper level takes 4 KiB and the lower one 2 MiB. So an
-//! access costs one cache miss for the element, like an access to a vector, and two loads that mostly
-//! hit. Pages come from the kernel's linear map and not from `vmalloc()`, so they share the huge
-//! entries that the TLB has for that.
+//! The lower level takes 2 MiB for 2^28 elements of four bytes, 1 GiB. So an access costs one cache
+//! miss for the element, like an access to a vector, and two loads that mostly hit. Pages come from the
+//! kernel's linear map and not from `vmalloc()`, so they share the huge entries that the TLB has for
+//! that.
 
 #![deny(unsafe_code)]
 
@@ -41,7 +41,7 @@ pub(crate) const POINTERS: usize = in_page::<usize>();
 /// A page of elements.
 pub(crate) type Page<T, const N: usize> = Box<[T; N], Pages>;
 
-type Directory<T, const N: usize> = Page<Option<Page<T, N>>, POINTERS>;
+type Directory<T, const N: usize> = KVVec<Page<T, N>>;
 
 /// How many values of a type fill a page.
 pub(crate) const fn in_page<T>() -> usize {
@@ -104,13 +104,11 @@ impl<T: Default, const N: usize> Paged<T, N> {
     }
 
     fn add_page(&mut self, flags: Flags) -> Result<(), AllocError> {
-        let page = new_array(flags)?;
-        if self.len % Self::IN_DIRECTORY == 0 {
-            self.directories.reserve(1, flags)?;
-            self.directories.push(new_array(flags)?, flags)?;
+        let directory = self.len / Self::IN_DIRECTORY;
+        if directory == self.directories.len() {
+            self.directories.push(KVVec::new(), flags)?;
         }
-        *self.slot(self.len) = Some(page);
-        Ok(())
+        self.directories[directory].push(new_array(flags)?, flags)
     }
 
     /// Removes the last element, and frees its page if it was the only one there.
@@ -119,7 +117,7 @@ impl<T: Default, const N: usize> Paged<T, N> {
         let value = core::mem::take(&mut self[last]);
         self.len = last;
         if last % N == 0 {
-            self.drop_page(last);
+            self.drop_page();
         }
         Some(value)
     }
@@ -129,26 +127,21 @@ impl<T: Default, const N: usize> Paged<T, N> {
         debug_assert!(len % N == 0);
         while self.len > len {
             self.len = (self.len - 1) / N * N;
-            self.drop_page(self.len);
+            self.drop_page();
             kthread::cond_resched();
         }
     }
 
-    /// Frees the last page, which begins with element number `start`, and its directory if that is
-    /// empty now.
-    fn drop_page(&mut self, start: usize) {
-        *self.slot(start) = None;
-        if start % Self::IN_DIRECTORY == 0 {
-            self.directories.pop();
+    /// Frees the last page, which has no elements any more, and what is empty with it.
+    fn drop_page(&mut self) {
+        let directory = self.len / Self::IN_DIRECTORY;
+        self.directories[directory].pop();
+        if self.len % Self::IN_DIRECTORY == 0 {
+            self.directories.truncate(directory);
         }
-        if start == 0 {
+        if self.len == 0 {
             self.directories = KVVec::new();
         }
-    }
-
-    /// The directory entry for the page of element number `at`.
-    fn slot(&mut self, at: usize) -> &mut Option<Page<T, N>> {
-        &mut self.directories[at / Self::IN_DIRECTORY][at / N % POINTERS]
     }
 }
 
@@ -158,10 +151,7 @@ impl<T: Default, const N: usize> Index<usize> for Paged<T, N> {
     #[inline]
     fn index(&self, at: usize) -> &T {
         debug_assert!(at < self.len);
-        match &self.directories[at / Self::IN_DIRECTORY][at / N % POINTERS] {
-            Some(page) => &page[at % N],
-            None => beyond_the_end(),
-        }
+        &self.directories[at / Self::IN_DIRECTORY][at / N % POINTERS][at % N]
     }
 }
 
@@ -169,16 +159,8 @@ impl<T: Default, const N: usize> IndexMut<usize> for Paged<T, N> {
     #[inline]
     fn index_mut(&mut self, at: usize) -> &mut T {
         debug_assert!(at < self.len);
-        match &mut self.directories[at / Self::IN_DIRECTORY][at / N % POINTERS] {
-            Some(page) => &mut page[at % N],
-            None => beyond_the_end(),
-        }
+        &mut self.directories[at / Self::IN_DIRECTORY][at / N % POINTERS][at % N]
     }
-}
-
-#[cold]
-fn beyond_the_end() -> ! {
-    panic!("an index is beyond the end of an array")
 }
 
 #[kernel::macros::kunit_tests(ksm_rs_paged)]
@@ -212,8 +194,8 @@ mod tests {
     #[test]
     fn an_array_has_the_pages_that_it_needs() -> Result {
         let pages = |array: &Paged<u64, IN_PAGE>| {
-            let slots = array.directories.iter().flat_map(|pages| pages.iter());
-            slots.filter(|page| page.is_some()).count()
+            let directories = array.directories.iter();
+            directories.map(|pages| pages.len()).sum::<usize>()
         };
         let mut array = numbers(3 * IN_PAGE + 1)?;
         assert_eq!((pages(&array), array.directories.len()), (4, 1));

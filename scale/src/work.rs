@@ -243,8 +243,8 @@ fn what_goes_over_all_offers_the_cpu() {
 /// How often what goes over so many chunks is to offer the CPU.
 fn wanted(what: &str, chunks: u32) -> u32 {
     match what {
-        // A page of roots is for 768 nodes.
-        "forget" => chunks / 4,
+        // A page of roots is for 1,024 nodes, which lie in four chunks.
+        "forget" => chunks / 4 - 1,
         // Chunks without a value cost next to nothing.
         "next" => chunks / 1024,
         _ => chunks,
