@@ -7,7 +7,7 @@
 .DEFAULT_GOAL := $(if $(KDIR),modules,help)
 
 MODULE_TARGETS := modules modules_install clean rust-analyzer nsdeps
-PROJECT_TARGETS := demo test test-kvm-full bench bench-kvm soak setup kernels programs shell
+PROJECT_TARGETS := demo test test-kvm-full bench bench-kvm scale soak setup kernels programs shell
 PROJECT_TARGETS += check-patches help
 
 .PHONY: $(MODULE_TARGETS) $(PROJECT_TARGETS)
@@ -42,6 +42,9 @@ bench:
 
 bench-kvm:
 	@tools/bench-kvm $(BENCH)
+
+scale:
+	@tools/scale $(SCALE)
 
 soak:
 	@tools/soak $(SOAK)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The programs of tests/ and bench/, which run inside the VM."""
+"""The programs of tests/ and bench/, which run inside the VM, and of scale/, which needs none."""
 
 import hashlib
 import os
@@ -30,16 +30,24 @@ def build() -> Path:
     return directory()
 
 
+def build_one(name: str) -> Path:
+    """Builds one program only, and returns it."""
+    setup.tools()
+    with step(f"building {name}"):
+        cargo("programs", "build", "--bin", name, packages=("--package", name))
+    return directory() / name
+
+
 def test() -> None:
     """Runs the tests that the programs have of themselves, outside of any VM."""
     setup.tools()
     cargo("program-tests", "test", "--lib", "--bins")
 
 
-def cargo(log: str, *words: str) -> None:
-    """Has cargo do something with all programs, by the compiler that the module is built with."""
+def cargo(log: str, *words: str, packages: tuple[str, ...] = ("--workspace",)) -> None:
+    """Has cargo do something with programs, by the compiler that the module is built with."""
     rustc = toolchain.find_rustc()
-    options = ("--release", "--locked", "--workspace", "--manifest-path", REPO / "tests/Cargo.toml")
+    options = ("--release", "--locked", *packages, "--manifest-path", REPO / "tests/Cargo.toml")
     environment = {**os.environ, "CARGO_TARGET_DIR": str(target()), "RUSTC": str(rustc)}
     logged(log, toolchain.find_cargo(), *words, *options, env=environment)
 
