@@ -104,7 +104,7 @@ impl Mixture {
             return self.own(page, moment);
         }
         let which = self.random(page, moment, 3, self.in_period);
-        OF_A_PERIOD + (moment / PERIOD << 32) + which
+        OF_A_PERIOD + ((moment / PERIOD) << 32) + which
     }
 
     /// A content that no other page has, and this one has not had.

@@ -165,7 +165,7 @@ impl Couples {
     /// Notes which have merged by now.
     fn look(&mut self, now: u64) -> Result<()> {
         let left = pagemap::frames(&self.left)?;
-        let right = self.right.iter().map(|page| pagemap::frames(page));
+        let right = self.right.iter().map(pagemap::frames);
         for (index, right) in right.enumerate() {
             if self.merged[index].is_none() && right? == left[index..=index] {
                 self.merged[index] = Some(now);
