@@ -15,7 +15,6 @@ VM_FAILED = 125
 
 LKDTM = "drivers/misc/lkdtm/lkdtm.ko"
 KMEMLEAK_TEST = "samples/kmemleak/kmemleak-test.ko"
-TEST_LOCKUP = "lib/test_lockup.ko"
 
 in_each_lane = pytest.mark.parametrize("lane", LANES)
 
@@ -80,10 +79,4 @@ def test_kmemleak_that_is_off_is_reported(vm, lane):
 @in_each_lane
 def test_module_that_leaves_nothing_is_not_reported(vm, lane):
     result = vm.run("ksm-case", "merge-mappings", lane=lane)
-    assert result.status == 0, result.explain()
-
-
-@in_each_lane
-def test_memory_of_who_has_ended_waits_for_no_lock(vm, lane):
-    result = vm.run("ksm-lockup", str(module(lane, TEST_LOCKUP)), lane=lane)
     assert result.status == 0, result.explain()
