@@ -232,11 +232,12 @@ fn full_chains(plan: &Plan, watch: &mut Watch) -> Result<()> {
     watch.longest(names, std::process::id(), 1, || ksm::set_run(Run::Unmerge))
 }
 
-/// No page has an equal, so that all wait in an unstable tree.
+/// No page has an equal, so that all wait in an unstable tree. `mm/ksm.c` takes a lock for each level of
+/// that tree and each page in each scan, so there are fewer pages.
 fn trees_forgotten(plan: &Plan, watch: &mut Watch) -> Result<()> {
     let mut ksmd = Paced::prepare()?;
     ksm::write("smart_scan", 0)?;
-    let _sleeper = Sleeper::new(plan.pages, fill::unique)?;
+    let _sleeper = Sleeper::new(plan.pages / 8, fill::unique)?;
     ksmd.scans(2, |_| Ok(()))?;
     let names = [
         "renewed_mmap_lock_us",
