@@ -126,8 +126,8 @@ fn merges_in_the_end(_: &Options) -> Result<()> {
     step("equals appear by writing to old memory, and in new memory until all have met");
     changing.bytes_mut().copy_from_slice(&content);
     let mut late = Vec::new();
-    // Two old pages that are never looked at in the same scan do not meet; new ones are looked at
-    // in each of their first scans.
+    // With mm/ksm.c, old pages that are never looked at in the same scan do not meet; new ones are
+    // looked at in each of their first scans.
     while pagemap::frames(&old)? != pagemap::frames(&changing)? {
         ensure!(late.len() < 60, "they never meet: {}", ksm::counters()?);
         late.push(Region::mergeable(&content)?);
