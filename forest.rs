@@ -23,6 +23,7 @@
 #![deny(unsafe_code)]
 
 use crate::{
+    gfp,
     mm::prefetch::prefetch,
     paged::{
         in_page,
@@ -43,10 +44,7 @@ use core::{
     mem::take, //
 };
 use kernel::{
-    alloc::{
-        AllocError,
-        Flags, //
-    },
+    alloc::AllocError,
     prelude::*, //
 };
 
@@ -69,11 +67,6 @@ const CHANGES_AT_ONCE: usize = TREES_PER_NODE;
 
 /// Prefetch the top of a tree this many splits before its own.
 const SPLITS_AHEAD: usize = 8;
-
-/// Growth is optional: do not reclaim memory for it, do not warn.
-fn growth_flags() -> Flags {
-    GFP_NOWAIT | __GFP_NOWARN
-}
 
 /// A tree node that has the checksum of a page's content.
 pub(crate) trait Keyed: TreeNode {
@@ -230,7 +223,7 @@ impl<T: Keyed> Forest<T> {
     /// Fails without memory for the new root; nothing has changed then.
     fn split_next(&mut self, pool: &mut impl Values<T>) -> core::result::Result<(), AllocError> {
         let new = self.roots.len();
-        self.roots.grow(growth_flags())?;
+        self.roots.grow(gfp::for_growth())?;
         self.note_number();
         let (old, bit) = twin(new);
         let (low, high) = take(&mut self.roots[old]).split(pool, |node| node.checksum() & bit == 0);

@@ -26,3 +26,9 @@ pub(crate) fn for_item() -> Flags {
 pub(crate) fn for_merge() -> Flags {
     GFP_NOWAIT | __GFP_NOWARN
 }
+
+/// For the growth of what works without it, only slower: memory that is at hand.
+#[inline]
+pub(crate) fn for_growth() -> Flags {
+    GFP_NOWAIT | __GFP_NOWARN
+}

@@ -23,6 +23,9 @@ use anyhow::{anyhow, Result};
 use kernel::{page::PAGE_SHIFT, prelude::GFP_KERNEL, sync::Arc};
 use std::{hint::black_box, ops::Range};
 
+/// The default of `max_page_sharing`.
+const MAX_PAGE_SHARING: usize = 256;
+
 /// Nodes of one content in a chain that grows.
 const CHAIN: usize = 64;
 
@@ -147,6 +150,8 @@ impl Host {
                 let mut new = StableNode::new(sum(page));
                 let node = Handle::from_raw(page as u32 + 1).expect("not zero");
                 let notes = Notes::new(PartitionId::default());
+                // As when a page becomes a KSM page: its first mapping is counted before it is planted.
+                assert!(notes.set_mappings(1, MAX_PAGE_SHARING));
                 let anchor = OwnedAnchor::new(node, notes, Mappings::default());
                 new.anchor = Some(anchor.expect("memory"));
                 let node = self.plant(new, verdict);
@@ -169,7 +174,8 @@ impl Host {
         };
         let anchor = self.nodes[node].anchor.as_mut().expect("just made");
         assert!(anchor.mappings.push(mapping).is_ok());
-        anchor.notes.set_mappings(index + 1);
+        let has_room_changed = anchor.notes.set_mappings(index + 1, MAX_PAGE_SHARING);
+        assert!(!has_room_changed);
         self.items[item].note_merged(node, index);
     }
 

@@ -126,6 +126,11 @@ impl<T, A> Vec<T, A> {
     pub fn truncate(&mut self, len: usize) {
         self.0.truncate(len);
     }
+
+    /// Keeps the values that `keep` wants, in their order.
+    pub fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
+        self.0.retain_mut(|value| keep(value));
+    }
 }
 
 impl<T, A> Default for Vec<T, A> {
