@@ -241,6 +241,8 @@ impl Scanner {
             Ok(()) => {
                 ksm_folio::mark_dirty(&shared);
                 self.drop_unstable_node(item);
+                // A mapping that is locked in memory may wait in a batch of this CPU to be counted.
+                self.drain_wanted = true;
             }
             Err(_) => {
                 drop(shared);

@@ -155,8 +155,9 @@ pub(crate) struct Scanner {
     stage: Stage,
     batch: KVec<Candidate>,
     pub(crate) sought: KVec<Sought>,
-    /// Whether the scan has met pages that may wait in a CPU's LRU batch: new ones, and those that
-    /// would not merge. While they do, they have one reference too many to be merged.
+    /// Whether the scan has met pages that may wait in a CPU's LRU batch: new ones, those that would
+    /// not merge, and those that have. While they do, they have one reference too many to be merged,
+    /// and a mapping that is locked in memory is not counted.
     pub(crate) drain_wanted: bool,
     /// Pages that were replaced, and that nothing but a reference keeps from being freed.
     pub(crate) outgoing: FolioBatch,

@@ -83,7 +83,10 @@ impl Mixture {
             place if place < IDLE && place % 2 == 0 => COMMON + page,
             place if place < IDLE => self.own(page, moment),
             // It was used before.
-            _ => self.reused(page, moment - self.random(page, moment, 0, LASTS)),
+            place if place < IDLE + REUSED => {
+                self.reused(page, moment - self.random(page, moment, 0, LASTS))
+            }
+            _ => self.own(page, moment),
         }
     }
 
