@@ -10,7 +10,10 @@
 
 use crate::{
     control::Ksm,
-    kthread::Current, //
+    kthread::{
+        self,
+        Current, //
+    }, //
 };
 
 /// What the scan does, and what a step is charged for it, in 64ths of a page.
@@ -64,6 +67,22 @@ impl<'a> Step<'a> {
         self.left = self
             .left
             .saturating_sub(count.saturating_mul(work as usize));
+    }
+
+    /// Repeats `portion`, which does up to `most` trifles and says how many, until it has done fewer:
+    /// that was all then. Returns whether the step went on for so long; sleeps.
+    pub(crate) fn repeat(&mut self, most: usize, mut portion: impl FnMut() -> usize) -> bool {
+        loop {
+            let done = portion();
+            self.charge(Work::Trifle, done);
+            if done < most {
+                return true;
+            }
+            if !self.goes_on() {
+                return false;
+            }
+            kthread::cond_resched();
+        }
     }
 
     /// Ends the step.

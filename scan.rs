@@ -360,17 +360,8 @@ impl Scanner {
         let Some(cursor) = &mut visit.cursor else {
             return true;
         };
-        loop {
-            let passed = self.settle_some(ksm, cursor, visit.address);
-            step.charge(Work::Trifle, passed);
-            if passed < ITEMS_AT_ONCE {
-                return true;
-            }
-            if !step.goes_on() {
-                return false;
-            }
-            kthread::cond_resched();
-        }
+        let end = visit.address;
+        step.repeat(ITEMS_AT_ONCE, || self.settle_some(ksm, cursor, end))
     }
 
     /// Frees the items of slots that are discarded, as far as `step` allows.
@@ -402,18 +393,11 @@ impl Scanner {
         let Some(mm) = self.tracked(slot) else {
             return true;
         };
-        loop {
-            let freed = self.collect_some(ksm, mm);
-            step.charge(Work::Trifle, freed);
-            if freed < ITEMS_AT_ONCE {
-                self.end_tracking(slot, mm);
-                return true;
-            }
-            if !step.goes_on() {
-                return false;
-            }
-            kthread::cond_resched();
+        let is_done = step.repeat(ITEMS_AT_ONCE, || self.collect_some(ksm, mm));
+        if is_done {
+            self.end_tracking(slot, mm);
         }
+        is_done
     }
 
     /// The item for `address`; collects those that stand before it.
@@ -461,8 +445,8 @@ impl Scanner {
     }
 }
 
-/// Walks the advised vmas of `locked` from `visit.address` on, until `room` candidates are in `batch` or `sieve` ends
-/// the walk.
+/// Walks the advised vmas of `locked` from `visit.address` on, until `room` candidates are in `batch`
+/// or `sieve` ends the walk.
 fn gather(
     ksm: &Ksm,
     locked: &ReadLockedMm<'_>,
