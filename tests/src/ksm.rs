@@ -236,6 +236,15 @@ impl Scanner {
         }
         Ok(())
     }
+
+    /// As [`Scanner::expect`], when processes have just ended: the scanner may have been the last user
+    /// of their memory, which a work item then gives back.
+    pub fn expect_after_exit(&self, expected: Counters) -> Result<()> {
+        wait::until("the memory of ended processes to be given back", || {
+            Ok((counters()? == expected).then_some(()))
+        })?;
+        self.expect(expected)
+    }
 }
 
 /// After this many comparisons of two scans the counters ought to be at rest.

@@ -11,7 +11,7 @@ use ksm_tests::{
     peer::{Link, Peer},
     procfs::Ksmd,
     region::Region,
-    PAGE_SIZE,
+    wait, PAGE_SIZE,
 };
 
 use crate::{
@@ -132,19 +132,19 @@ fn shrink(_: &Options) -> Result<()> {
             peer.kill()?;
         }
         verify_all(&mut peers)?;
-        let now = scanner.settle()?;
-        step(format!("{left} processes left: {now}"));
-        ensure!(
-            now.shared + now.sharing + now.unshared == (PAGES * left) as u64,
-            "pages are unaccounted for"
-        );
+        wait::until("all pages to be accounted for", || {
+            let now = scanner.settle()?;
+            let pages = now.shared + now.sharing + now.unshared;
+            Ok((pages == (PAGES * left) as u64).then_some(()))
+        })?;
+        step(format!("{left} processes left: {}", ksm::counters()?));
         let dups: u64 = ksm::read("stable_node_dups")?;
         ensure!(dups <= 16, "more dups than before: {dups}");
     }
     verify_all(&mut peers)?;
     join_all(peers)?;
     step("nobody left");
-    scanner.expect(Counters::ZERO)?;
+    scanner.expect_after_exit(Counters::ZERO)?;
     ksm::set_run(Run::Unmerge)?;
     expect_chains(0, 0)
 }
@@ -289,7 +289,7 @@ fn unlimited(_: &Options) -> Result<()> {
     for child in children {
         child.kill()?;
     }
-    scanner.expect(Counters::stable(1, MANY as u64 - 1, 0))?;
+    scanner.expect_after_exit(Counters::stable(1, MANY as u64 - 1, 0))?;
     for index in 0..MANY {
         ensure!(region.page(index) == content, "DATA LOST in page {index}");
     }

@@ -223,7 +223,7 @@ fn merge_volatile(_: &Options) -> Result<()> {
     step("the end of the writer is the end of its account");
     writer.kill()?;
     ksm::write("sleep_millisecs", 0)?;
-    scanner.expect(Counters::ZERO)
+    scanner.expect_after_exit(Counters::ZERO)
 }
 
 const VOLATILE: Counters = Counters {

@@ -97,7 +97,7 @@ fn oom_kill(_: &Options) -> Result<()> {
         verify_all(&mut peers)?;
     }
     step("only the survivors are left");
-    scanner.expect(Counters::stable(64, 64, 0))?;
+    scanner.expect_after_exit(Counters::stable(64, 64, 0))?;
     verify_all(&mut peers)?;
     ksm::set_run(Run::Unmerge)?;
     let now = ksm::counters()?;

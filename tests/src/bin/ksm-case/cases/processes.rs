@@ -15,7 +15,7 @@ use ksm_tests::{
 
 use crate::{
     case::{Case, Options},
-    helpers::{self, expect_sharing, holder, holders, join_all, step, verify_all, AfterExec},
+    helpers::{self, holder, holders, join_all, step, verify_all, AfterExec},
 };
 
 pub const CASES: &[Case] = &[
@@ -137,7 +137,7 @@ fn fork_while_scanning(_: &Options) -> Result<()> {
         left.verify(&content)?;
         right.verify(&content)?;
     }
-    scanner.expect(Counters::stable(64, 64, 0))?;
+    scanner.expect_after_exit(Counters::stable(64, 64, 0))?;
     left.verify(&content)?;
     right.verify(&content)
 }
@@ -155,9 +155,12 @@ fn exit_merged(_: &Options) -> Result<()> {
         verify_all(&mut peers)?;
         peers.remove(0).join()?;
         step(format!("{} processes are left", peers.len()));
-        expect_sharing(&scanner, 64 * peers.len().saturating_sub(1) as u64)?;
+        scanner.expect_after_exit(match peers.len() as u64 {
+            0 => Counters::ZERO,
+            left => Counters::stable(64, 64 * (left - 1), 0),
+        })?;
     }
-    scanner.expect(Counters::ZERO)
+    Ok(())
 }
 
 fn kill_merging(_: &Options) -> Result<()> {
@@ -172,7 +175,7 @@ fn kill_merging(_: &Options) -> Result<()> {
     }
     step("two survivors of 32 processes have all their data");
     verify_all(&mut survivors)?;
-    scanner.expect(Counters::stable(256, 256, 0))?;
+    scanner.expect_after_exit(Counters::stable(256, 256, 0))?;
     verify_all(&mut survivors)?;
     join_all(survivors)
 }
@@ -194,7 +197,7 @@ fn exec_merged(_: &Options) -> Result<()> {
     let state: AfterExec = leaver.receive()?;
     step("after execve the process holds no merged page");
     ensure!(state.merging_pages == 0, "{} are", state.merging_pages);
-    expect_sharing(&scanner, 0)?;
+    scanner.expect_after_exit(Counters::stable(64, 0, 0))?;
     stayer.round()?;
     leaver.kill()?;
     join_all(vec![stayer])

@@ -307,7 +307,7 @@ fn charge(_: &Options) -> Result<()> {
     scanner.expect(Counters::stable(64, 2 * 64, 0))?;
     owner.step()?;
     owner.join()?;
-    scanner.expect(Counters::stable(64, 0, 0))?;
+    scanner.expect_after_exit(Counters::stable(64, 0, 0))?;
     let size = content.len() as u64;
     let anonymous = || -> Result<_> { Ok((group.statistic("anon")?, other.statistic("anon")?)) };
     let (shared, before) = wait::until("one copy to be charged, to the first group", || {
