@@ -14,6 +14,7 @@ pub mod faults;
 pub mod kernel_log;
 pub mod ksm;
 pub mod kvm;
+pub mod lockup;
 pub mod memory_block;
 pub mod memory_detail;
 pub mod memory_use;

@@ -31,6 +31,11 @@ pub fn is_loaded() -> Result<bool> {
     Ok(size()?.is_some())
 }
 
+/// True if the kernel has a module of that name, or is loading it.
+pub fn is_known(name: &str) -> Result<bool> {
+    Ok(words_about(&all()?, name).is_some())
+}
+
 /// Bytes that the loaded module takes: code and data, not what it allocates.
 pub fn size() -> Result<Option<usize>> {
     Ok(size_in(&all()?, NAME))

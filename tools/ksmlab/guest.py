@@ -43,6 +43,8 @@ def prepare(directory: Path, request: Request, images: Images, devices: tuple[st
     shutil.copy(REPO / "tools/ksmlab/guest/init", directory / "init")
     if images.module:
         shutil.copy(images.module, directory / "ksm_rs.ko")
+    if images.lockup:
+        shutil.copy(images.lockup, directory / "test_lockup.ko")
 
 
 def settings(request: Request, images: Images, devices: tuple[str, str]) -> str:

@@ -47,6 +47,11 @@ class Kernel:
         return IMAGE[self.lane](self.build)
 
     @property
+    def lockup(self) -> Path:
+        """A module of the kernel that holds locks for as long as it is told."""
+        return self.build / "lib/test_lockup.ko"
+
+    @property
     def complete(self) -> Path:
         """Exists once the build has been finished; its date is that of the last use."""
         return self.build / ".complete"

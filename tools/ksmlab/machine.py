@@ -33,10 +33,11 @@ class Request:
 
 @dataclass
 class Images:
-    """What is booted: a kernel, and the module that goes with it."""
+    """What is booted: a kernel, and the modules that go with it."""
 
     kernel: Path
     module: Path | None
+    lockup: Path | None = None  # the kernel's test_lockup, for tests
 
 
 @dataclass

@@ -146,7 +146,7 @@ def images(wanted: Request) -> Images:
     built = kernel.of(wanted.lane, wanted.ksm, wanted.flavour, setup.tools())
     kernel.ensure(built)
     module = kernel.module(built) if wanted.ksm == "rs" else None
-    return Images(built.image, module)
+    return Images(built.image, module, built.lockup)
 
 
 def run() -> int:

@@ -13,6 +13,7 @@ mod huge;
 mod kvm;
 mod large_swap;
 mod left_zeros;
+mod locked;
 mod mainline_sysfs;
 mod mappings;
 mod memory;
@@ -65,6 +66,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         watch::CASES,
         pressure::CASES,
         big::CASES,
+        locked::CASES,
         modules::CASES,
         left_zeros::CASES,
         soak::CASES,
