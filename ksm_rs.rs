@@ -30,60 +30,29 @@ use kernel::{
     sync::Arc, //
 };
 
-mod advisor;
-mod area;
-mod batch;
-mod checksum;
-mod collect;
-#[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
-mod collisions;
-mod content;
-mod control;
-#[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
-mod delays;
-#[cfg(CONFIG_KUNIT = "y")]
-mod fake_page;
-mod forest;
-mod gfp;
-mod kobject;
-mod kthread;
-mod lookup;
+mod containers;
+mod kernel_api;
+mod ksmd;
 mod madvise_hook;
-mod mappings;
-mod merge;
+mod merging;
 mod mm;
-mod module_hold;
-mod numbers;
-#[cfg(CONFIG_MEMORY_HOTREMOVE)]
-mod offline;
-mod pace;
-mod paged;
-mod partition;
-mod pool;
-mod prune;
-#[cfg(CONFIG_KUNIT = "y")]
-mod random;
-mod rbtree;
+mod page;
+mod policy;
+mod records;
 mod rmap_item;
-mod rmap_walk;
 mod scan;
-mod sieve;
-mod slots;
-mod stable_node;
 mod stable_tree;
 mod sysfs;
-mod table;
-mod trace;
-mod unmerge;
-mod unstable_node;
+mod testing;
 mod unstable_tree;
-mod window;
 
-use control::Ksm;
-use kthread::KThread;
+use kernel_api::kthread::KThread;
+use ksmd::Ksm;
 use madvise_hook::Registration;
 #[cfg(CONFIG_MEMORY_HOTREMOVE)]
 use mm::hotplug::MemoryNotifier;
+#[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
+use testing::race_knobs;
 
 module! {
     type: KsmModule,
@@ -96,7 +65,7 @@ module! {
 /// The parts of the module, in the order in which they are stopped.
 struct KsmModule {
     #[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
-    _delays: delays::Directory,
+    _race_knobs: race_knobs::Directory,
     #[cfg(CONFIG_MEMORY_HOTREMOVE)]
     _memory: Pin<KBox<MemoryNotifier<Ksm>>>,
     _directories: sysfs::Directories,
@@ -124,7 +93,7 @@ impl kernel::Module for KsmModule {
         let thread = KThread::start(c"ksmd", 5, ksm.clone())?;
         Ok(Self {
             #[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
-            _delays: delays::directory()?,
+            _race_knobs: race_knobs::directory()?,
             #[cfg(CONFIG_MEMORY_HOTREMOVE)]
             _memory: MemoryNotifier::new(ksm.clone())?,
             _directories: sysfs::register(ksm)?,

@@ -7,19 +7,21 @@
 //! here is what it passes on.
 
 use crate::{
-    control::Ksm,
+    ksmd::Ksm,
+    merging::unmerge::unmerge_range,
     mm::{
         folio::Folio,
-        ksm_folio::KsmFolio,
+        ksm_page::{
+            ksm_folio::KsmFolio,
+            rmap_walk::rmap_walk, //
+        },
         rmap::RmapWalkControl,
         vma::{
             LockedVma,
             MmapLock, //
         }, //
     },
-    rmap_item::BYTES_PER_PAGE,
-    rmap_walk::rmap_walk,
-    unmerge::unmerge_range, //
+    rmap_item::BYTES_PER_PAGE, //
 };
 use core::ptr;
 use kernel::{

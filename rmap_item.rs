@@ -10,17 +10,30 @@
 #![deny(unsafe_code)]
 
 use crate::{
-    mm::pages::Pages,
-    pool::Pool,
-    slots::MmSlot,
-    stable_node::StableNode,
-    table::{
-        per_page,
-        raw_or_zero,
-        Handle,
-        Stored, //
+    containers::{
+        handle::{
+            raw_or_zero,
+            Handle,
+            Named, //
+        },
+        handle_table::{
+            per_page,
+            Stored, //
+        },
+        pool::Pool, //
     },
-    unstable_node::UnstableNode, //
+    kernel_api::pages::Pages,
+    mm::ksm_page::ids::{
+        Item,
+        ItemId,
+        NodeId,
+        Space,
+        SpaceId, //
+    },
+    records::{
+        registry::MmSlot,
+        unstable_node::UnstableNode, //
+    }, //
 };
 use kernel::{
     alloc::allocator::Kmalloc,
@@ -96,12 +109,12 @@ pub(crate) enum Place {
     /// In the unstable tree.
     Unstable,
     /// Its page is merged: one of the mappings of a stable node.
-    Stable(Handle<StableNode>),
+    Stable(NodeId),
 }
 
 impl Place {
     /// The stable node of a merged page.
-    pub(crate) fn node(self) -> Option<Handle<StableNode>> {
+    pub(crate) fn node(self) -> Option<NodeId> {
         match self {
             Self::Stable(node) => Some(node),
             Self::Nowhere | Self::Unstable => None,
@@ -173,6 +186,10 @@ pub(crate) struct RmapItem {
     owner: u32,
 }
 
+impl Named for RmapItem {
+    type Name = Item;
+}
+
 impl Stored for RmapItem {
     type Chunk = [Self; per_page::<Self>()];
     type Memory = Pages;
@@ -188,7 +205,7 @@ impl RmapItem {
     const INDICES: usize = 1 << (Head::PAGE_SHIFT - Head::DETAIL_SHIFT);
 
     /// An item for the page at `address`.
-    pub(crate) fn new(mm: Handle<TrackedMm>, address: usize) -> Self {
+    pub(crate) fn new(mm: SpaceId, address: usize) -> Self {
         Self {
             head: Head::of(address >> PAGE_SHIFT),
             next: 0,
@@ -203,7 +220,7 @@ impl RmapItem {
 
     /// The address space that the item belongs to, unless its page is merged: then its mapping
     /// knows.
-    pub(crate) fn mm(&self) -> Option<Handle<TrackedMm>> {
+    pub(crate) fn mm(&self) -> Option<SpaceId> {
         match self.head.kind() {
             Head::STABLE => None,
             _ => Handle::from_raw(self.owner),
@@ -220,14 +237,14 @@ impl RmapItem {
     }
 
     /// Notes that the item's page is merged, with mapping number `index` of `node`.
-    pub(crate) fn note_merged(&mut self, node: Handle<StableNode>, index: usize) {
+    pub(crate) fn note_merged(&mut self, node: NodeId, index: usize) {
         self.head.set_kind(Head::STABLE);
         self.owner = node.raw();
         self.set_index(index);
     }
 
     /// Notes that the item's page, which belongs to `mm`, is not merged any more. It is a new page.
-    pub(crate) fn note_parted(&mut self, mm: Handle<TrackedMm>) {
+    pub(crate) fn note_parted(&mut self, mm: SpaceId) {
         self.head.set_kind(Head::NOWHERE);
         self.set_age(SmartAge::default());
         self.owner = mm.raw();
@@ -310,6 +327,10 @@ pub(crate) struct TrackedMm {
     first: u32,
 }
 
+impl Named for TrackedMm {
+    type Name = Space;
+}
+
 impl Stored for TrackedMm {
     type Chunk = [Self; per_page::<Self>()];
     type Memory = Kmalloc;
@@ -342,29 +363,25 @@ impl TrackedMm {
 /// A place between two items of an address space.
 #[derive(Clone, Copy)]
 pub(crate) struct ListCursor {
-    mm: Handle<TrackedMm>,
+    mm: SpaceId,
     /// The item before the place, or none at the beginning.
-    previous: Option<Handle<RmapItem>>,
+    previous: Option<ItemId>,
 }
 
 impl ListCursor {
     /// The beginning of the list of `mm`.
-    pub(crate) fn front(mm: Handle<TrackedMm>) -> Self {
+    pub(crate) fn front(mm: SpaceId) -> Self {
         Self { mm, previous: None }
     }
 
     /// The address space whose list this is.
-    pub(crate) fn mm(&self) -> Handle<TrackedMm> {
+    pub(crate) fn mm(&self) -> SpaceId {
         self.mm
     }
 
     /// The item after the place.
     #[inline]
-    pub(crate) fn next(
-        &self,
-        mms: &Pool<TrackedMm>,
-        items: &Pool<RmapItem>,
-    ) -> Option<Handle<RmapItem>> {
+    pub(crate) fn next(&self, mms: &Pool<TrackedMm>, items: &Pool<RmapItem>) -> Option<ItemId> {
         Handle::from_raw(match self.previous {
             Some(previous) => items[previous].next,
             None => mms[self.mm].first,
@@ -372,7 +389,7 @@ impl ListCursor {
     }
 
     /// Moves behind `item`, which is the next.
-    pub(crate) fn step_over(&mut self, item: Handle<RmapItem>) {
+    pub(crate) fn step_over(&mut self, item: ItemId) {
         self.previous = Some(item);
     }
 
@@ -381,7 +398,7 @@ impl ListCursor {
         &mut self,
         mms: &mut Pool<TrackedMm>,
         items: &mut Pool<RmapItem>,
-        item: Handle<RmapItem>,
+        item: ItemId,
     ) {
         items[item].next = raw_or_zero(self.next(mms, items));
         self.set_next(mms, items, item.raw());
@@ -393,7 +410,7 @@ impl ListCursor {
         &mut self,
         mms: &mut Pool<TrackedMm>,
         items: &mut Pool<RmapItem>,
-        item: Handle<RmapItem>,
+        item: ItemId,
     ) {
         let after = items[item].next;
         self.set_next(mms, items, after);
@@ -410,7 +427,7 @@ impl ListCursor {
 #[kernel::macros::kunit_tests(ksm_rs_rmap_item)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use crate::testing::random::Random;
     use kernel::{
         page::PAGE_SIZE,
         prelude::*, //
@@ -419,7 +436,7 @@ mod tests {
     struct Fixture {
         mms: Pool<TrackedMm>,
         items: Pool<RmapItem>,
-        mm: Handle<TrackedMm>,
+        mm: SpaceId,
     }
 
     impl Fixture {
@@ -451,7 +468,7 @@ mod tests {
         }
     }
 
-    fn owners() -> Result<(Handle<TrackedMm>, Handle<StableNode>)> {
+    fn owners() -> Result<(SpaceId, NodeId)> {
         let mm = Handle::from_raw(7).ok_or(EINVAL)?;
         let node = Handle::from_raw(9).ok_or(EINVAL)?;
         Ok((mm, node))

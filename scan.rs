@@ -3,21 +3,28 @@
 //! The scan: a walk over the registered address spaces, their advised vmas, and nested in it their
 //! lists of items.
 //!
-//! The unit of work is a batch of candidates found under one mmap lock, which [`crate::batch`] works
+//! The unit of work is a batch of candidates found under one mmap lock, which [`crate::scan::batch`] works
 //! off: `next batch -> checksum -> look up -> merge`. The cursor stays between calls, so that a scan
 //! is done in small steps.
 
 #![deny(unsafe_code)]
 
+pub(crate) mod batch;
+pub(crate) mod pace;
+pub(crate) mod prune;
+pub(crate) mod skip_filter;
+
 use crate::{
-    advisor,
-    area::RecentAreas,
-    batch::Sought,
-    checksum::Keys,
-    collect::ITEMS_AT_ONCE,
-    control::Ksm,
-    gfp,
-    kthread,
+    containers::{
+        handle_table::Table,
+        pool::Pool, //
+    },
+    kernel_api::{
+        gfp,
+        kthread,
+        module_hold::ModuleHold, //
+    },
+    ksmd::Ksm,
     mm::{
         address_space::{
             clear_mergeable_flag,
@@ -27,45 +34,51 @@ use crate::{
             ReadLockedMm, //
         },
         folio_batch::FolioBatch,
+        ksm_page::{
+            ids::ItemId,
+            merged_vma::RecentAreas,
+            trace,
+            walk::{
+                collect_candidates,
+                Candidate, //
+            }, //
+        },
         lru,
-        vma::AdvisedVma,
-        walk::{
-            collect_candidates,
-            Candidate, //
-        }, //
+        vma::AdvisedVma, //
     },
-    module_hold::ModuleHold,
-    pace::{
-        Step,
-        Work, //
+    page::checksum::Keys,
+    policy::advisor,
+    records::{
+        partition::Partitions,
+        registry::{
+            MmSlot,
+            Which, //
+        },
+        stable_node::StableNode,
+        tracking::ITEMS_AT_ONCE,
+        unstable_node::UnstableNode, //
     },
-    partition::Partitions,
-    pool::Pool,
-    prune::Pruning,
     rmap_item::{
         ListCursor,
         Pass,
         RmapItem,
         TrackedMm, //
     },
-    sieve::{
-        Lists,
-        Sieve, //
+    scan::{
+        batch::Sought,
+        pace::{
+            Step,
+            Work, //
+        },
+        prune::Pruning,
+        skip_filter::{
+            Lists,
+            Sieve, //
+        }, //
     },
-    slots::{
-        MmSlot,
-        Which, //
-    },
-    stable_node::StableNode,
-    table::{
-        Handle,
-        Table, //
-    },
-    trace,
-    unstable_node::UnstableNode,
-    window::{
-        self,
-        Window, //
+    testing::{
+        race_delay,
+        race_window::RaceWindow, //
     }, //
 };
 use kernel::{
@@ -227,7 +240,7 @@ impl Scanner {
     }
 
     /// Whether the page of `item`, which waits in the unstable tree, is to look for its equals anew.
-    pub(crate) fn is_to_be_renewed(&self, ksm: &Ksm, item: Handle<RmapItem>) -> bool {
+    pub(crate) fn is_to_be_renewed(&self, ksm: &Ksm, item: ItemId) -> bool {
         // The smart scan seldom looks at old pages. Of all others, each scan renews its share.
         ksm.tunables.smart_scan.is_set() && self.items[item].is_grown_up()
             || self.scans.wrapping_add(item.raw()) % RENEWAL_SCANS == 0
@@ -306,7 +319,7 @@ impl Scanner {
         self.patience = Patience::default();
         let mut batch = core::mem::take(&mut self.batch);
         let left = self.fill_batch(ksm, &mm, &mut visit, step, &mut batch);
-        window::pause(Window::Gathered);
+        race_delay::pause(RaceWindow::Gathered);
         self.work_off(ksm, &mm, &mut visit, &mut batch);
         self.batch = batch;
         match left {
@@ -406,7 +419,7 @@ impl Scanner {
         ksm: &Ksm,
         visit: &mut Visit,
         address: usize,
-    ) -> Option<Handle<RmapItem>> {
+    ) -> Option<ItemId> {
         let cursor = match &mut visit.cursor {
             Some(cursor) => cursor,
             none => none.insert(ListCursor::front(self.track(&visit.slot)?)),
@@ -425,12 +438,7 @@ impl Scanner {
         self.new_item(ksm, cursor, address)
     }
 
-    fn new_item(
-        &mut self,
-        ksm: &Ksm,
-        cursor: &mut ListCursor,
-        address: usize,
-    ) -> Option<Handle<RmapItem>> {
+    fn new_item(&mut self, ksm: &Ksm, cursor: &mut ListCursor, address: usize) -> Option<ItemId> {
         debug_assert!(address % PAGE_SIZE == 0);
         let mut item = RmapItem::new(cursor.mm(), address);
         if ksm.tunables.smart_scan.is_set() {
@@ -483,7 +491,7 @@ fn gather(
         // writing: it will be registered anew. Those who adopt address spaces when the module is
         // loaded hold it for reading, but are done before the first scan.
         ksm.slots.discard(&visit.slot);
-        window::pause(Window::Unregistered);
+        race_delay::pause(RaceWindow::Unregistered);
         clear_mergeable_flag(visit.slot.mm());
         return Left::NoAdvice;
     }

@@ -22,45 +22,45 @@
 
 #![deny(unsafe_code)]
 
-use crate::{
-    forest::{
-        Forest,
-        Keyed, //
-    },
+use crate::containers::{
+    handle::Handle,
     rbtree::{
         Descent,
         Values,
         Verdict, //
+    },
+    sharded_tree::{
+        Forest,
+        Keyed, //
     }, //
-    table::Handle,
 };
 use kernel::prelude::*;
 
 /// A node's place in the chain of nodes of the same content; the default is that of a node that is
 /// alone.
-pub(crate) struct Siblings<T> {
+pub(crate) struct Siblings<N> {
     /// The neighbours in the ring, unless the node is alone.
-    pub(crate) around: Option<Around<T>>,
+    pub(crate) around: Option<Around<N>>,
     /// Whether the ring begins with the node.
     pub(crate) is_first: bool,
 }
 
 /// The neighbours of a node in a ring of at least two nodes.
-pub(crate) struct Around<T> {
-    pub(crate) prev: Handle<T>,
-    pub(crate) next: Handle<T>,
+pub(crate) struct Around<N> {
+    pub(crate) prev: Handle<N>,
+    pub(crate) next: Handle<N>,
 }
 
-// Derived implementations would ask the same of `T`.
-impl<T> Clone for Siblings<T> {
+// Derived implementations would ask the same of `N`.
+impl<N> Clone for Siblings<N> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Siblings<T> {}
+impl<N> Copy for Siblings<N> {}
 
-impl<T> Default for Siblings<T> {
+impl<N> Default for Siblings<N> {
     fn default() -> Self {
         Self {
             around: None,
@@ -69,20 +69,20 @@ impl<T> Default for Siblings<T> {
     }
 }
 
-impl<T> Clone for Around<T> {
+impl<N> Clone for Around<N> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Around<T> {}
+impl<N> Copy for Around<N> {}
 
 /// What a value must offer to stand in the stable tree.
 pub(crate) trait StableEntry: Keyed {
     /// What was last set.
-    fn siblings(&self) -> Siblings<Self>;
+    fn siblings(&self) -> Siblings<Self::Name>;
     /// Keeps `siblings`.
-    fn set_siblings(&mut self, siblings: Siblings<Self>);
+    fn set_siblings(&mut self, siblings: Siblings<Self::Name>);
     /// Whether one more mapping may join.
     ///
     /// If that changes while the node is in the tree, [`StableTree::reorder`] must be called before
@@ -101,13 +101,13 @@ pub(crate) enum Reordered {
 }
 
 /// How a search for a page's content ended.
-pub(crate) enum Lookup<T> {
+pub(crate) enum Lookup<N> {
     /// The first node of that content.
-    Match(Handle<T>),
+    Match(Handle<N>),
     /// There is none.
     Missing,
     /// Not at all: this node's page is gone.
-    Stale(Handle<T>),
+    Stale(Handle<N>),
 }
 
 /// See the [module's description](self).
@@ -135,8 +135,8 @@ impl<T: StableEntry> StableTree<T> {
         &self,
         pool: &impl Values<T>,
         checksum: u32,
-        compare: impl FnMut(Handle<T>, &T) -> Verdict,
-    ) -> Lookup<T> {
+        compare: impl FnMut(Handle<T::Name>, &T) -> Verdict,
+    ) -> Lookup<T::Name> {
         match self.forest.descend(pool, checksum, compare) {
             Descent::Found(node) => Lookup::Match(node),
             Descent::Stopped(node) => Lookup::Stale(node),
@@ -169,7 +169,7 @@ impl<T: StableEntry> StableTree<T> {
     }
 
     /// Whether `node` has siblings.
-    pub(crate) fn is_in_chain(pool: &impl Values<T>, node: Handle<T>) -> bool {
+    pub(crate) fn is_in_chain(pool: &impl Values<T>, node: Handle<T::Name>) -> bool {
         pool[node].siblings().around.is_some()
     }
 
@@ -179,9 +179,9 @@ impl<T: StableEntry> StableTree<T> {
     pub(crate) fn insert(
         &mut self,
         pool: &mut impl Values<T>,
-        node: Handle<T>,
-        compare: impl FnMut(Handle<T>, &T) -> Verdict,
-    ) -> core::result::Result<(), Handle<T>> {
+        node: Handle<T::Name>,
+        compare: impl FnMut(Handle<T::Name>, &T) -> Verdict,
+    ) -> core::result::Result<(), Handle<T::Name>> {
         let checksum = pool[node].checksum();
         match self.forest.descend(pool, checksum, compare) {
             Descent::Vacant(at) => self.forest.insert(pool, at, node),
@@ -202,7 +202,7 @@ impl<T: StableEntry> StableTree<T> {
     }
 
     /// Takes out `node`, which is in the tree or in a chain.
-    pub(crate) fn remove(&mut self, pool: &mut impl Values<T>, node: Handle<T>) {
+    pub(crate) fn remove(&mut self, pool: &mut impl Values<T>, node: Handle<T::Name>) {
         let Siblings { around, is_first } = pool[node].siblings();
         let Some(Around { prev, next }) = around else {
             self.forest.remove(pool, node);
@@ -227,7 +227,11 @@ impl<T: StableEntry> StableTree<T> {
     /// From within a chain neither end can be reached but through all that is between; then the
     /// caller has to have `node` inserted anew.
     #[must_use]
-    pub(crate) fn reorder(&mut self, pool: &mut impl Values<T>, node: Handle<T>) -> Reordered {
+    pub(crate) fn reorder(
+        &mut self,
+        pool: &mut impl Values<T>,
+        node: Handle<T::Name>,
+    ) -> Reordered {
         let Siblings { around, is_first } = pool[node].siblings();
         let Some(Around { prev, next }) = around else {
             return Reordered::Done;
@@ -249,7 +253,7 @@ impl<T: StableEntry> StableTree<T> {
     }
 
     /// Lets `new` stand in the tree in place of `old`, the first node of its chain.
-    fn pass_lead(&mut self, pool: &mut impl Values<T>, old: Handle<T>, new: Handle<T>) {
+    fn pass_lead(&mut self, pool: &mut impl Values<T>, old: Handle<T::Name>, new: Handle<T::Name>) {
         self.forest.replace(pool, old, new);
         edit(pool, old, |siblings| siblings.is_first = false);
         edit(pool, new, |siblings| siblings.is_first = true);
@@ -258,8 +262,8 @@ impl<T: StableEntry> StableTree<T> {
 
 fn edit<T: StableEntry>(
     pool: &mut impl Values<T>,
-    node: Handle<T>,
-    change: impl FnOnce(&mut Siblings<T>),
+    node: Handle<T::Name>,
+    change: impl FnOnce(&mut Siblings<T::Name>),
 ) {
     let mut siblings = pool[node].siblings();
     change(&mut siblings);
@@ -267,7 +271,7 @@ fn edit<T: StableEntry>(
 }
 
 /// Makes two nodes of a ring neighbours.
-fn link<T: StableEntry>(pool: &mut impl Values<T>, prev: Handle<T>, next: Handle<T>) {
+fn link<T: StableEntry>(pool: &mut impl Values<T>, prev: Handle<T::Name>, next: Handle<T::Name>) {
     edit(pool, prev, |siblings| {
         let around = siblings.around.map_or(next, |around| around.prev);
         siblings.around = Some(Around { prev: around, next });
@@ -279,7 +283,11 @@ fn link<T: StableEntry>(pool: &mut impl Values<T>, prev: Handle<T>, next: Handle
 }
 
 /// Links `node`, which is alone, between `first` and the last of its chain.
-fn link_before<T: StableEntry>(pool: &mut impl Values<T>, first: Handle<T>, node: Handle<T>) {
+fn link_before<T: StableEntry>(
+    pool: &mut impl Values<T>,
+    first: Handle<T::Name>,
+    node: Handle<T::Name>,
+) {
     match pool[first].siblings().around {
         Some(Around { prev: last, .. }) => {
             link(pool, last, node);
@@ -296,12 +304,14 @@ fn link_before<T: StableEntry>(pool: &mut impl Values<T>, first: Handle<T>, node
 mod tests {
     use super::*;
     use crate::{
-        fake_page::{
-            FakeHandle,
-            FakePage, //
-        },
-        pool::Pool,
-        random::Random, //
+        containers::pool::Pool,
+        testing::{
+            fake_page::{
+                FakeHandle,
+                FakePage, //
+            },
+            random::Random, //
+        }, //
     };
 
     struct Fixture {

@@ -9,17 +9,17 @@
 #![deny(unsafe_code)]
 
 use crate::{
-    control::{
-        Ksm,
-        Run, //
-    },
-    kobject::{
+    kernel_api::kobject::{
         Directory,
         File,
         Output, //
     },
+    ksmd::{
+        Ksm,
+        Run, //
+    },
     mm::address_space::zero_pages,
-    numbers::U32_MAX, //
+    policy::tunables::U32_MAX, //
 };
 use core::fmt::Write;
 use kernel::{

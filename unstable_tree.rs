@@ -10,28 +10,28 @@
 
 #![deny(unsafe_code)]
 
-use crate::{
-    forest::{
-        Forest,
-        Keyed, //
-    },
+use crate::containers::{
+    handle::Handle,
     rbtree::{
         Descent,
         Values,
         Verdict, //
+    },
+    sharded_tree::{
+        Forest,
+        Keyed, //
     }, //
-    table::Handle,
 };
 use kernel::prelude::*;
 
 /// What a page found in the tree.
-pub(crate) enum Outcome<T> {
+pub(crate) enum Outcome<N> {
     /// A node of the same content.
-    Match(Handle<T>),
+    Match(Handle<N>),
     /// None: the page's own node is now in the tree.
     Inserted,
     /// A node in its way whose page could not be looked at.
-    Blocked(Handle<T>),
+    Blocked(Handle<N>),
 }
 
 /// See the [module's description](self).
@@ -53,9 +53,9 @@ impl<T: Keyed> UnstableTree<T> {
     pub(crate) fn search_or_insert(
         &mut self,
         pool: &mut impl Values<T>,
-        node: Handle<T>,
-        compare: impl FnMut(Handle<T>, &T) -> Verdict,
-    ) -> Outcome<T> {
+        node: Handle<T::Name>,
+        compare: impl FnMut(Handle<T::Name>, &T) -> Verdict,
+    ) -> Outcome<T::Name> {
         let checksum = pool[node].checksum();
         match self.forest.descend(pool, checksum, compare) {
             Descent::Found(other) => Outcome::Match(other),
@@ -68,12 +68,12 @@ impl<T: Keyed> UnstableTree<T> {
     }
 
     /// Whether `node`, which is in some unstable tree, is in this one.
-    pub(crate) fn contains(&self, pool: &impl Values<T>, node: Handle<T>) -> bool {
+    pub(crate) fn contains(&self, pool: &impl Values<T>, node: Handle<T::Name>) -> bool {
         self.forest.contains(pool, node)
     }
 
     /// Takes out `node`, which was inserted after the last [`UnstableTree::forget`].
-    pub(crate) fn remove(&mut self, pool: &mut impl Values<T>, node: Handle<T>) {
+    pub(crate) fn remove(&mut self, pool: &mut impl Values<T>, node: Handle<T::Name>) {
         self.forest.remove(pool, node);
     }
 
@@ -93,9 +93,11 @@ impl<T: Keyed> UnstableTree<T> {
 mod tests {
     use super::*;
     use crate::{
-        fake_page::FakePage,
-        pool::Pool,
-        random::Random, //
+        containers::pool::Pool,
+        testing::{
+            fake_page::FakePage,
+            random::Random, //
+        }, //
     };
 
     struct Fixture {

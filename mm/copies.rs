@@ -14,7 +14,7 @@
 //!
 //! # Invariants
 //!
-//! A KSM page does not change as long as somebody has a reference to it (see [`crate::mm::share`]),
+//! A KSM page does not change as long as somebody has a reference to it (see [`crate::mm::ksm_page::share`]),
 //! whatever becomes of its mappings: it is given to its last owner only if nobody has one, and one
 //! that lost its node is copied when it comes back from swap. So an entry that is what it was when the
 //! reference was taken maps what was copied.
@@ -32,9 +32,9 @@ use crate::{
         pte::Pte,
         vma::LockedVma, //
     },
-    window::{
-        self,
-        Window, //
+    testing::{
+        race_delay,
+        race_window::RaceWindow, //
     }, //
 };
 use core::{
@@ -211,7 +211,7 @@ impl Shared {
 pub(crate) fn replace_all(vma: LockedVma<'_>, batch: &mut Batch) -> usize {
     let merged = batch.merged.as_mut_slice();
     make_copies(vma, merged);
-    window::pause(Window::Copied);
+    race_delay::pause(RaceWindow::Copied);
     for run in merged.chunk_by_mut(are_replaced_together) {
         if run[0].has_copy() {
             replace_run(vma, run);

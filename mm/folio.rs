@@ -6,11 +6,11 @@
 //! [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
 
 use crate::{
-    content::{
+    kernel_api::prefetch::prefetch_for_later,
+    page::content::{
         self,
         Content, //
-    },
-    mm::prefetch::prefetch_for_later, //
+    }, //
 };
 use core::{
     cmp::Ordering,

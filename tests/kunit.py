@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ksmlab import source
-from ksmlab.paths import REPO
+from ksmlab.sources import module_sources
 
 SUITE = re.compile(r"kunit_tests\((\w+)\)")
 CASE = re.compile(r"#\[test\]\s*(?:#\[[^\]]*\]\s*)*fn (\w+)")
@@ -20,7 +20,7 @@ def in_sources() -> list[tuple[str, str]]:
     A suite stands at the end of its file, so all tests of a file belong to it.
     """
     found = []
-    for path in sorted([*REPO.glob("*.rs"), *REPO.glob("mm/*.rs")]):
+    for path in module_sources():
         text = path.read_text()
         suites = list(SUITE.finditer(text))
         ends = [suite.start() for suite in suites[1:]] + [len(text)]

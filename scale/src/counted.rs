@@ -2,7 +2,7 @@
 
 //! Values that know how many of them were touched.
 
-use crate::{rbtree::Values, table::Handle};
+use crate::containers::handle::Handle;
 use std::{
     cell::RefCell,
     collections::HashSet,
@@ -32,17 +32,17 @@ impl<V> Counted<V> {
     }
 }
 
-impl<T, V: Values<T>> Index<Handle<T>> for Counted<V> {
-    type Output = T;
+impl<N, V: Index<Handle<N>>> Index<Handle<N>> for Counted<V> {
+    type Output = V::Output;
 
-    fn index(&self, handle: Handle<T>) -> &T {
+    fn index(&self, handle: Handle<N>) -> &V::Output {
         self.touched.borrow_mut().insert(handle.raw());
         &self.values[handle]
     }
 }
 
-impl<T, V: Values<T>> IndexMut<Handle<T>> for Counted<V> {
-    fn index_mut(&mut self, handle: Handle<T>) -> &mut T {
+impl<N, V: IndexMut<Handle<N>>> IndexMut<Handle<N>> for Counted<V> {
+    fn index_mut(&mut self, handle: Handle<N>) -> &mut V::Output {
         self.touched.get_mut().insert(handle.raw());
         &mut self.values[handle]
     }

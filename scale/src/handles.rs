@@ -4,9 +4,12 @@
 
 use crate::{
     clock::nanoseconds,
-    pool::{Pool, PoolError},
+    containers::{
+        handle::Named,
+        handle_table::{per_page, Stored},
+        pool::{Pool, PoolError},
+    },
     report::{Access, Row},
-    table::{per_page, Stored},
 };
 use anyhow::{ensure, Result};
 use kernel::{alloc::allocator::Kmalloc, prelude::GFP_KERNEL};
@@ -14,6 +17,10 @@ use kernel::{alloc::allocator::Kmalloc, prelude::GFP_KERNEL};
 /// A value as small as can be.
 #[derive(Default)]
 struct Byte(u8);
+
+impl Named for Byte {
+    type Name = Self;
+}
 
 impl Stored for Byte {
     type Chunk = [Self; per_page::<Self>()];

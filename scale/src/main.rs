@@ -12,45 +12,23 @@
 // The kernel has this part of its crate as a crate of its own.
 extern crate kernel as pin_init;
 
-mod area;
 mod checksum;
 mod clock;
+#[path = "../../containers/mod.rs"]
+mod containers;
 #[cfg(test)]
 mod counted;
-#[path = "../../fake_page.rs"]
-mod fake_page;
-#[path = "../../forest.rs"]
-mod forest;
-#[path = "../../gfp.rs"]
-mod gfp;
 mod handles;
-mod kthread;
-#[path = "../../mappings.rs"]
-mod mappings;
+mod kernel_api;
 mod merged;
 mod mm;
-#[path = "../../paged.rs"]
-mod paged;
-#[path = "../../partition.rs"]
-mod partition;
-#[path = "../../pool.rs"]
-mod pool;
-#[path = "../../random.rs"]
-mod random;
-#[path = "../../rbtree.rs"]
-mod rbtree;
+mod records;
 mod report;
 #[path = "../../rmap_item.rs"]
 mod rmap_item;
-mod slots;
-#[path = "../../stable_node.rs"]
-mod stable_node;
 #[path = "../../stable_tree.rs"]
 mod stable_tree;
-#[path = "../../table.rs"]
-mod table;
-#[path = "../../unstable_node.rs"]
-mod unstable_node;
+mod testing;
 #[path = "../../unstable_tree.rs"]
 mod unstable_tree;
 mod waiting;

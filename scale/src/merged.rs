@@ -4,19 +4,19 @@
 //! to them.
 
 use crate::{
-    area::Area,
     checksum::checksum,
     clock::nanoseconds,
-    mappings::{Mapping, Mappings},
-    mm::ksm_folio::OwnedAnchor,
-    partition::PartitionId,
-    pool::Pool,
-    rbtree::Verdict,
+    containers::{handle::Handle, pool::Pool, rbtree::Verdict},
+    mm::ksm_page::{
+        ids::{NodeId, PartitionId, SpaceId},
+        ksm_folio::OwnedAnchor,
+        mappings::{Mapping, Mappings},
+        merged_vma::Area,
+    },
+    records::stable_node::{Notes, StableNode},
     report::{Access, Row},
     rmap_item::{RmapItem, TrackedMm},
-    stable_node::{Notes, StableNode},
     stable_tree::StableTree,
-    table::Handle,
     waiting::batches,
 };
 use anyhow::{anyhow, Result};
@@ -31,7 +31,7 @@ const CHAIN: usize = 64;
 
 /// The records of `ksmd` for so many KSM pages, of which only those of a sample have an anchor.
 struct Host {
-    mm: Handle<TrackedMm>,
+    mm: SpaceId,
     items: Pool<RmapItem>,
     nodes: Pool<StableNode>,
     tree: StableTree<StableNode>,
@@ -118,7 +118,7 @@ impl Host {
     }
 
     /// Makes `node` one of the tree; at equal checksums as `verdict` says.
-    fn plant(&mut self, node: StableNode, verdict: Verdict) -> Handle<StableNode> {
+    fn plant(&mut self, node: StableNode, verdict: Verdict) -> NodeId {
         let node = self.nodes.insert(node, GFP_KERNEL).expect("memory");
         let mut verdict = Some(verdict);
         let planted = self.tree.insert(&mut self.nodes, node, |_, _| {
@@ -138,7 +138,7 @@ impl Host {
     }
 
     /// Notes that pairs of pages have merged, with `equal` pairs of each content.
-    fn merge(&mut self, pages: Range<usize>, equal: usize, merged: &mut Vec<Handle<StableNode>>) {
+    fn merge(&mut self, pages: Range<usize>, equal: usize, merged: &mut Vec<NodeId>) {
         let sum = |page: usize| checksum((page / equal) as u32);
         for batch in batches(pages) {
             self.fetch(batch.clone().map(sum), Access::Fetched);
@@ -164,7 +164,7 @@ impl Host {
     }
 
     /// Notes one more mapping of a merged page.
-    fn attach(&mut self, node: Handle<StableNode>, page: usize, index: usize) {
+    fn attach(&mut self, node: NodeId, page: usize, index: usize) {
         let item = RmapItem::new(self.mm, page << PAGE_SHIFT);
         let item = self.items.insert(item, GFP_KERNEL).expect("memory");
         let mapping = Mapping {
@@ -180,7 +180,7 @@ impl Host {
     }
 
     /// Undoes the last `count` merges.
-    fn part(&mut self, merged: &mut Vec<Handle<StableNode>>, count: usize) {
+    fn part(&mut self, merged: &mut Vec<NodeId>, count: usize) {
         for _ in 0..count {
             let Some(node) = merged.pop() else {
                 return;

@@ -5,19 +5,18 @@
 use crate::{
     checksum::checksum,
     clock::nanoseconds,
-    pool::Pool,
-    rbtree::Verdict,
+    containers::{handle::Handle, handle_table::Table, pool::Pool, rbtree::Verdict},
+    mm::ksm_page::ids::ItemId,
+    records::unstable_node::UnstableNode,
     report::{Access, Row},
     rmap_item::{ListCursor, RmapItem, TrackedMm},
-    table::{Handle, Table},
-    unstable_node::UnstableNode,
     unstable_tree::{Outcome, UnstableTree},
 };
 use anyhow::{anyhow, Result};
 use kernel::{page::PAGE_SHIFT, prelude::GFP_KERNEL};
 use std::{hint::black_box, ops::Range};
 
-/// Pages that are looked up together, as in `batch.rs`.
+/// Pages that are looked up together, as in `scan/batch.rs`.
 pub(crate) const BATCH: usize = 128;
 
 /// The records of `ksmd` for so many pages.
@@ -79,7 +78,7 @@ pub(crate) fn measure(pages: usize, sample: usize, records: Records) -> Result<V
     Ok(rows)
 }
 
-fn node(page: usize) -> Handle<UnstableNode> {
+fn node(page: usize) -> ItemId {
     Handle::from_raw(page as u32 + 1).expect("not zero")
 }
 
@@ -146,11 +145,11 @@ impl Host {
     fn forget(&mut self, pages: Range<usize>) {
         for page in pages {
             self.nodes.remove(node(page));
-            self.items.remove(node(page).item());
+            self.items.remove(node(page));
         }
     }
 
-    /// Has the CPU fetch what the look-ups of a batch begin with, as `batch.rs` does.
+    /// Has the CPU fetch what the look-ups of a batch begin with, as `scan/batch.rs` does.
     fn fetch(&self, pages: Range<usize>, access: Access) {
         if access != Access::Fetched {
             return;

@@ -6,13 +6,17 @@
 
 use crate::{
     checksum::checksum,
+    containers::{
+        handle::Handle,
+        handle_table::{per_page, Stored, Table},
+        pool::Pool,
+        rbtree::{Descent, Verdict},
+        sharded_tree::{Forest, Keyed},
+    },
     counted::Counted,
-    forest::{Forest, Keyed},
-    kthread,
-    pool::Pool,
-    rbtree::{Descent, Verdict},
-    table::{per_page, Handle, Stored, Table},
-    unstable_node::UnstableNode,
+    kernel_api::kthread,
+    mm::ksm_page::ids::ItemId,
+    records::unstable_node::UnstableNode,
 };
 use kernel::{prelude::*, usage};
 
@@ -42,7 +46,7 @@ impl Touched {
     }
 }
 
-fn node(number: u32) -> Handle<UnstableNode> {
+fn node(number: u32) -> ItemId {
     Handle::from_raw(number).expect("not zero")
 }
 

@@ -29,6 +29,7 @@ from .main import main
 from .paths import REPO, in_cache
 from .say import say
 from .shell import logged, output
+from .sources import git_pathspec
 
 RESULTS = REPO / "bench/results"
 
@@ -111,8 +112,7 @@ def circumstances(built: kernel.Kernel) -> dict[str, str]:
 def module_version() -> str:
     """The commit, and whether the module is what was committed."""
     commit = output("git", "-C", REPO, "rev-parse", "--short=12", "HEAD").strip() or "unknown"
-    sources = [":(glob)*.rs", "mm", "patches", "configs", "Kbuild"]
-    changed = output("git", "-C", REPO, "status", "--porcelain", "--", *sources).strip()
+    changed = output("git", "-C", REPO, "status", "--porcelain", "--", *git_pathspec()).strip()
     return f"{commit} and changes" if changed else commit
 
 

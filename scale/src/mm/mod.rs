@@ -3,8 +3,4 @@
 //! The parts of mm that the data structures see.
 
 pub(crate) mod folio;
-pub(crate) mod ksm_folio;
-#[path = "../../../mm/pages.rs"]
-pub(crate) mod pages;
-#[path = "../../../mm/prefetch.rs"]
-pub(crate) mod prefetch;
+pub(crate) mod ksm_page;

@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the scanner, the hooks and sysfs share, and the thread that scans.
+
+#![deny(unsafe_code)]
+
+use crate::{
+    kernel_api::kthread::{
+        cond_resched,
+        Body,
+        Current,
+        Limit,
+        WaitQueue, //
+    },
+    mm::{
+        address_space::{
+            clear_mergeable_flag,
+            zero_pages, //
+        },
+        oom, //
+    },
+    policy::{
+        stats::Stats,
+        tunables::{
+            Tunable,
+            Tunables,
+            DEFAULT_PAGES_TO_SCAN,
+            U32_MAX, //
+        }, //
+    },
+    records::registry::Slots,
+    rmap_item::BYTES_PER_PAGE,
+    scan::{
+        pace::Step,
+        Scanner, //
+    }, //
+};
+use kernel::{
+    mm::Mm,
+    new_mutex,
+    page::PAGE_SIZE,
+    prelude::*,
+    static_lock_class,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        Mutex,
+        MutexGuard, //
+    },
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
+    },
+    ThisModule, //
+};
+
+#[cfg(CONFIG_NUMA)]
+use crate::{
+    mm::folio::node_ids,
+    records::partition::Partitions, //
+};
+
+/// How long to wait before looking again whether leftovers of `run` = 2 can be removed: so many
+/// times as long as the last look has taken, but that many milliseconds at least and at most.
+const LEFTOVERS_PAUSE_FACTOR: i64 = 100;
+const LEFTOVERS_PAUSE_MIN: i64 = 1_000;
+const LEFTOVERS_PAUSE_MAX: i64 = 60_000;
+
+/// What `run` may be set to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// Merged pages stay merged; nothing else happens.
+    Stop = 0,
+    Merge = 1,
+    /// All is undone.
+    Unmerge = 2,
+}
+
+/// What is left when all has been undone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leftovers {
+    None = 0,
+    /// Nodes whose pages a process has that was just ending, or that is without the advice.
+    Nodes = 1,
+    /// Pages that userfaultfd keeps everybody from, or of a process that has just come.
+    Guarded = 2,
+}
+
+impl TryFrom<usize> for Run {
+    type Error = Error;
+
+    fn try_from(value: usize) -> Result<Self> {
+        Ok(match value {
+            0 => Run::Stop,
+            1 => Run::Merge,
+            2 => Run::Unmerge,
+            _ => return Err(EINVAL),
+        })
+    }
+}
+
+/// See the [module's description](self).
+#[pin_data]
+pub(crate) struct Ksm {
+    #[pin]
+    scanner: Mutex<Scanner>,
+    /// How many wait for the scan mutex, besides `ksmd`.
+    waiting: Atomic<usize>,
+    #[pin]
+    pub(crate) slots: Slots,
+    run: Tunable,
+    /// What was left when all was undone: a [`Leftovers`].
+    leftovers: Tunable,
+    pub(crate) tunables: Tunables,
+    pub(crate) stats: Stats,
+    pub(crate) module: &'static ThisModule,
+    /// Set while memory is going offline.
+    offlining: Tunable,
+    /// Where everybody waits for that to end.
+    #[pin]
+    online: WaitQueue,
+    /// Where the thread waits for something to do.
+    #[pin]
+    work: WaitQueue,
+    /// Where the thread pauses between two steps of a scan.
+    #[pin]
+    pause: WaitQueue,
+}
+
+impl Ksm {
+    /// `seed` makes the checksums of this load unlike those of any other.
+    pub(crate) fn new(module: &'static ThisModule, seed: u64) -> Result<Arc<Self>> {
+        let scanner = Scanner::new(seed)?;
+        Arc::pin_init(
+            pin_init!(Self {
+                scanner <- new_mutex!(scanner, "ksm_rs_scan"),
+                waiting: Atomic::new(0),
+                slots <- Slots::new(),
+                run: Tunable::new(Run::Stop as usize),
+                leftovers: Tunable::new(Leftovers::None as usize),
+                tunables: Tunables::new(),
+                stats: Stats::new(),
+                module,
+                offlining: Tunable::new(0),
+                online <- WaitQueue::new(c"ksm_rs_online", static_lock_class!()),
+                work <- WaitQueue::new(c"ksm_rs_work", static_lock_class!()),
+                pause <- WaitQueue::new(c"ksm_rs_pause", static_lock_class!()),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// What `run` was last set to.
+    pub(crate) fn run(&self) -> usize {
+        self.run.get()
+    }
+
+    /// Whether everything is being, or has been, undone.
+    pub(crate) fn is_unmerging(&self) -> bool {
+        self.run() == Run::Unmerge as usize
+    }
+
+    /// Starts or stops the scan, or undoes all that it has done; sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` or `ERESTARTSYS` when not everything could be undone; `run` is 0 then.
+    pub(crate) fn set_run(&self, run: Run) -> Result {
+        let mut scanner = self.lock_scanner();
+        self.run.set(run as usize);
+        if run == Run::Unmerge {
+            let _oom = oom::Origin::new();
+            scanner.unmerge_all(self).inspect_err(|_| {
+                self.run.set(Run::Stop as usize);
+            })?;
+        }
+        drop(scanner);
+        self.work.wake_all();
+        self.pause.wake_all();
+        Ok(())
+    }
+
+    /// Notes what is left now that all has been undone.
+    pub(crate) fn note_leftovers(&self, leftovers: Leftovers) {
+        self.leftovers.set(leftovers as usize);
+    }
+
+    /// Whether all has been undone but for pages that somebody still had.
+    fn has_leftovers(&self) -> bool {
+        self.leftovers.is_set() && self.is_unmerging()
+    }
+
+    /// Removes the nodes whose pages nobody has any more, after unmerging what can be by now;
+    /// returns how long that has taken.
+    fn collect_leftovers(&self) -> Delta {
+        let mut scanner = self.lock_scanner();
+        let begin = Instant::<Monotonic>::now();
+        if self.has_leftovers() {
+            let guarded = self.leftovers.get() == Leftovers::Guarded as usize;
+            scanner.remove_leftovers(self, guarded);
+        }
+        begin.elapsed()
+    }
+
+    /// Looks after leftovers until there are none, or there is something else to do.
+    fn wait_for_leftovers(&self, thread: &Current) {
+        let mut pause = LEFTOVERS_PAUSE_MIN;
+        while self.has_leftovers() && !thread.should_stop() {
+            self.work
+                .wait(thread, Limit::Millis(pause as u32), || self.should_scan());
+            let taken = self.collect_leftovers().as_millis();
+            pause = taken
+                .saturating_mul(LEFTOVERS_PAUSE_FACTOR)
+                .clamp(LEFTOVERS_PAUSE_MIN, LEFTOVERS_PAUSE_MAX);
+        }
+    }
+
+    /// Sets the pause between two steps; a pause that goes on ends.
+    pub(crate) fn set_sleep_millisecs(&self, millisecs: usize) {
+        self.tunables.sleep_millisecs.set(millisecs);
+        self.pause.wake_all();
+    }
+
+    /// Sets how many mappings a KSM page may have.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` while there are KSM pages.
+    pub(crate) fn set_max_page_sharing(&self, limit: usize) -> Result {
+        if self.tunables.max_page_sharing.get() == limit {
+            return Ok(());
+        }
+        let mut scanner = self.lock_scanner();
+        if self.stats.pages_shared.get() > 0 || !scanner.remove_unmapped_nodes(self) {
+            return Err(EBUSY);
+        }
+        self.tunables.max_page_sharing.set(limit);
+        Ok(())
+    }
+
+    /// Sets whether pages of different NUMA nodes may be merged.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` while there are KSM pages; `ENOMEM` without memory for the trees.
+    #[cfg(CONFIG_NUMA)]
+    pub(crate) fn set_merge_across_nodes(&self, across: bool) -> Result {
+        let mut scanner = self.lock_scanner();
+        if self.tunables.merge_across_nodes.is_set() == across {
+            return Ok(());
+        }
+        if self.stats.pages_shared.get() > 0 || !scanner.remove_unmapped_nodes(self) {
+            return Err(EBUSY);
+        }
+        let partitions = Partitions::new(if across { 1 } else { node_ids() })?;
+        scanner.set_partitions(self, partitions);
+        self.tunables.merge_across_nodes.set(usize::from(across));
+        Ok(())
+    }
+
+    /// Sets `pages_to_scan`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that is the advisor's to do.
+    pub(crate) fn set_pages_to_scan(&self, pages: usize) -> Result {
+        if self.tunables.advisor.enabled.is_set() {
+            return Err(EINVAL);
+        }
+        self.tunables.pages_to_scan.set(pages);
+        Ok(())
+    }
+
+    /// Lets the advisor set `pages_to_scan`, or no longer; sleeps, as it waits for the scan mutex.
+    pub(crate) fn set_advisor(&self, enabled: bool) {
+        let mut scanner = self.lock_scanner();
+        let advisor = &self.tunables.advisor;
+        if advisor.enabled.is_set() == enabled {
+            return;
+        }
+        advisor.enabled.set(usize::from(enabled));
+        scanner.advice.forget();
+        self.tunables.pages_to_scan.set(match enabled {
+            // 32 bits of it, as user space reads them.
+            true => advisor.min_pages_to_scan.get() & U32_MAX,
+            false => DEFAULT_PAGES_TO_SCAN,
+        });
+    }
+
+    /// Bytes that merging saves, less those that it takes; may be negative.
+    pub(crate) fn general_profit(&self) -> isize {
+        let saved = zero_pages().wrapping_add_unsigned(self.stats.pages_sharing.get());
+        let taken = self.stats.rmap_items.get() * BYTES_PER_PAGE;
+        saved
+            .wrapping_mul(PAGE_SIZE as isize)
+            .wrapping_sub_unsigned(taken)
+    }
+
+    /// Registers an address space, which is not registered.
+    pub(crate) fn enter(&self, mm: &Mm) -> Result {
+        self.slots.enter(mm)?;
+        // The thread waits for an address space only while it is to scan.
+        if self.should_scan() {
+            self.work.wake_all();
+        }
+        Ok(())
+    }
+
+    /// Forgets all address spaces. The hooks and the thread are gone, and there are no KSM pages.
+    pub(crate) fn retire(&self) {
+        let mut scanner = self.lock_scanner();
+        scanner.rewind();
+        scanner.collect_all_slots(self);
+        while let Some(slot) = self.slots.next(None) {
+            clear_mergeable_flag(slot.mm());
+            self.slots.remove(&slot);
+        }
+    }
+
+    /// Memory is about to go offline: leaves the trees alone until [`Ksm::end_offlining`].
+    #[cfg(CONFIG_MEMORY_HOTREMOVE)]
+    pub(crate) fn begin_offlining(&self) {
+        let _scanner = self.lock_scanner();
+        self.offlining.set(1);
+    }
+
+    /// Memory has gone offline, or has stayed.
+    #[cfg(CONFIG_MEMORY_HOTREMOVE)]
+    pub(crate) fn end_offlining(&self, gone: Option<&crate::mm::hotplug::OfflineRange>) {
+        let mut scanner = self.as_waiting(|| self.scanner.lock());
+        if let Some(range) = gone {
+            scanner.remove_offline_nodes(self, range);
+        }
+        self.offlining.set(0);
+        drop(scanner);
+        self.online.wake_all();
+    }
+
+    /// Takes the scan mutex, at a moment when no memory is going offline; has a step of the scan that
+    /// is under way end soon, and sleeps until then.
+    fn lock_scanner(&self) -> MutexGuard<'_, Scanner> {
+        self.as_waiting(|| self.wait_for_scanner())
+    }
+
+    /// Whether somebody waits for the scan mutex.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.waiting.load(Relaxed) > 0
+    }
+
+    /// Lets `ksmd` know, until `lock` returns, that the scan mutex is waited for.
+    fn as_waiting<'a>(
+        &'a self,
+        lock: impl FnOnce() -> MutexGuard<'a, Scanner>,
+    ) -> MutexGuard<'a, Scanner> {
+        self.waiting.fetch_add(1, Relaxed);
+        let scanner = lock();
+        self.waiting.fetch_sub(1, Relaxed);
+        scanner
+    }
+
+    /// Takes the scan mutex, at a moment when no memory is going offline; sleeps.
+    fn wait_for_scanner(&self) -> MutexGuard<'_, Scanner> {
+        loop {
+            let scanner = self.scanner.lock();
+            if !self.offlining.is_set() {
+                return scanner;
+            }
+            drop(scanner);
+            self.online
+                .wait_uninterruptible(|| !self.offlining.is_set());
+        }
+    }
+
+    fn should_scan(&self) -> bool {
+        self.run() == Run::Merge as usize && !self.slots.is_idle()
+    }
+
+    fn scan(&self, thread: &Current) {
+        let mut scanner = self.wait_for_scanner();
+        // It may have been stopped while the lock was waited for.
+        if self.should_scan() {
+            let pages = self.tunables.pages_to_scan.get();
+            scanner.scan(self, &mut Step::new(self, thread, pages));
+        }
+    }
+
+    fn pause(&self, thread: &Current) {
+        let millisecs = self.tunables.sleep_millisecs.get();
+        // Without a pause there would be no moment to freeze in.
+        let limit = millisecs.max(usize::from(thread.should_pause()));
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        self.pause.wait(thread, Limit::Millis(limit), || {
+            self.tunables.sleep_millisecs.get() != millisecs || self.has_leftovers()
+        });
+    }
+}
+
+impl Body for Ksm {
+    fn run(&self, thread: &Current) {
+        while !thread.should_stop() {
+            if self.should_scan() {
+                self.scan(thread);
+                self.pause(thread);
+                // The pause may be none.
+                cond_resched();
+            } else if self.has_leftovers() {
+                self.wait_for_leftovers(thread);
+            } else {
+                self.work.wait(thread, Limit::None, || {
+                    self.should_scan() || self.has_leftovers()
+                });
+            }
+        }
+    }
+}

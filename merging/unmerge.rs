@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Giving back private pages for merged ones: in a range, or everywhere for `run` = 2.
+
+#![deny(unsafe_code)]
+
+use crate::{
+    kernel_api::{
+        kthread,
+        prefetch::prefetch, //
+    },
+    ksmd::{
+        Ksm,
+        Leftovers, //
+    },
+    mm::{
+        address_space::{
+            reset,
+            user_of,
+            Counter,
+            ReadLockedMm, //
+        },
+        copies::{
+            replace_all,
+            Batch, //
+        },
+        ksm_page::{
+            ids::NodeId,
+            walk::find_merged, //
+        },
+        unshare::{
+            unshare,
+            Fault, //
+        },
+        vma::{
+            AdvisedVma,
+            LockedVma, //
+        }, //
+    },
+    records::registry::Which,
+    scan::Scanner,
+    testing::{
+        race_delay,
+        race_window::RaceWindow, //
+    }, //
+};
+use core::ops::Range;
+use kernel::{
+    alloc::Flags,
+    mm::MmWithUser,
+    page::PAGE_SIZE,
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+
+/// Rounds of [`Scanner::unmerge_all`]. A round misses what a fork copies behind its back, of which
+/// zero pages have no node to show for it, and pages of a process that is just ending, perhaps by a
+/// work item that the scan has left behind.
+const ROUNDS: i64 = 8;
+
+/// Bytes of address space that `run` = 2 looks through under one mmap lock.
+const BYTES_AT_ONCE: usize = 1 << 30;
+
+/// Batches of merged pages that it unmerges under one mmap lock.
+const BATCHES_AT_ONCE: usize = 16;
+
+/// How many nodes before its turn the anchor of a node is fetched.
+const NODES_AHEAD: usize = 8;
+
+/// Which pages were unmerged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unmerged {
+    All,
+    /// All but those that userfaultfd keeps everybody from.
+    NotGuarded,
+}
+
+/// How far unmerging has come.
+struct Progress {
+    /// The address from which to go on.
+    resume: usize,
+    /// What became of the pages before it.
+    unmerged: Unmerged,
+}
+
+/// Replaces all pages in `range` of `vma` that KSM has put there by private copies; `flags` say how to
+/// allocate the list of them.
+///
+/// # Errors
+///
+/// `ENOMEM` if there is no memory for a copy, or for noting what is to be copied, `ERESTARTSYS` if a
+/// signal is pending: the rest of the range is still merged then. `EBUSY` if userfaultfd keeps
+/// everybody from pages that are merged: those still are. In all cases the caller must not take the
+/// advice from the vma.
+pub(crate) fn unmerge_range(vma: LockedVma<'_>, range: Range<usize>, flags: Flags) -> Result {
+    match unmerge(vma, range, usize::MAX, &mut Batch::new(flags)?)? {
+        Progress {
+            unmerged: Unmerged::All,
+            ..
+        } => Ok(()),
+        _ => Err(EBUSY),
+    }
+}
+
+/// As [`unmerge_range`], but only for so many batches; `batch` is empty before and afterwards.
+fn unmerge(
+    vma: LockedVma<'_>,
+    range: Range<usize>,
+    batches: usize,
+    batch: &mut Batch,
+) -> Result<Progress> {
+    let mut start = range.start;
+    let mut unmerged = Unmerged::All;
+    for _ in 0..batches {
+        if find_merged(vma, start..range.end, batch) {
+            unmerged = Unmerged::NotGuarded;
+        }
+        if batch.is_empty() {
+            start = range.end;
+            break;
+        }
+        race_delay::pause(RaceWindow::Unmerging);
+        // The next walk begins where there is something left, and looks at it again.
+        start = replace_all(vma, batch);
+        for address in batch.drain() {
+            match unshare(vma, address) {
+                Fault::Handled => {}
+                Fault::Gone if address == start => start += PAGE_SIZE,
+                // It will be the first one soon.
+                Fault::Gone => {}
+                Fault::NoMemory => return Err(ENOMEM),
+            }
+        }
+        kthread::cond_resched();
+        if kthread::signal_pending() {
+            return Err(ERESTARTSYS);
+        }
+    }
+    Ok(Progress {
+        resume: start,
+        unmerged,
+    })
+}
+
+impl Scanner {
+    /// Unmerges every page of every address space, and forgets all that is known of them.
+    ///
+    /// What is left, if anything, [`Ksm::collect_leftovers`] is to look after.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` and `ERESTARTSYS` as [`unmerge_range`].
+    pub(crate) fn unmerge_all(&mut self, ksm: &Ksm) -> Result {
+        self.rewind();
+        let mut guarded = false;
+        for round in 0..ROUNDS {
+            let arrivals = ksm.slots.arrivals();
+            guarded = unmerge_all_slots(ksm)? == Unmerged::NotGuarded;
+            // Nodes first: they take their mappings with them, which else are looked up one by one.
+            let all_removed = self.remove_unmapped_nodes(ksm);
+            if all_removed {
+                self.forget_items(ksm);
+            }
+            self.collect_all_slots(ksm);
+            let any_came = ksm.slots.arrivals() != arrivals;
+            if all_removed && !any_came {
+                break;
+            }
+            guarded |= any_came;
+            fsleep(Delta::from_millis(1 << round));
+        }
+        self.note_leftovers(ksm, guarded);
+        ksm.stats.full_scans.set(0);
+        Ok(())
+    }
+
+    /// Removes what [`Scanner::unmerge_all`] had to leave, as far as that can be done now; `guarded`
+    /// if there were pages that nobody could part.
+    pub(crate) fn remove_leftovers(&mut self, ksm: &Ksm, guarded: bool) {
+        // Without memory, the next time.
+        let guarded = guarded && !matches!(unmerge_all_slots(ksm), Ok(Unmerged::All));
+        self.remove_unmapped_nodes(ksm);
+        self.note_leftovers(ksm, guarded);
+    }
+
+    fn note_leftovers(&self, ksm: &Ksm, guarded: bool) {
+        // Zero pages have no node.
+        ksm.note_leftovers(match self.nodes.len() {
+            _ if guarded => Leftovers::Guarded,
+            0 => Leftovers::None,
+            _ => Leftovers::Nodes,
+        });
+    }
+
+    /// Forgets all items at once: there is no node, so none is merged.
+    fn forget_items(&mut self, ksm: &Ksm) {
+        self.partitions.forget_unstable();
+        self.items.clear();
+        self.unstable_nodes.clear();
+        ksm.stats.rmap_items.set(0);
+        ksm.stats.pages_unshared.set(0);
+        self.mms.for_each_mut(|mm| {
+            mm.forget_items();
+            if let Some(slot) = mm.slot() {
+                reset(slot.mm(), Counter::RmapItems);
+            }
+        });
+    }
+
+    /// Frees all items, and ends the tracking of their address spaces.
+    pub(crate) fn collect_all_slots(&mut self, ksm: &Ksm) {
+        let mut key = None;
+        while let Some(slot) = ksm.slots.next_tracked(key, Which::All) {
+            key = Some(slot.key());
+            self.collect_all(ksm, &slot);
+            self.leave_slot(ksm, &slot);
+        }
+        while let Some((number, slot)) = ksm.slots.next_discarded(None) {
+            self.collect_all(ksm, &slot);
+            ksm.slots.forget_discarded(number);
+        }
+    }
+
+    /// Removes the nodes whose pages nothing maps any more; returns whether those were all.
+    ///
+    /// Few stay: to build the trees anew from those is less work than to take each of the others
+    /// out.
+    pub(crate) fn remove_unmapped_nodes(&mut self, ksm: &Ksm) -> bool {
+        self.partitions.forget_stable(&mut self.nodes);
+        let mut next = self.nodes.next_after(None);
+        let mut ahead = next;
+        for _ in 0..NODES_AHEAD {
+            ahead = self.fetch_anchor(ahead);
+        }
+        while let Some(node) = next {
+            ahead = self.fetch_anchor(ahead);
+            match self.page_if_mapped(node) {
+                Some(page) => self.insert_node(ksm, node, &page),
+                None if self.strip(ksm, node).is_some() => self.forget_node(node),
+                // A page that could not be had a moment ago does not come back.
+                None => debug_assert!(false),
+            }
+            next = self.nodes.next_after(Some(node));
+            kthread::cond_resched();
+        }
+        self.note_chains(ksm);
+        self.nodes.len() == 0
+    }
+
+    /// Asks the CPU to fetch the anchor of `node`; returns the node behind it.
+    fn fetch_anchor(&self, node: Option<NodeId>) -> Option<NodeId> {
+        if let Some(anchor) = &self.nodes[node?].anchor {
+            prefetch(&**anchor);
+        }
+        self.nodes.next_after(node)
+    }
+}
+
+fn unmerge_all_slots(ksm: &Ksm) -> Result<Unmerged> {
+    let (mut key, mut unmerged) = (None, Unmerged::All);
+    let mut batch = Batch::new(GFP_KERNEL)?;
+    while let Some(slot) = ksm.slots.next(key) {
+        key = Some(slot.key());
+        if let Some(mm) = user_of(slot.mm()) {
+            if unmerge_mm(&mm, &mut batch)? == Unmerged::NotGuarded {
+                unmerged = Unmerged::NotGuarded;
+            }
+        }
+    }
+    Ok(unmerged)
+}
+
+/// Unmerges the pages of `mm`, whose lock is given up now and then: nothing can be merged meanwhile, and
+/// `mremap()` unmerges what it moves.
+fn unmerge_mm(mm: &MmWithUser, batch: &mut Batch) -> Result<Unmerged> {
+    let mut unmerged = Unmerged::All;
+    let mut address = 0;
+    while let Some(progress) = unmerge_some(mm, address, batch)? {
+        if progress.unmerged == Unmerged::NotGuarded {
+            unmerged = Unmerged::NotGuarded;
+        }
+        address = progress.resume;
+        kthread::cond_resched();
+    }
+    Ok(unmerged)
+}
+
+/// Unmerges the next pages of `mm` from `address` on, as many as one hold of the mmap lock is good for;
+/// `None` if there is no more advised memory.
+fn unmerge_some(mm: &MmWithUser, address: usize, batch: &mut Batch) -> Result<Option<Progress>> {
+    let locked = ReadLockedMm::new(mm);
+    let mut advised = locked.vmas_from(address).filter_map(AdvisedVma::new);
+    let Some(vma) = advised.find_map(AdvisedVma::populated) else {
+        return Ok(None);
+    };
+    let start = vma.range().start.max(address);
+    let end = vma.range().end.min(start.saturating_add(BYTES_AT_ONCE));
+    unmerge(vma.vma(), start..end, BATCHES_AT_ONCE, batch).map(Some)
+}

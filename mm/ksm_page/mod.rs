@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! KSM pages: how they are tied to their stable nodes, where they are mapped, and how page table
+//! entries come to map them.
+
+pub(crate) mod ids;
+pub(crate) mod ksm_folio;
+pub(crate) mod mappings;
+pub(crate) mod merged_vma;
+pub(crate) mod notes;
+pub(crate) mod rmap_walk;
+pub(crate) mod share;
+pub(crate) mod trace;
+pub(crate) mod walk;

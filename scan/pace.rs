@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How much a step of the scan may do.
+//!
+//! `pages_to_scan` counts pages that are scanned. To pass over a page, to free an item or to look
+//! through a page table costs much less, but can be necessary millions of times between two pages.
+//! So such work is charged as well, by fractions of a page, and a step has an end in any case.
+
+#![deny(unsafe_code)]
+
+use crate::{
+    kernel_api::kthread::{
+        self,
+        Current, //
+    },
+    ksmd::Ksm, //
+};
+
+/// What the scan does, and what a step is charged for it, in 64ths of a page.
+#[derive(Clone, Copy)]
+pub(crate) enum Work {
+    /// Passing over a page, an item or a vma, or freeing an item.
+    Trifle = 1,
+    /// Looking through a page table, or a range that has none.
+    Table = 8,
+    /// Scanning a page.
+    Page = 64,
+}
+
+/// One step of the scan.
+pub(crate) struct Step<'a> {
+    ksm: &'a Ksm,
+    thread: &'a Current,
+    /// In the units of [`Work`].
+    left: usize,
+}
+
+impl<'a> Step<'a> {
+    /// A step of `thread` that scans up to `pages` pages.
+    pub(crate) fn new(ksm: &'a Ksm, thread: &'a Current, pages: usize) -> Self {
+        Self {
+            ksm,
+            thread,
+            left: pages.saturating_mul(Work::Page as usize),
+        }
+    }
+
+    /// Whether the step may do more.
+    #[inline]
+    pub(crate) fn has_left(&self) -> bool {
+        self.left > 0
+    }
+
+    /// As [`Step::has_left`]; also false as soon as somebody waits for the end of the step.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.has_left() && !self.ksm.is_wanted() && !self.thread.should_pause()
+    }
+
+    /// How many pages the step may scan.
+    pub(crate) fn pages(&self) -> usize {
+        self.left.div_ceil(Work::Page as usize)
+    }
+
+    /// Charges the step for `count` times this work.
+    #[inline]
+    pub(crate) fn charge(&mut self, work: Work, count: usize) {
+        self.left = self
+            .left
+            .saturating_sub(count.saturating_mul(work as usize));
+    }
+
+    /// Repeats `portion`, which does up to `most` trifles and says how many, until it has done fewer:
+    /// that was all then. Returns whether the step went on for so long; sleeps.
+    pub(crate) fn repeat(&mut self, most: usize, mut portion: impl FnMut() -> usize) -> bool {
+        loop {
+            let done = portion();
+            self.charge(Work::Trifle, done);
+            if done < most {
+                return true;
+            }
+            if !self.goes_on() {
+                return false;
+            }
+            kthread::cond_resched();
+        }
+    }
+
+    /// Ends the step.
+    pub(crate) fn end(&mut self) {
+        self.left = 0;
+    }
+}
