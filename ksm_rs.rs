@@ -7,22 +7,22 @@
 //!
 //! # The way of a page
 //!
-//! [`madvise_hook`] registers address spaces in [`slots`]. [`scan`] goes through them, gathers
-//! candidates by [`mm::walk`]; [`sieve`] leaves out what needs no attention. [`batch`] has a
-//! [`rmap_item`] for each, and an [`unstable_node`] until it is merged; [`lookup`] searches the
-//! [`stable_tree`] and the [`unstable_tree`] for its equal, and [`merge`] lets [`mm::share`] change
-//! page tables. [`collect`] and [`unmerge`] undo it. [`rmap_walk`] finds the mappings of a merged
-//! page for the rest of mm.
+//! [`madvise_hook`] registers address spaces in [`records::registry`]. [`scan`] goes through them and
+//! gathers candidates by [`mm::ksm_page::walk`]; [`scan::skip_filter`] leaves out pages that need no
+//! attention. [`scan::batch`] has [`records`] keep an [`rmap_item`] for each; [`merging`] searches the
+//! [`stable_tree`] and the [`unstable_tree`] for its equal, and lets [`mm::ksm_page::share`] change
+//! page tables. [`merging::unmerge`] undoes it. [`mm::ksm_page::rmap_walk`] finds the mappings of a
+//! merged page for the rest of mm.
 //!
 //! # Lock order
 //!
 //! ```text
-//! scan mutex (control::Ksm) -> mmap_lock -> folio lock -> anon_vma lock -> page-table lock
+//! scan mutex (ksmd::Ksm) -> mmap_lock -> folio lock -> anon_vma lock -> page-table lock
 //! ```
 //!
-//! The spinlock of [`slots`] nests inside all of these that sleep, and nothing inside it. A stable
-//! node's list of mappings belongs to the lock of its folio, all else of [`scan::Scanner`] to the
-//! scan mutex.
+//! The spinlock of [`records::registry`] nests inside all of these that sleep, and nothing inside it. A
+//! stable node's list of mappings belongs to the lock of its folio, all else of [`records::Records`] to
+//! the scan mutex.
 
 use kernel::{
     bindings,

@@ -12,6 +12,12 @@ use crate::{
         Limit,
         WaitQueue, //
     },
+    merging::unmerge::{
+        collect_all_slots,
+        remove_leftovers,
+        unmerge_all,
+        Leftovers, //
+    },
     mm::{
         address_space::{
             clear_mergeable_flag,
@@ -20,18 +26,21 @@ use crate::{
         oom, //
     },
     policy::{
-        stats::Stats,
+        shared::Shared,
         tunables::{
             Tunable,
-            Tunables,
+            DEFAULT_MAX_PAGE_SHARING,
             DEFAULT_PAGES_TO_SCAN,
             U32_MAX, //
         }, //
     },
-    records::registry::Slots,
+    records::Records,
     rmap_item::BYTES_PER_PAGE,
     scan::{
-        pace::Step,
+        pace::{
+            Step,
+            Waiters, //
+        },
         Scanner, //
     }, //
 };
@@ -42,10 +51,6 @@ use kernel::{
     prelude::*,
     static_lock_class,
     sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
         Arc,
         Mutex,
         MutexGuard, //
@@ -59,9 +64,13 @@ use kernel::{
 };
 
 #[cfg(CONFIG_NUMA)]
-use crate::{
-    mm::folio::node_ids,
-    records::partition::Partitions, //
+use crate::mm::folio::node_ids;
+
+#[cfg(CONFIG_MEMORY_HOTREMOVE)]
+use crate::mm::hotplug::{
+    MemoryEvent,
+    MemoryListener,
+    OfflineRange, //
 };
 
 /// How long to wait before looking again whether leftovers of `run` = 2 can be removed: so many
@@ -78,16 +87,6 @@ pub(crate) enum Run {
     Merge = 1,
     /// All is undone.
     Unmerge = 2,
-}
-
-/// What is left when all has been undone.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Leftovers {
-    None = 0,
-    /// Nodes whose pages a process has that was just ending, or that is without the advice.
-    Nodes = 1,
-    /// Pages that userfaultfd keeps everybody from, or of a process that has just come.
-    Guarded = 2,
 }
 
 impl TryFrom<usize> for Run {
@@ -108,16 +107,13 @@ impl TryFrom<usize> for Run {
 pub(crate) struct Ksm {
     #[pin]
     scanner: Mutex<Scanner>,
-    /// How many wait for the scan mutex, besides `ksmd`.
-    waiting: Atomic<usize>,
+    /// Those who wait for the scan mutex, besides `ksmd`.
+    waiters: Waiters,
     #[pin]
-    pub(crate) slots: Slots,
+    pub(crate) shared: Shared,
     run: Tunable,
     /// What was left when all was undone: a [`Leftovers`].
     leftovers: Tunable,
-    pub(crate) tunables: Tunables,
-    pub(crate) stats: Stats,
-    pub(crate) module: &'static ThisModule,
     /// Set while memory is going offline.
     offlining: Tunable,
     /// Where everybody waits for that to end.
@@ -134,17 +130,16 @@ pub(crate) struct Ksm {
 impl Ksm {
     /// `seed` makes the checksums of this load unlike those of any other.
     pub(crate) fn new(module: &'static ThisModule, seed: u64) -> Result<Arc<Self>> {
-        let scanner = Scanner::new(seed)?;
+        let records = Records::new(module, DEFAULT_MAX_PAGE_SHARING)?;
+        let counters = records.counters();
+        let scanner = Scanner::new(records, seed)?;
         Arc::pin_init(
             pin_init!(Self {
                 scanner <- new_mutex!(scanner, "ksm_rs_scan"),
-                waiting: Atomic::new(0),
-                slots <- Slots::new(),
+                waiters: Waiters::new(),
+                shared <- Shared::new(counters),
                 run: Tunable::new(Run::Stop as usize),
                 leftovers: Tunable::new(Leftovers::None as usize),
-                tunables: Tunables::new(),
-                stats: Stats::new(),
-                module,
                 offlining: Tunable::new(0),
                 online <- WaitQueue::new(c"ksm_rs_online", static_lock_class!()),
                 work <- WaitQueue::new(c"ksm_rs_work", static_lock_class!()),
@@ -174,19 +169,17 @@ impl Ksm {
         self.run.set(run as usize);
         if run == Run::Unmerge {
             let _oom = oom::Origin::new();
-            scanner.unmerge_all(self).inspect_err(|_| {
+            scanner.rewind();
+            let result = unmerge_all(&self.shared, scanner.records());
+            let left = result.inspect_err(|_| {
                 self.run.set(Run::Stop as usize);
             })?;
+            self.leftovers.set(left as usize);
         }
         drop(scanner);
         self.work.wake_all();
         self.pause.wake_all();
         Ok(())
-    }
-
-    /// Notes what is left now that all has been undone.
-    pub(crate) fn note_leftovers(&self, leftovers: Leftovers) {
-        self.leftovers.set(leftovers as usize);
     }
 
     /// Whether all has been undone but for pages that somebody still had.
@@ -201,7 +194,8 @@ impl Ksm {
         let begin = Instant::<Monotonic>::now();
         if self.has_leftovers() {
             let guarded = self.leftovers.get() == Leftovers::Guarded as usize;
-            scanner.remove_leftovers(self, guarded);
+            let left = remove_leftovers(&self.shared, scanner.records(), guarded);
+            self.leftovers.set(left as usize);
         }
         begin.elapsed()
     }
@@ -221,7 +215,7 @@ impl Ksm {
 
     /// Sets the pause between two steps; a pause that goes on ends.
     pub(crate) fn set_sleep_millisecs(&self, millisecs: usize) {
-        self.tunables.sleep_millisecs.set(millisecs);
+        self.shared.tunables.sleep_millisecs.set(millisecs);
         self.pause.wake_all();
     }
 
@@ -231,14 +225,12 @@ impl Ksm {
     ///
     /// `EBUSY` while there are KSM pages.
     pub(crate) fn set_max_page_sharing(&self, limit: usize) -> Result {
-        if self.tunables.max_page_sharing.get() == limit {
+        if self.shared.tunables.max_page_sharing.get() == limit {
             return Ok(());
         }
         let mut scanner = self.lock_scanner();
-        if self.stats.pages_shared.get() > 0 || !scanner.remove_unmapped_nodes(self) {
-            return Err(EBUSY);
-        }
-        self.tunables.max_page_sharing.set(limit);
+        scanner.records().set_max_page_sharing(limit)?;
+        self.shared.tunables.max_page_sharing.set(limit);
         Ok(())
     }
 
@@ -250,15 +242,14 @@ impl Ksm {
     #[cfg(CONFIG_NUMA)]
     pub(crate) fn set_merge_across_nodes(&self, across: bool) -> Result {
         let mut scanner = self.lock_scanner();
-        if self.tunables.merge_across_nodes.is_set() == across {
+        let tunable = &self.shared.tunables.merge_across_nodes;
+        if tunable.is_set() == across {
             return Ok(());
         }
-        if self.stats.pages_shared.get() > 0 || !scanner.remove_unmapped_nodes(self) {
-            return Err(EBUSY);
-        }
-        let partitions = Partitions::new(if across { 1 } else { node_ids() })?;
-        scanner.set_partitions(self, partitions);
-        self.tunables.merge_across_nodes.set(usize::from(across));
+        let partitions = if across { 1 } else { node_ids() };
+        scanner.records().set_partitions(partitions)?;
+        scanner.rewind();
+        tunable.set(usize::from(across));
         Ok(())
     }
 
@@ -268,23 +259,23 @@ impl Ksm {
     ///
     /// `EINVAL` if that is the advisor's to do.
     pub(crate) fn set_pages_to_scan(&self, pages: usize) -> Result {
-        if self.tunables.advisor.enabled.is_set() {
+        if self.shared.tunables.advisor.enabled.is_set() {
             return Err(EINVAL);
         }
-        self.tunables.pages_to_scan.set(pages);
+        self.shared.tunables.pages_to_scan.set(pages);
         Ok(())
     }
 
     /// Lets the advisor set `pages_to_scan`, or no longer; sleeps, as it waits for the scan mutex.
     pub(crate) fn set_advisor(&self, enabled: bool) {
         let mut scanner = self.lock_scanner();
-        let advisor = &self.tunables.advisor;
+        let advisor = &self.shared.tunables.advisor;
         if advisor.enabled.is_set() == enabled {
             return;
         }
         advisor.enabled.set(usize::from(enabled));
-        scanner.advice.forget();
-        self.tunables.pages_to_scan.set(match enabled {
+        scanner.advice().forget();
+        self.shared.tunables.pages_to_scan.set(match enabled {
             // 32 bits of it, as user space reads them.
             true => advisor.min_pages_to_scan.get() & U32_MAX,
             false => DEFAULT_PAGES_TO_SCAN,
@@ -293,8 +284,8 @@ impl Ksm {
 
     /// Bytes that merging saves, less those that it takes; may be negative.
     pub(crate) fn general_profit(&self) -> isize {
-        let saved = zero_pages().wrapping_add_unsigned(self.stats.pages_sharing.get());
-        let taken = self.stats.rmap_items.get() * BYTES_PER_PAGE;
+        let saved = zero_pages().wrapping_add_unsigned(self.shared.counters.pages_sharing());
+        let taken = self.shared.counters.rmap_items() * BYTES_PER_PAGE;
         saved
             .wrapping_mul(PAGE_SIZE as isize)
             .wrapping_sub_unsigned(taken)
@@ -302,7 +293,7 @@ impl Ksm {
 
     /// Registers an address space, which is not registered.
     pub(crate) fn enter(&self, mm: &Mm) -> Result {
-        self.slots.enter(mm)?;
+        self.shared.registry.enter(mm)?;
         // The thread waits for an address space only while it is to scan.
         if self.should_scan() {
             self.work.wake_all();
@@ -314,10 +305,10 @@ impl Ksm {
     pub(crate) fn retire(&self) {
         let mut scanner = self.lock_scanner();
         scanner.rewind();
-        scanner.collect_all_slots(self);
-        while let Some(slot) = self.slots.next(None) {
+        collect_all_slots(&self.shared, scanner.records());
+        while let Some(slot) = self.shared.registry.next(None) {
             clear_mergeable_flag(slot.mm());
-            self.slots.remove(&slot);
+            self.shared.registry.remove(&slot);
         }
     }
 
@@ -330,10 +321,10 @@ impl Ksm {
 
     /// Memory has gone offline, or has stayed.
     #[cfg(CONFIG_MEMORY_HOTREMOVE)]
-    pub(crate) fn end_offlining(&self, gone: Option<&crate::mm::hotplug::OfflineRange>) {
-        let mut scanner = self.as_waiting(|| self.scanner.lock());
+    pub(crate) fn end_offlining(&self, gone: Option<&OfflineRange>) {
+        let mut scanner = self.waiters.while_waiting(|| self.scanner.lock());
         if let Some(range) = gone {
-            scanner.remove_offline_nodes(self, range);
+            scanner.records().remove_offline_nodes(range);
         }
         self.offlining.set(0);
         drop(scanner);
@@ -343,23 +334,7 @@ impl Ksm {
     /// Takes the scan mutex, at a moment when no memory is going offline; has a step of the scan that
     /// is under way end soon, and sleeps until then.
     fn lock_scanner(&self) -> MutexGuard<'_, Scanner> {
-        self.as_waiting(|| self.wait_for_scanner())
-    }
-
-    /// Whether somebody waits for the scan mutex.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.waiting.load(Relaxed) > 0
-    }
-
-    /// Lets `ksmd` know, until `lock` returns, that the scan mutex is waited for.
-    fn as_waiting<'a>(
-        &'a self,
-        lock: impl FnOnce() -> MutexGuard<'a, Scanner>,
-    ) -> MutexGuard<'a, Scanner> {
-        self.waiting.fetch_add(1, Relaxed);
-        let scanner = lock();
-        self.waiting.fetch_sub(1, Relaxed);
-        scanner
+        self.waiters.while_waiting(|| self.wait_for_scanner())
     }
 
     /// Takes the scan mutex, at a moment when no memory is going offline; sleeps.
@@ -376,25 +351,25 @@ impl Ksm {
     }
 
     fn should_scan(&self) -> bool {
-        self.run() == Run::Merge as usize && !self.slots.is_idle()
+        self.run() == Run::Merge as usize && !self.shared.registry.is_idle()
     }
 
     fn scan(&self, thread: &Current) {
         let mut scanner = self.wait_for_scanner();
         // It may have been stopped while the lock was waited for.
         if self.should_scan() {
-            let pages = self.tunables.pages_to_scan.get();
-            scanner.scan(self, &mut Step::new(self, thread, pages));
+            let pages = self.shared.tunables.pages_to_scan.get();
+            scanner.scan(&self.shared, &mut Step::new(&self.waiters, thread, pages));
         }
     }
 
     fn pause(&self, thread: &Current) {
-        let millisecs = self.tunables.sleep_millisecs.get();
+        let millisecs = self.shared.tunables.sleep_millisecs.get();
         // Without a pause there would be no moment to freeze in.
         let limit = millisecs.max(usize::from(thread.should_pause()));
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         self.pause.wait(thread, Limit::Millis(limit), || {
-            self.tunables.sleep_millisecs.get() != millisecs || self.has_leftovers()
+            self.shared.tunables.sleep_millisecs.get() != millisecs || self.has_leftovers()
         });
     }
 }
@@ -414,6 +389,17 @@ impl Body for Ksm {
                     self.should_scan() || self.has_leftovers()
                 });
             }
+        }
+    }
+}
+
+#[cfg(CONFIG_MEMORY_HOTREMOVE)]
+impl MemoryListener for Ksm {
+    fn notify(&self, event: MemoryEvent) {
+        match event {
+            MemoryEvent::GoingOffline => self.begin_offlining(),
+            MemoryEvent::Offline(range) => self.end_offlining(Some(&range)),
+            MemoryEvent::CancelOffline => self.end_offlining(None),
         }
     }
 }

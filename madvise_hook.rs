@@ -99,7 +99,7 @@ unsafe extern "C" fn exit(data: *mut c_void, mm: *mut bindings::mm_struct) {
     // wait for.
     // SAFETY: The caller vouches for both.
     let (ksm, mm) = unsafe { (ksm(data), Mm::from_raw(mm)) };
-    ksm.slots.exit(mm);
+    ksm.shared.registry.exit(mm);
 }
 
 /// # Safety

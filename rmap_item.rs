@@ -220,7 +220,7 @@ impl RmapItem {
 
     /// The address space that the item belongs to, unless its page is merged: then its mapping
     /// knows.
-    pub(crate) fn mm(&self) -> Option<SpaceId> {
+    pub(crate) fn space(&self) -> Option<SpaceId> {
         match self.head.kind() {
             Head::STABLE => None,
             _ => Handle::from_raw(self.owner),
@@ -375,7 +375,7 @@ impl ListCursor {
     }
 
     /// The address space whose list this is.
-    pub(crate) fn mm(&self) -> SpaceId {
+    pub(crate) fn space(&self) -> SpaceId {
         self.mm
     }
 
@@ -498,7 +498,7 @@ mod tests {
                 assert_eq!(item.place(), place);
                 assert_eq!(item.address(), address);
                 let is_merged = matches!(place, Place::Stable(_));
-                assert_eq!(item.mm(), (!is_merged).then_some(mm));
+                assert_eq!(item.space(), (!is_merged).then_some(mm));
             })?;
         }
         Ok(())

@@ -30,8 +30,8 @@ use crate::containers::{
         Verdict, //
     },
     sharded_tree::{
-        Forest,
         Keyed, //
+        ShardedTree,
     }, //
 };
 use kernel::prelude::*;
@@ -112,7 +112,7 @@ pub(crate) enum Lookup<N> {
 
 /// See the [module's description](self).
 pub(crate) struct StableTree<T> {
-    forest: Forest<T>,
+    forest: ShardedTree<T>,
     /// Contents that have several nodes.
     chains: usize,
     /// Nodes of such contents.
@@ -122,7 +122,7 @@ pub(crate) struct StableTree<T> {
 impl<T: StableEntry> StableTree<T> {
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            forest: Forest::new()?,
+            forest: ShardedTree::new()?,
             chains: 0,
             dups: 0,
         })
@@ -159,7 +159,7 @@ impl<T: StableEntry> StableTree<T> {
 
     /// The tree's parts, for who wants to fetch those that a search will begin with.
     #[inline]
-    pub(crate) fn forest(&self) -> &Forest<T> {
+    pub(crate) fn trees(&self) -> &ShardedTree<T> {
         &self.forest
     }
 

@@ -62,9 +62,9 @@ macro_rules! tunable {
     ($name:literal, $parse:expr, $($field:ident).+) => {
         File {
             name: $name,
-            show: |ksm, out| line(out, ksm.tunables.$($field).+.get()),
+            show: |ksm, out| line(out, ksm.shared.tunables.$($field).+.get()),
             store: Some(|ksm, text| {
-                ksm.tunables.$($field).+.set($parse(text)?);
+                ksm.shared.tunables.$($field).+.set($parse(text)?);
                 Ok(())
             }),
         }
@@ -79,12 +79,12 @@ static FILES: &[File<Ksm>] = &[
     },
     File {
         name: c"pages_to_scan",
-        show: |ksm, out| line(out, ksm.tunables.pages_to_scan.get()),
+        show: |ksm, out| line(out, ksm.shared.tunables.pages_to_scan.get()),
         store: Some(|ksm, text| ksm.set_pages_to_scan(parse_u32(text)?)),
     },
     File {
         name: c"sleep_millisecs",
-        show: |ksm, out| line(out, ksm.tunables.sleep_millisecs.get()),
+        show: |ksm, out| line(out, ksm.shared.tunables.sleep_millisecs.get()),
         store: Some(|ksm, text| {
             ksm.set_sleep_millisecs(parse_u32(text)?);
             Ok(())
@@ -93,7 +93,7 @@ static FILES: &[File<Ksm>] = &[
     #[cfg(CONFIG_NUMA)]
     File {
         name: c"merge_across_nodes",
-        show: |ksm, out| line(out, ksm.tunables.merge_across_nodes.get()),
+        show: |ksm, out| line(out, ksm.shared.tunables.merge_across_nodes.get()),
         store: Some(|ksm, text| match parse(text, usize::MAX)? {
             knob @ 0..2 => ksm.set_merge_across_nodes(knob == 1),
             _ => Err(EINVAL),
@@ -101,13 +101,13 @@ static FILES: &[File<Ksm>] = &[
     },
     File {
         name: c"max_page_sharing",
-        show: |ksm, out| line(out, ksm.tunables.max_page_sharing.get()),
+        show: |ksm, out| line(out, ksm.shared.tunables.max_page_sharing.get()),
         store: Some(|ksm, text| ksm.set_max_page_sharing(parse_sharing(text)?)),
     },
     File {
         name: c"advisor_mode",
         show: |ksm, out| {
-            let enabled = ksm.tunables.advisor.enabled.is_set();
+            let enabled = ksm.shared.tunables.advisor.enabled.is_set();
             out.write_str(if enabled { SCAN_TIME_MODE } else { NO_MODE })
         },
         store: Some(|ksm, text| {
@@ -142,23 +142,27 @@ static FILES: &[File<Ksm>] = &[
         parse_seconds,
         advisor.target_scan_time
     ),
-    counter!(c"pages_scanned", |ksm| ksm.stats.pages_scanned.get()),
-    counter!(c"pages_shared", |ksm| ksm.stats.pages_shared.get()),
-    counter!(c"pages_sharing", |ksm| ksm.stats.pages_sharing.get()),
-    counter!(c"pages_unshared", |ksm| ksm.stats.pages_unshared.get()),
-    counter!(c"pages_volatile", |ksm| ksm.stats.pages_volatile()),
-    counter!(c"pages_skipped", |ksm| ksm.stats.pages_skipped.get()),
-    counter!(c"full_scans", |ksm| ksm.stats.full_scans.get()),
-    counter!(c"stable_node_chains", |ksm| ksm
-        .stats
-        .stable_node_chains
-        .get()),
-    counter!(c"stable_node_dups", |ksm| ksm.stats.stable_node_dups.get()),
+    counter!(c"pages_scanned", |ksm| ksm.shared.stats.pages_scanned.get()),
+    counter!(c"pages_shared", |ksm| ksm.shared.counters.pages_shared()),
+    counter!(c"pages_sharing", |ksm| ksm.shared.counters.pages_sharing()),
+    counter!(c"pages_unshared", |ksm| ksm
+        .shared
+        .counters
+        .pages_unshared()),
+    counter!(c"pages_volatile", |ksm| ksm
+        .shared
+        .counters
+        .pages_volatile()),
+    counter!(c"pages_skipped", |ksm| ksm.shared.stats.pages_skipped.get()),
+    counter!(c"full_scans", |ksm| ksm.shared.stats.full_scans.get()),
+    counter!(c"stable_node_chains", |ksm| ksm.shared.counters.chains()),
+    counter!(c"stable_node_dups", |ksm| ksm.shared.counters.dups()),
     counter!(c"ksm_zero_pages", |_| zero_pages()),
     counter!(c"general_profit", |ksm| ksm.general_profit()),
 ];
 
 static OWN_FILES: &[File<Ksm>] = &[counter!(c"pages_untracked", |ksm| ksm
+    .shared
     .stats
     .pages_untracked
     .get())];

@@ -18,8 +18,8 @@ use crate::containers::{
         Verdict, //
     },
     sharded_tree::{
-        Forest,
         Keyed, //
+        ShardedTree,
     }, //
 };
 use kernel::prelude::*;
@@ -36,13 +36,13 @@ pub(crate) enum Outcome<N> {
 
 /// See the [module's description](self).
 pub(crate) struct UnstableTree<T> {
-    forest: Forest<T>,
+    forest: ShardedTree<T>,
 }
 
 impl<T: Keyed> UnstableTree<T> {
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            forest: Forest::new()?,
+            forest: ShardedTree::new()?,
         })
     }
 
@@ -84,7 +84,7 @@ impl<T: Keyed> UnstableTree<T> {
 
     /// The tree's parts, for who wants to fetch those that a search will begin with.
     #[inline]
-    pub(crate) fn forest(&self) -> &Forest<T> {
+    pub(crate) fn trees(&self) -> &ShardedTree<T> {
         &self.forest
     }
 }

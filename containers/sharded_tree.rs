@@ -15,7 +15,7 @@
 //! Within a tree, the lowest bit in which two checksums differ orders their nodes. So the nodes that
 //! a split moves are all on one side of a border, and a red-black tree can be cut there without
 //! visiting each node: even a tree with a million nodes of one checksum is split in microseconds. No
-//! operation visits all nodes or all trees, except [`Forest::forget`], which visits the trees.
+//! operation visits all nodes or all trees, except [`ShardedTree::forget`], which visits the trees.
 //!
 //! Growth allocates a page for every 1,024 trees. Without memory for it the forest stays as it is:
 //! trees get deeper, insertions still succeed, and later ones retry.
@@ -92,7 +92,7 @@ fn order(a: u32, b: u32) -> Ordering {
 }
 
 /// See the [module's description](self).
-pub(crate) struct Forest<T> {
+pub(crate) struct ShardedTree<T> {
     roots: Paged<Root<T>, ROOTS_IN_PAGE>,
     /// The bits of a checksum that may select a tree: the number of trees, rounded up to a power of
     /// two, minus 1.
@@ -101,7 +101,7 @@ pub(crate) struct Forest<T> {
     len: usize,
 }
 
-impl<T: Keyed> Forest<T> {
+impl<T: Keyed> ShardedTree<T> {
     pub(crate) fn new() -> Result<Self> {
         let mut roots = Paged::new();
         for _ in 0..FEWEST {
@@ -159,7 +159,7 @@ impl<T: Keyed> Forest<T> {
         })
     }
 
-    /// Puts `node` where [`Forest::descend`] for its checksum has ended.
+    /// Puts `node` where [`ShardedTree::descend`] for its checksum has ended.
     ///
     /// Then splits a few trees if there are too few, as far as memory for that is available.
     pub(crate) fn insert(
@@ -259,7 +259,7 @@ impl<T: Keyed> Forest<T> {
         self.roots[old] = Root::join(pool, low, high);
     }
 
-    /// Updates [`Forest::mask`] after the number of trees has changed.
+    /// Updates [`ShardedTree::mask`] after the number of trees has changed.
     fn note_number(&mut self) {
         self.mask = self.roots.len().next_power_of_two() - 1;
     }
@@ -320,7 +320,7 @@ fn twin(new: usize) -> (usize, u32) {
     (new ^ bit, bit as u32)
 }
 
-#[kernel::macros::kunit_tests(ksm_rs_forest)]
+#[kernel::macros::kunit_tests(ksm_rs_sharded_tree)]
 mod tests {
     use super::*;
     use crate::{
@@ -361,7 +361,7 @@ mod tests {
 
     struct Fixture {
         pool: Pool<FakePage>,
-        forest: Forest<FakePage>,
+        forest: ShardedTree<FakePage>,
         random: Random,
     }
 
@@ -369,7 +369,7 @@ mod tests {
         fn new() -> Result<Self> {
             Ok(Self {
                 pool: Pool::new(),
-                forest: Forest::new()?,
+                forest: ShardedTree::new()?,
                 random: Random::new(11),
             })
         }

@@ -7,21 +7,16 @@
 
 #![deny(unsafe_code)]
 
+use super::{
+    lookup::{
+        Held,
+        Meeting, //
+    },
+    unmerge::unmerge_range,
+    Merging, //
+};
 use crate::{
-    kernel_api::{
-        gfp,
-        module_hold::ModuleHold, //
-    },
-    ksmd::Ksm,
-    merging::{
-        lookup::{
-            Equal,
-            Held,
-            Look,
-            Meeting, //
-        },
-        unmerge::unmerge_range, //
-    },
+    kernel_api::gfp,
     mm::{
         address_space::ReadLockedMm,
         folio::{
@@ -29,20 +24,12 @@ use crate::{
             PinnedPage, //
         },
         ksm_page::{
+            compare::Look,
             ids::{
                 ItemId,
-                NodeId,
-                PartitionId, //
+                NodeId, //
             },
-            ksm_folio::{
-                self,
-                OwnedAnchor, //
-            },
-            mappings::{
-                Mapping,
-                Mappings, //
-            },
-            notes::Notes,
+            ksm_folio,
             share::{
                 self,
                 KsmPage,
@@ -57,9 +44,8 @@ use crate::{
         },
         vma::MergeableVma, //
     },
-    records::stable_node::StableNode,
+    records::stable_nodes::Equal,
     rmap_item::Place,
-    scan::Scanner,
     testing::{
         race_delay,
         race_window::RaceWindow, //
@@ -80,18 +66,15 @@ pub(crate) enum Attempt {
     Settled,
 }
 
-impl Scanner {
+impl Merging<'_> {
     /// Replaces a page of zeros by the zero page, if that is wanted; returns whether the page
     /// needs no further attention.
-    pub(crate) fn merge_with_zero_page(
-        &mut self,
-        ksm: &Ksm,
-        mm: &MmWithUser,
-        item: ItemId,
-        page: &PinnedPage,
-    ) -> bool {
-        if !ksm.tunables.use_zero_pages.is_set()
-            || !self.keys.is_that_of_zeros(self.checksum_of(item))
+    pub(crate) fn merge_with_zero_page(&mut self, item: ItemId, page: &PinnedPage) -> bool {
+        if !self.shared.tunables.use_zero_pages.is_set()
+            || !self
+                .state
+                .keys
+                .is_that_of_zeros(self.records.checksum(item))
         {
             return false;
         }
@@ -103,15 +86,15 @@ impl Scanner {
         if !is_zero {
             return false;
         }
-        let address = self.items[item].address();
-        let Some(locked) = ReadLockedMm::try_new(mm, &mut self.patience) else {
+        let address = self.records.address(item);
+        let Some(locked) = ReadLockedMm::try_new(self.mm, &mut self.state.patience) else {
             return true;
         };
         let Some(vma) = locked.mergeable_at(address) else {
             return true;
         };
         let result = self.try_replace(&vma, address, page, Target::Zero);
-        trace::merge_one_page(zero_pfn(), item, mm, &result);
+        trace::merge_one_page(zero_pfn(), item, self.mm, &result);
         if look == Look::Glance && result == Err(EAGAIN) {
             self.note_misled();
         }
@@ -124,16 +107,14 @@ impl Scanner {
     /// Nothing is locked, split, emptied or flushed for a page that does not look equal to any.
     pub(crate) fn merge_with_stable(
         &mut self,
-        ksm: &Ksm,
-        mm: &MmWithUser,
         item: ItemId,
         (page, next): (&PinnedPage, &PinnedPage),
     ) -> Attempt {
         let mut look = self.how_to_look(page);
         loop {
-            match self.find_equal(ksm, item, (page, next), look) {
+            match self.records.find_equal(item, (page, next), look) {
                 Equal::WithRoom(node, equal) => {
-                    match self.merge_into(ksm, mm, item, (page, next), (node, &equal)) {
+                    match self.merge_into(self.mm, item, (page, next), (node, &equal)) {
                         Err(ENOMEM) => return Attempt::NotMade,
                         Err(EAGAIN) if look == Look::Glance => self.note_misled(),
                         _ => return Attempt::Settled,
@@ -148,57 +129,44 @@ impl Scanner {
     }
 
     /// Merges `page` with a page of the same content from the unstable tree, or leaves it there.
-    pub(crate) fn meet_in_unstable(
-        &mut self,
-        ksm: &Ksm,
-        mm: &MmWithUser,
-        item: ItemId,
-        page: &PinnedPage,
-    ) {
-        let meeting = match self.find_unstable(ksm, item, page) {
-            Meeting::Equal(other, held) => {
-                match self.merge_pair(ksm, (mm, item, page), (other, held)) {
-                    // The other page is in use, perhaps for long. It has left the tree, so that
-                    // further equals do not try it too, but meet this one.
-                    Err(_) if self.items[item].place() == Place::Nowhere => {
-                        self.find_unstable(ksm, item, page)
-                    }
-                    _ => return,
-                }
-            }
-            meeting => meeting,
+    pub(crate) fn meet_in_unstable(&mut self, item: ItemId, page: &PinnedPage) {
+        let Meeting::Equal(other, held) = self.find_waiting(item, page) else {
+            return;
         };
-        if matches!(meeting, Meeting::Waiting) {
-            self.items[item].note_waiting();
-            ksm.stats.pages_unshared.add(1);
+        let result = self.merge_pair(item, page, (other, held));
+        // The other page is in use, perhaps for long. It has left the tree, so that further equals do
+        // not try it too, but meet this one.
+        if result.is_err() && self.records.place(item) == Place::Nowhere {
+            self.find_waiting(item, page);
         }
     }
 
     /// Makes `item`, whose page is a KSM page that a fork has inherited, a mapping of that page.
     ///
     /// The page is mapped already, so this is no matter of `max_page_sharing`.
-    pub(crate) fn adopt_fork(&mut self, ksm: &Ksm, mm: &MmWithUser, item: ItemId) {
-        let address = self.items[item].address();
-        let Some(locked) = ReadLockedMm::try_new(mm, &mut self.patience) else {
+    pub(crate) fn adopt_fork(&mut self, item: ItemId) {
+        let address = self.records.address(item);
+        let Some(locked) = ReadLockedMm::try_new(self.mm, &mut self.state.patience) else {
             return;
         };
         let Some(vma) = locked.mergeable_at(address) else {
             return;
         };
         // From this look on no node is removed but by the following lines.
-        if let Some(Met::Ksm(node)) = page_at(&vma, address, &self.nodes, &mut self.probe) {
-            let page = self.nodes[node].anchor.as_ref().map(|anchor| anchor.page());
-            let Some(Ok(page)) = page else {
-                return;
-            };
-            // Without memory for it the mapping goes on unlisted, until the next scan.
-            let adopted = self.mapping(&vma, item).and_then(|mapping| {
-                let mut shared = page.folio().lock();
-                self.attach(ksm, node, &mut shared, mapping)
-            });
-            if adopted.is_ok() {
-                self.drop_unstable_node(item);
-            }
+        let met = page_at(&vma, address, self.records.nodes(), &mut self.state.probe);
+        let Some(Met::Ksm(node)) = met else {
+            return;
+        };
+        let Some(page) = self.records.ksm_page(node) else {
+            return;
+        };
+        // Without memory for it the mapping goes on unlisted, until the next scan.
+        let adopted = self.records.mapping(&vma, item).and_then(|mapping| {
+            let mut shared = page.page().folio().lock();
+            self.records.attach(node, &mut shared, mapping)
+        });
+        if adopted.is_ok() {
+            self.records.forget_checksum(item);
         }
     }
 
@@ -206,14 +174,13 @@ impl Scanner {
     /// has the CPU fetch `next` meanwhile.
     fn merge_into(
         &mut self,
-        ksm: &Ksm,
         mm: &MmWithUser,
         item: ItemId,
         (page, next): (&PinnedPage, &PinnedPage),
         (node, equal): (NodeId, &KsmPage),
     ) -> Result {
         race_delay::pause(RaceWindow::Found);
-        let result = self.join(ksm, mm, item, (page, next), (node, equal));
+        let result = self.join(mm, item, (page, next), (node, equal));
         let ksm_page = equal.page();
         trace::merge_with_ksm_page(Some(ksm_page), ksm_page.pfn(), item, mm, &result);
         result
@@ -221,37 +188,36 @@ impl Scanner {
 
     fn join(
         &mut self,
-        ksm: &Ksm,
         mm: &MmWithUser,
         item: ItemId,
         (page, next): (&PinnedPage, &PinnedPage),
         (node, target): (NodeId, &KsmPage),
     ) -> Result {
-        let address = self.items[item].address();
-        let locked = ReadLockedMm::try_new(mm, &mut self.patience).ok_or(EFAULT)?;
+        let address = self.records.address(item);
+        let locked = ReadLockedMm::try_new(mm, &mut self.state.patience).ok_or(EFAULT)?;
         let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
-        let mapping = self.mapping(&vma, item)?;
+        let mapping = self.records.mapping(&vma, item)?;
         // Held for as long as the mapping is listed but may not be there yet, or be clean.
         let mut shared = target.page().folio().lock();
         if target.page().is_poisoned() {
             // Whoever has mapped it does not any more, so its node will soon be collected.
             return Err(EFAULT);
         }
-        let age = self.items[item].age();
-        self.attach(ksm, node, &mut shared, mapping)?;
+        let age = self.records.age(item);
+        self.records.attach(node, &mut shared, mapping)?;
         race_delay::pause(RaceWindow::Listed);
         let replaced = self.try_replace(&vma, address, page, Target::Ksm { page: target, next });
         match replaced {
             Ok(()) => {
                 ksm_folio::mark_dirty(&shared);
-                self.drop_unstable_node(item);
+                self.records.forget_checksum(item);
                 // A mapping that is locked in memory may wait in a batch of this CPU to be counted.
-                self.drain_wanted = true;
+                self.state.is_drain_wanted = true;
             }
             Err(_) => {
                 drop(shared);
-                self.leave_tree(ksm, item);
-                self.items[item].set_age(age);
+                self.records.leave_tree(item);
+                self.records.restore_age(item, age);
             }
         }
         replaced
@@ -260,8 +226,8 @@ impl Scanner {
     /// Makes a KSM page of `page`, and lets the other item map it too.
     fn merge_pair(
         &mut self,
-        ksm: &Ksm,
-        (mm, item, page): (&MmWithUser, ItemId, &PinnedPage),
+        item: ItemId,
+        page: &PinnedPage,
         (other, held): (ItemId, Held),
     ) -> Result {
         if core::ptr::eq(page.folio(), held.page.folio()) {
@@ -271,93 +237,55 @@ impl Scanner {
             drop(page.try_lock_single());
             return Ok(());
         }
-        let age = self.items[item].age();
-        let promoted = self.promote(ksm, mm, item, page);
+        let age = self.records.age(item);
+        let promoted = self.promote(item, page);
         let result = promoted.as_ref().map(|_| ()).map_err(|error| *error);
-        trace::merge_with_ksm_page(None, page.pfn(), item, mm, &result);
+        trace::merge_with_ksm_page(None, page.pfn(), item, self.mm, &result);
         let node = promoted?;
         race_delay::pause(RaceWindow::Promoted);
-        self.insert_node(ksm, node, page);
-        self.leave_tree(ksm, other);
-        let Held { mm: other_mm, page } = held;
-        let result = match self.nodes[node].anchor.as_deref().map(KsmPage::of) {
-            Some(Ok(equal)) => {
-                self.merge_into(ksm, &other_mm, other, (&page, &page), (node, &equal))
-            }
-            _ => Err(ENOENT),
-        };
-        self.give_up(page);
+        self.records.insert_node(node, page);
+        self.records.leave_tree(other);
+        let result = self.join_promoted(node, (other, held));
         match result {
-            Ok(()) => self.drop_unstable_node(item),
+            Ok(()) => self.records.forget_checksum(item),
             Err(_) => {
                 race_delay::pause(RaceWindow::Refused);
-                match self.demote(ksm, mm, item) {
-                    true => self.items[item].set_age(age),
-                    false => self.drop_unstable_node(item),
+                match self.demote(item) {
+                    true => self.records.restore_age(item, age),
+                    false => self.records.forget_checksum(item),
                 }
             }
         }
         result
     }
 
+    /// Lets the other item of a pair map the page of `node`, which was promoted a moment ago.
+    fn join_promoted(&mut self, node: NodeId, (other, held): (ItemId, Held)) -> Result {
+        let Held { mm, page } = held;
+        let result = match self.records.ksm_page(node) {
+            Some(equal) => self.merge_into(&mm, other, (&page, &page), (node, &equal)),
+            None => Err(ENOENT),
+        };
+        self.state.give_up(page);
+        result
+    }
+
     /// Makes `page` the KSM page of a new node, which is not in the tree yet.
-    fn promote(
-        &mut self,
-        ksm: &Ksm,
-        mm: &MmWithUser,
-        item: ItemId,
-        page: &PinnedPage,
-    ) -> Result<NodeId> {
-        let address = self.items[item].address();
-        let checksum = self.checksum_of(item);
-        let locked = ReadLockedMm::try_new(mm, &mut self.patience).ok_or(EFAULT)?;
+    fn promote(&mut self, item: ItemId, page: &PinnedPage) -> Result<NodeId> {
+        let address = self.records.address(item);
+        let locked = ReadLockedMm::try_new(self.mm, &mut self.state.patience).ok_or(EFAULT)?;
         let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
         let single = page.try_lock_single();
         let Some(Ok(protected)) = single
             .as_ref()
             .map(|single| share::protect(&vma, address, single))
         else {
-            self.drain_wanted = true;
+            self.state.is_drain_wanted = true;
             return Err(EFAULT);
         };
-        let mapping = self.mapping(&protected.vma(), item)?;
-        let node = self.new_node(ksm, checksum, self.partition_of(page), mapping)?;
-        if let Some(anchor) = &self.nodes[node].anchor {
-            protected.bind(anchor);
-        }
-        self.note_attached(ksm, node, item, 0);
-        Ok(node)
-    }
-
-    /// The mapping that `item`, which has none, will have in `vma`.
-    fn mapping(&mut self, vma: &MergeableVma<'_>, item: ItemId) -> Result<Mapping> {
-        let owner = self.items[item].mm().ok_or(EINVAL)?;
-        let (area, page) = self.areas.find(vma, self.items[item].address(), owner)?;
-        Ok(Mapping { area, page, item })
-    }
-
-    /// A node with one mapping that has no page yet.
-    ///
-    /// As long as there are nodes the module cannot be unloaded.
-    fn new_node(
-        &mut self,
-        ksm: &Ksm,
-        checksum: u32,
-        partition: PartitionId,
-        mapping: Mapping,
-    ) -> Result<NodeId> {
-        if self.module_hold.is_none() {
-            self.module_hold = Some(ModuleHold::new(ksm.module).ok_or(ENODEV)?);
-        }
-        let node = self
-            .nodes
-            .insert(StableNode::new(checksum), gfp::for_merge());
-        let node = node.inspect_err(|_| self.release_module_if_unused())?;
-        let anchor = anchor_with(node, partition, mapping).inspect_err(|_| {
-            self.forget_node(node);
-        })?;
-        self.nodes[node].anchor = Some(anchor);
-        Ok(node)
+        let mapping = self.records.mapping(&protected.vma(), item)?;
+        self.records
+            .make_node(item, mapping, page, |anchor| protected.bind(anchor))
     }
 
     /// Locks and splits the folio of `page`, and replaces the page.
@@ -373,7 +301,7 @@ impl Scanner {
             None => Err(Refusal::InUse),
         };
         refusal.map_err(|refusal| {
-            self.drain_wanted |= refusal == Refusal::InUse;
+            self.state.is_drain_wanted |= refusal == Refusal::InUse;
             match refusal {
                 Refusal::Different => EAGAIN,
                 Refusal::Changed | Refusal::InUse => EFAULT,
@@ -381,26 +309,19 @@ impl Scanner {
         })
     }
 
-    /// Undoes [`Scanner::promote`] for a page that found nobody to share it; returns whether that
+    /// Undoes [`Merging::promote`] for a page that found nobody to share it; returns whether that
     /// could be done.
-    fn demote(&mut self, ksm: &Ksm, mm: &MmWithUser, item: ItemId) -> bool {
-        let address = self.items[item].address();
-        if let Some(locked) = ReadLockedMm::try_new(mm, &mut self.patience) {
+    fn demote(&mut self, item: ItemId) -> bool {
+        let address = self.records.address(item);
+        if let Some(locked) = ReadLockedMm::try_new(self.mm, &mut self.state.patience) {
             if let Some(vma) = locked.mergeable_at(address) {
                 // Without memory for a copy it stays a KSM page with one mapping, which is harmless.
                 let _ = unmerge_range(vma.vma(), address..address + PAGE_SIZE, gfp::for_merge());
             }
         }
-        if let Place::Stable(node) = self.items[item].place() {
-            self.remove_if_unmapped(ksm, node);
+        if let Place::Stable(node) = self.records.place(item) {
+            self.records.remove_if_unmapped(node);
         }
-        self.items[item].place() == Place::Nowhere
+        self.records.place(item) == Place::Nowhere
     }
-}
-
-/// An anchor with one mapping.
-fn anchor_with(node: NodeId, partition: PartitionId, first: Mapping) -> Result<OwnedAnchor> {
-    let mut mappings = Mappings::default();
-    mappings.push(first)?;
-    OwnedAnchor::new(node, Notes::new(partition), mappings)
 }

@@ -1,9 +1,118 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Merging, and undoing it.
+//!
+//! [`Merging`] looks for the equals of a page, and merges them; `lookup.rs` and `merge.rs` have its
+//! functions.
 
-pub(crate) mod lookup;
-#[cfg(CONFIG_MEMORY_HOTREMOVE)]
-pub(crate) mod memory_offline;
+#![deny(unsafe_code)]
+
+mod lookup;
 pub(crate) mod merge;
 pub(crate) mod unmerge;
+
+use crate::{
+    mm::{
+        address_space::Patience,
+        folio::PinnedPage,
+        folio_batch::FolioBatch,
+        ksm_page::walk::Candidate, //
+    },
+    page::checksum::Keys,
+    policy::shared::Shared,
+    records::Records, //
+};
+use kernel::{
+    mm::MmWithUser,
+    prelude::*, //
+};
+
+/// What merging keeps from page to page. The scan mutex protects it.
+pub(crate) struct MergeState {
+    keys: Keys,
+    /// How long a batch may still wait for mmap locks.
+    patience: Patience,
+    /// How many further pages are not to be taken for equal at a glance.
+    pages_to_doubt: u32,
+    /// Whether pages were met that may wait in a CPU's LRU batch: new ones, those that would not
+    /// merge, and those that have. While they do, they have one reference too many to be merged, and
+    /// a mapping that is locked in memory is not counted.
+    is_drain_wanted: bool,
+    /// Pages that were replaced, and that nothing but a reference keeps from being freed.
+    outgoing: FolioBatch,
+    /// Has room for the one page that another is compared with.
+    probe: KVec<Candidate>,
+}
+
+impl MergeState {
+    /// `seed` makes the checksums of this load unlike those of any other.
+    pub(crate) fn new(seed: u64) -> Result<Self> {
+        Ok(Self {
+            keys: Keys::new(seed),
+            patience: Patience::default(),
+            pages_to_doubt: 0,
+            is_drain_wanted: false,
+            outgoing: FolioBatch::new(),
+            probe: KVec::with_capacity(1, GFP_KERNEL)?,
+        })
+    }
+
+    /// What checksums are made with.
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Begins a batch; returns how long it may wait for mmap locks.
+    pub(crate) fn begin_batch(&mut self) -> &mut Patience {
+        self.patience = Patience::default();
+        &mut self.patience
+    }
+
+    /// Notes that a page was met for the first time.
+    pub(crate) fn note_new_page(&mut self) {
+        self.is_drain_wanted = true;
+    }
+
+    /// Whether the LRU batches of the CPUs are to be drained; they are after that.
+    pub(crate) fn take_drain_wanted(&mut self) -> bool {
+        core::mem::take(&mut self.is_drain_wanted)
+    }
+
+    /// Gives up the reference to `page`; together with others if the page was replaced, so that
+    /// it goes with its last reference.
+    pub(crate) fn give_up(&mut self, page: PinnedPage) {
+        if !page.folio().is_mapped() {
+            self.outgoing.push(page);
+        }
+    }
+
+    /// Ends a batch: gives up the references that [`MergeState::give_up`] has kept.
+    pub(crate) fn end_batch(&mut self) {
+        self.outgoing.put_all();
+    }
+}
+
+/// See the [module's description](self).
+pub(crate) struct Merging<'a> {
+    shared: &'a Shared,
+    records: &'a mut Records,
+    state: &'a mut MergeState,
+    /// The address space whose pages are merged.
+    mm: &'a MmWithUser,
+}
+
+impl<'a> Merging<'a> {
+    pub(crate) fn new(
+        shared: &'a Shared,
+        records: &'a mut Records,
+        state: &'a mut MergeState,
+        mm: &'a MmWithUser,
+    ) -> Self {
+        Self {
+            shared,
+            records,
+            state,
+            mm,
+        }
+    }
+}

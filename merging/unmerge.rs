@@ -5,29 +5,17 @@
 #![deny(unsafe_code)]
 
 use crate::{
-    kernel_api::{
-        kthread,
-        prefetch::prefetch, //
-    },
-    ksmd::{
-        Ksm,
-        Leftovers, //
-    },
+    kernel_api::kthread,
     mm::{
         address_space::{
-            reset,
             user_of,
-            Counter,
             ReadLockedMm, //
         },
         copies::{
             replace_all,
             Batch, //
         },
-        ksm_page::{
-            ids::NodeId,
-            walk::find_merged, //
-        },
+        ksm_page::walk::find_merged,
         unshare::{
             unshare,
             Fault, //
@@ -37,8 +25,11 @@ use crate::{
             LockedVma, //
         }, //
     },
-    records::registry::Which,
-    scan::Scanner,
+    policy::shared::Shared,
+    records::{
+        registry::Which,
+        Records, //
+    },
     testing::{
         race_delay,
         race_window::RaceWindow, //
@@ -56,7 +47,7 @@ use kernel::{
     }, //
 };
 
-/// Rounds of [`Scanner::unmerge_all`]. A round misses what a fork copies behind its back, of which
+/// Rounds of [`unmerge_all`]. A round misses what a fork copies behind its back, of which
 /// zero pages have no node to show for it, and pages of a process that is just ending, perhaps by a
 /// work item that the scan has left behind.
 const ROUNDS: i64 = 8;
@@ -67,8 +58,15 @@ const BYTES_AT_ONCE: usize = 1 << 30;
 /// Batches of merged pages that it unmerges under one mmap lock.
 const BATCHES_AT_ONCE: usize = 16;
 
-/// How many nodes before its turn the anchor of a node is fetched.
-const NODES_AHEAD: usize = 8;
+/// What is left when all has been undone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leftovers {
+    None = 0,
+    /// Nodes whose pages a process has that was just ending, or that is without the advice.
+    Nodes = 1,
+    /// Pages that userfaultfd keeps everybody from, or of a process that has just come.
+    Guarded = 2,
+}
 
 /// Which pages were unmerged.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -145,124 +143,72 @@ fn unmerge(
     })
 }
 
-impl Scanner {
-    /// Unmerges every page of every address space, and forgets all that is known of them.
-    ///
-    /// What is left, if anything, [`Ksm::collect_leftovers`] is to look after.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM` and `ERESTARTSYS` as [`unmerge_range`].
-    pub(crate) fn unmerge_all(&mut self, ksm: &Ksm) -> Result {
-        self.rewind();
-        let mut guarded = false;
-        for round in 0..ROUNDS {
-            let arrivals = ksm.slots.arrivals();
-            guarded = unmerge_all_slots(ksm)? == Unmerged::NotGuarded;
-            // Nodes first: they take their mappings with them, which else are looked up one by one.
-            let all_removed = self.remove_unmapped_nodes(ksm);
-            if all_removed {
-                self.forget_items(ksm);
-            }
-            self.collect_all_slots(ksm);
-            let any_came = ksm.slots.arrivals() != arrivals;
-            if all_removed && !any_came {
-                break;
-            }
-            guarded |= any_came;
-            fsleep(Delta::from_millis(1 << round));
+/// Unmerges every page of every address space, and forgets all that is known of them. Returns what is
+/// left, which [`remove_leftovers`] is to look after.
+///
+/// # Errors
+///
+/// `ENOMEM` and `ERESTARTSYS` as [`unmerge_range`].
+pub(crate) fn unmerge_all(shared: &Shared, records: &mut Records) -> Result<Leftovers> {
+    let registry = &shared.registry;
+    let mut guarded = false;
+    for round in 0..ROUNDS {
+        let arrivals = registry.arrivals();
+        guarded = unmerge_all_slots(shared)? == Unmerged::NotGuarded;
+        // Nodes first: they take their mappings with them, which else are looked up one by one.
+        let all_removed = records.remove_unmapped_nodes();
+        if all_removed {
+            records.forget_items();
         }
-        self.note_leftovers(ksm, guarded);
-        ksm.stats.full_scans.set(0);
-        Ok(())
-    }
-
-    /// Removes what [`Scanner::unmerge_all`] had to leave, as far as that can be done now; `guarded`
-    /// if there were pages that nobody could part.
-    pub(crate) fn remove_leftovers(&mut self, ksm: &Ksm, guarded: bool) {
-        // Without memory, the next time.
-        let guarded = guarded && !matches!(unmerge_all_slots(ksm), Ok(Unmerged::All));
-        self.remove_unmapped_nodes(ksm);
-        self.note_leftovers(ksm, guarded);
-    }
-
-    fn note_leftovers(&self, ksm: &Ksm, guarded: bool) {
-        // Zero pages have no node.
-        ksm.note_leftovers(match self.nodes.len() {
-            _ if guarded => Leftovers::Guarded,
-            0 => Leftovers::None,
-            _ => Leftovers::Nodes,
-        });
-    }
-
-    /// Forgets all items at once: there is no node, so none is merged.
-    fn forget_items(&mut self, ksm: &Ksm) {
-        self.partitions.forget_unstable();
-        self.items.clear();
-        self.unstable_nodes.clear();
-        ksm.stats.rmap_items.set(0);
-        ksm.stats.pages_unshared.set(0);
-        self.mms.for_each_mut(|mm| {
-            mm.forget_items();
-            if let Some(slot) = mm.slot() {
-                reset(slot.mm(), Counter::RmapItems);
-            }
-        });
-    }
-
-    /// Frees all items, and ends the tracking of their address spaces.
-    pub(crate) fn collect_all_slots(&mut self, ksm: &Ksm) {
-        let mut key = None;
-        while let Some(slot) = ksm.slots.next_tracked(key, Which::All) {
-            key = Some(slot.key());
-            self.collect_all(ksm, &slot);
-            self.leave_slot(ksm, &slot);
+        collect_all_slots(shared, records);
+        let any_came = registry.arrivals() != arrivals;
+        if all_removed && !any_came {
+            break;
         }
-        while let Some((number, slot)) = ksm.slots.next_discarded(None) {
-            self.collect_all(ksm, &slot);
-            ksm.slots.forget_discarded(number);
-        }
+        guarded |= any_came;
+        fsleep(Delta::from_millis(1 << round));
     }
+    shared.stats.full_scans.set(0);
+    Ok(leftovers(records, guarded))
+}
 
-    /// Removes the nodes whose pages nothing maps any more; returns whether those were all.
-    ///
-    /// Few stay: to build the trees anew from those is less work than to take each of the others
-    /// out.
-    pub(crate) fn remove_unmapped_nodes(&mut self, ksm: &Ksm) -> bool {
-        self.partitions.forget_stable(&mut self.nodes);
-        let mut next = self.nodes.next_after(None);
-        let mut ahead = next;
-        for _ in 0..NODES_AHEAD {
-            ahead = self.fetch_anchor(ahead);
-        }
-        while let Some(node) = next {
-            ahead = self.fetch_anchor(ahead);
-            match self.page_if_mapped(node) {
-                Some(page) => self.insert_node(ksm, node, &page),
-                None if self.strip(ksm, node).is_some() => self.forget_node(node),
-                // A page that could not be had a moment ago does not come back.
-                None => debug_assert!(false),
-            }
-            next = self.nodes.next_after(Some(node));
-            kthread::cond_resched();
-        }
-        self.note_chains(ksm);
-        self.nodes.len() == 0
-    }
+/// Removes what [`unmerge_all`] had to leave, as far as that can be done now, and returns what is left
+/// still; `guarded` if there were pages that nobody could part.
+pub(crate) fn remove_leftovers(shared: &Shared, records: &mut Records, guarded: bool) -> Leftovers {
+    // Without memory, the next time.
+    let guarded = guarded && !matches!(unmerge_all_slots(shared), Ok(Unmerged::All));
+    records.remove_unmapped_nodes();
+    leftovers(records, guarded)
+}
 
-    /// Asks the CPU to fetch the anchor of `node`; returns the node behind it.
-    fn fetch_anchor(&self, node: Option<NodeId>) -> Option<NodeId> {
-        if let Some(anchor) = &self.nodes[node?].anchor {
-            prefetch(&**anchor);
-        }
-        self.nodes.next_after(node)
+fn leftovers(records: &Records, guarded: bool) -> Leftovers {
+    // Zero pages have no node.
+    match records.has_nodes() {
+        _ if guarded => Leftovers::Guarded,
+        true => Leftovers::Nodes,
+        false => Leftovers::None,
     }
 }
 
-fn unmerge_all_slots(ksm: &Ksm) -> Result<Unmerged> {
+/// Frees all items, and ends the tracking of their address spaces.
+pub(crate) fn collect_all_slots(shared: &Shared, records: &mut Records) {
+    let registry = &shared.registry;
+    let mut key = None;
+    while let Some(slot) = registry.next_tracked(key, Which::All) {
+        key = Some(slot.key());
+        records.collect_all(&slot);
+        registry.release(&slot);
+    }
+    while let Some((number, slot)) = registry.next_discarded(None) {
+        records.collect_all(&slot);
+        registry.forget_discarded(number);
+    }
+}
+
+fn unmerge_all_slots(shared: &Shared) -> Result<Unmerged> {
     let (mut key, mut unmerged) = (None, Unmerged::All);
     let mut batch = Batch::new(GFP_KERNEL)?;
-    while let Some(slot) = ksm.slots.next(key) {
+    while let Some(slot) = shared.registry.next(key) {
         key = Some(slot.key());
         if let Some(mm) = user_of(slot.mm()) {
             if unmerge_mm(&mm, &mut batch)? == Unmerged::NotGuarded {

@@ -182,3 +182,23 @@ impl RmapVma<'_> {
         unsafe { (*self.vma).vm_mm }
     }
 }
+
+/// An anon_vma that no vma is linked to, for KUnit suites that need one to refer to.
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) fn unlinked() -> AnonVma {
+    use kernel::types::Opaque;
+
+    struct Unlinked(Opaque<bindings::anon_vma>);
+
+    // SAFETY: Only the count of references is used, which is atomic.
+    unsafe impl Sync for Unlinked {}
+
+    // Zeros are a valid anon_vma: the first reference is that of `get()`, and it is never given back.
+    static UNLINKED: Unlinked = Unlinked(Opaque::zeroed());
+    let anon_vma = NonNull::from(&UNLINKED.0).cast();
+    // SAFETY: It is a static. The reference that is leaked here keeps the count from becoming zero
+    // again, so that it is never freed.
+    core::mem::forget(unsafe { AnonVma::get(anon_vma) });
+    // SAFETY: It is a static.
+    unsafe { AnonVma::get(anon_vma) }
+}

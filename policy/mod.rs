@@ -3,5 +3,6 @@
 //! What the administrator sets and sees.
 
 pub(crate) mod advisor;
+pub(crate) mod shared;
 pub(crate) mod stats;
 pub(crate) mod tunables;

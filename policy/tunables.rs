@@ -12,6 +12,9 @@ use kernel::sync::atomic::{
 /// Pages to scan at a time, unless somebody says otherwise.
 pub(crate) const DEFAULT_PAGES_TO_SCAN: usize = 100;
 
+/// Mappings that one KSM page may have, unless somebody says otherwise.
+pub(crate) const DEFAULT_MAX_PAGE_SHARING: usize = 256;
+
 /// The largest value of what user space reads as an `unsigned int`.
 pub(crate) const U32_MAX: usize = u32::MAX as usize;
 
@@ -62,7 +65,7 @@ impl Tunables {
         Self {
             pages_to_scan: Tunable::new(DEFAULT_PAGES_TO_SCAN),
             sleep_millisecs: Tunable::new(20),
-            max_page_sharing: Tunable::new(256),
+            max_page_sharing: Tunable::new(DEFAULT_MAX_PAGE_SHARING),
             chains_prune_millisecs: Tunable::new(2000),
             #[cfg(CONFIG_NUMA)]
             merge_across_nodes: Tunable::new(1),

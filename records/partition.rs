@@ -22,10 +22,7 @@ use crate::{
         stable_node::StableNode,
         unstable_node::UnstableNode, //
     },
-    rmap_item::{
-        Place,
-        RmapItem, //
-    },
+    rmap_item::RmapItem,
     stable_tree::{
         Siblings,
         StableEntry,
@@ -84,23 +81,12 @@ impl Partitions {
     }
 
     /// Takes `item` out of the unstable tree that it is in.
-    pub(crate) fn leave_unstable(
-        &mut self,
-        items: &mut Pool<RmapItem>,
-        nodes: &mut Table<UnstableNode>,
-        item: ItemId,
-    ) {
-        debug_assert!(items[item].place() == Place::Unstable);
-        self.remove_unstable(nodes, item);
-        items[item].note_left_tree();
-    }
-
-    fn remove_unstable(&mut self, nodes: &mut Table<UnstableNode>, node: ItemId) {
+    pub(super) fn remove_unstable(&mut self, nodes: &mut Table<UnstableNode>, item: ItemId) {
         // A node has no room for the name of its partition.
         let last = self.partitions.len() - 1;
         for (index, partition) in self.partitions.iter_mut().enumerate() {
-            if index == last || partition.unstable.contains(nodes, node) {
-                partition.unstable.remove(nodes, node);
+            if index == last || partition.unstable.contains(nodes, item) {
+                partition.unstable.remove(nodes, item);
                 return;
             }
         }
@@ -174,8 +160,8 @@ mod tests {
         }
 
         fn leave(&mut self, item: ItemId) {
-            self.partitions
-                .leave_unstable(&mut self.items, &mut self.nodes, item);
+            self.partitions.remove_unstable(&mut self.nodes, item);
+            self.nodes.remove(item);
         }
     }
 
@@ -188,7 +174,6 @@ mod tests {
         }
         for item in waiting {
             fixture.leave(item);
-            assert!(fixture.items[item].place() == Place::Nowhere);
         }
         // There is room for all of them again.
         for checksum in 0..60 {

@@ -40,7 +40,7 @@ use kernel::{
     }, //
 };
 
-/// Slots that are looked at under one lock.
+/// Registry that are looked at under one lock.
 const SLOTS_AT_ONCE: usize = 32;
 
 /// The registration of one address space; keeps its `mm_struct`, not its memory.
@@ -147,12 +147,12 @@ pub(crate) enum Which {
 
 /// See the [module's description](self).
 #[pin_data]
-pub(crate) struct Slots {
+pub(crate) struct Registry {
     #[pin]
     map: SpinLock<Map>,
 }
 
-impl Slots {
+impl Registry {
     pub(crate) fn new() -> impl PinInit<Self> {
         let map = Map {
             entries: RBTree::new(),

@@ -9,10 +9,12 @@
 
 use crate::{
     kernel_api::kthread,
-    ksmd::Ksm,
-    merging::merge::Attempt,
+    merging::{
+        merge::Attempt,
+        MergeState,
+        Merging, //
+    },
     mm::{
-        address_space::UserMm,
         folio::PinnedPage,
         ksm_page::{
             ids::{
@@ -29,11 +31,15 @@ use crate::{
         checksum::UNKNOWN,
         content::LINES, //
     },
-    records::partition::Partition,
-    rmap_item::Place,
-    scan::{
-        Scanner,
-        Visit, //
+    policy::shared::Shared,
+    records::{
+        registry::MmSlot,
+        tracking::ItemFor,
+        Records, //
+    },
+    rmap_item::{
+        ListCursor,
+        Place, //
     },
     testing::{
         race_delay,
@@ -42,7 +48,8 @@ use crate::{
 };
 use kernel::{
     mm::MmWithUser,
-    prelude::*, //
+    prelude::*,
+    sync::Arc, //
 };
 
 /// How many pages before its turn a page is fetched.
@@ -75,192 +82,184 @@ enum Clue {
     OldChecksum,
 }
 
-impl Scanner {
-    /// Looks at all candidates of a batch, and empties it.
+/// See the [module's description](self).
+pub(crate) struct BatchWork<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) records: &'a mut Records,
+    pub(crate) merge: &'a mut MergeState,
+    /// The address space of the candidates.
+    pub(crate) mm: &'a MmWithUser,
+}
+
+impl BatchWork<'_> {
+    /// Looks at all candidates of `batch`, which is empty then, and so is `all`, which has room for
+    /// as many. `slot` is that of the address space, `cursor` the place in its list of items.
     pub(crate) fn work_off(
         &mut self,
-        ksm: &Ksm,
-        mm: &UserMm,
-        visit: &mut Visit,
+        slot: &Arc<MmSlot>,
+        cursor: &mut Option<ListCursor>,
         batch: &mut KVec<Candidate>,
+        all: &mut KVec<Sought>,
     ) {
-        let mut all = core::mem::take(&mut self.sought);
-        self.find_items(ksm, mm, visit, batch, &mut all);
+        self.find_items(slot, cursor, batch, all);
         kthread::cond_resched();
-        self.find_clues(ksm, &mut all);
+        self.find_clues(all);
         kthread::cond_resched();
         // A page that others can find in the unstable tree merges only if nobody else holds it. So
         // the references to those that stay there go now, and each other one with its page's turn.
         all.retain(|sought| sought.clue != Clue::Nothing);
-        self.prefetch_tops(&all);
+        for Sought { item, page, .. } in all.iter() {
+            self.records.prefetch_tops(*item, page);
+        }
         all.reverse();
         while let Some(sought) = all.pop() {
             race_delay::pause(RaceWindow::Hashed);
-            self.follow(ksm, mm, &sought, all.last());
-            self.give_up(sought.page);
+            self.follow(&sought, all.last());
+            self.merge.give_up(sought.page);
             kthread::cond_resched();
         }
-        self.outgoing.put_all();
-        self.prune_chains(ksm);
-        self.sought = all;
-    }
-
-    /// Gives up the reference to `page`; together with others if the page was replaced, so that
-    /// it goes with its last reference.
-    pub(crate) fn give_up(&mut self, page: PinnedPage) {
-        if !page.folio().is_mapped() {
-            self.outgoing.push(page);
-        }
+        self.merge.end_batch();
     }
 
     /// Finds the items of a batch, which is empty then, and deals with KSM pages at once.
     fn find_items(
         &mut self,
-        ksm: &Ksm,
-        mm: &UserMm,
-        visit: &mut Visit,
+        slot: &Arc<MmSlot>,
+        cursor: &mut Option<ListCursor>,
         batch: &mut KVec<Candidate>,
         all: &mut KVec<Sought>,
     ) {
         let mut scanned = 0;
         for Candidate { address, page } in batch.drain_all() {
-            let Some(item) = self.item_at(ksm, visit, address) else {
-                ksm.stats.pages_untracked.add(1);
+            let Some(item) = self.item_at(slot, cursor, address) else {
+                self.shared.stats.pages_untracked.add(1);
                 continue;
             };
             scanned += 1;
             match page {
-                Met::Ksm(node) => self.consider_ksm(ksm, mm, item, node),
-                Met::Anonymous(page) => {
-                    if !self.prepare_search(ksm, item) {
-                        ksm.stats.pages_untracked.add(1);
-                        continue;
-                    }
-                    self.prefetch_stable_root(item, &page);
-                    fetch_early(all);
-                    // There is room for the whole batch.
-                    let _ = all.push_within_capacity(Sought {
-                        item,
-                        page,
-                        clue: Clue::Nothing,
-                    });
-                }
+                Met::Ksm(node) => self.consider_ksm(item, node),
+                Met::Anonymous(page) => self.consider_anonymous(item, page, all),
             }
         }
-        ksm.stats.pages_scanned.add(scanned);
+        self.shared.stats.pages_scanned.add(scanned);
+    }
+
+    /// The item for `address`; collects those that stand before it.
+    fn item_at(
+        &mut self,
+        slot: &Arc<MmSlot>,
+        cursor: &mut Option<ListCursor>,
+        address: usize,
+    ) -> Option<ItemId> {
+        let smart_scan = self.shared.tunables.smart_scan.is_set();
+        let ItemFor { item, is_new } = self.records.item_at(cursor, slot, address, smart_scan)?;
+        if is_new {
+            self.merge.note_new_page();
+        }
+        Some(item)
     }
 
     /// A KSM page: ours already, or inherited by a fork.
     ///
     /// The batch holds no reference to it, so `node` may be gone, or another, unless the item is
     /// one of its mappings.
-    fn consider_ksm(&mut self, ksm: &Ksm, mm: &MmWithUser, item: ItemId, node: NodeId) {
-        if matches!(self.items[item].place(), Place::Stable(known) if known == node) {
-            self.replace_in_partition(ksm, node);
+    fn consider_ksm(&mut self, item: ItemId, node: NodeId) {
+        if matches!(self.records.place(item), Place::Stable(known) if known == node) {
+            self.records.move_to_partition(node);
             return;
         }
-        self.leave_tree(ksm, item);
-        self.adopt_fork(ksm, mm, item);
+        self.records.leave_tree(item);
+        self.merging().adopt_fork(item);
     }
 
-    /// Sees to it that the page of `item`, which is not merged, can be looked for; returns whether
-    /// it can be.
-    fn prepare_search(&mut self, ksm: &Ksm, item: ItemId) -> bool {
-        self.leave_stale_place(ksm, item);
-        self.ensure_unstable_node(item).is_ok()
-    }
-
-    /// Takes the item of a page that is not merged out of where it cannot stand any more.
-    fn leave_stale_place(&mut self, ksm: &Ksm, item: ItemId) {
-        // What has moved to another NUMA node belongs into another tree.
-        if self.partitions.by_node() || self.items[item].place() != Place::Unstable {
-            self.leave_tree(ksm, item);
+    /// A page that is not merged: one more for `all`, which has room for the whole batch.
+    fn consider_anonymous(&mut self, item: ItemId, page: PinnedPage, all: &mut KVec<Sought>) {
+        if self.records.make_searchable(item).is_err() {
+            self.shared.stats.pages_untracked.add(1);
+            return;
         }
+        self.records.prefetch_stable_root(item, &page);
+        fetch_early(all);
+        let _ = all.push_within_capacity(Sought {
+            item,
+            page,
+            clue: Clue::Nothing,
+        });
     }
 
-    fn find_clues(&mut self, ksm: &Ksm, all: &mut [Sought]) {
+    fn find_clues(&mut self, all: &mut [Sought]) {
         for index in 0..all.len() {
-            let clue = self.clue(ksm, &all[index..]);
+            let clue = self.clue(&all[index..]);
             all[index].clue = clue;
         }
     }
 
     /// What is known of the first page of `rest`.
-    fn clue(&mut self, ksm: &Ksm, rest: &[Sought]) -> Clue {
+    fn clue(&mut self, rest: &[Sought]) -> Clue {
         let Some(Sought { item, page, .. }) = rest.first() else {
             return Clue::Nothing;
         };
-        if self.was_that_of_ksm(ksm, *item, page) {
+        if self.was_that_of_ksm(*item, page) {
             return Clue::OldChecksum;
         }
         if let Some(far) = rest.get(BEGINNINGS_AHEAD) {
             far.page.prefetch(0..1);
         }
         let later = rest.get(PAGES_AHEAD).map_or(page, |later| &later.page);
-        let unchanged = self.is_unchanged(ksm, *item, page, later);
+        let unchanged = self.is_unchanged(*item, page, later);
         // In the unstable tree others find it.
-        let is_waiting = self.items[*item].place() == Place::Unstable;
-        if !unchanged || is_waiting && !self.is_to_be_renewed(ksm, *item) {
+        let is_waiting = self.records.place(*item) == Place::Unstable;
+        if !unchanged || is_waiting && !self.is_to_be_renewed(*item) {
             return Clue::Nothing;
         }
-        self.leave_tree(ksm, *item);
-        self.prefetch_unstable_root(*item, page);
+        self.records.leave_tree(*item);
+        self.records.prefetch_unstable_root(*item, page);
         Clue::Checksum
     }
 
+    fn is_to_be_renewed(&self, item: ItemId) -> bool {
+        let smart_scan = self.shared.tunables.smart_scan.is_set();
+        self.records.is_to_be_renewed(item, smart_scan)
+    }
+
     /// Whether the page's checksum of the last scan is that of a KSM page, or of the zero page.
-    fn was_that_of_ksm(&self, ksm: &Ksm, item: ItemId, page: &PinnedPage) -> bool {
-        let checksum = self.checksum_of(item);
+    fn was_that_of_ksm(&self, item: ItemId, page: &PinnedPage) -> bool {
+        let checksum = self.records.checksum(item);
         if checksum == UNKNOWN {
             return false;
         }
-        if ksm.tunables.use_zero_pages.is_set() && self.keys.is_that_of_zeros(checksum) {
-            return true;
-        }
-        let trees = self.trees_of(page);
-        trees.stable.has(&self.nodes, checksum)
+        let use_zero_pages = self.shared.tunables.use_zero_pages.is_set();
+        use_zero_pages && self.merge.keys().is_that_of_zeros(checksum)
+            || self.records.has_stable(page, checksum)
     }
 
     /// Whether the content of `page` is that of the last scan; has the CPU fetch `later` meanwhile.
-    fn is_unchanged(
-        &mut self,
-        ksm: &Ksm,
-        item: ItemId,
-        page: &PinnedPage,
-        later: &PinnedPage,
-    ) -> bool {
-        let checksum = page
-            .with_content(|content| later.with_content(|ahead| self.keys.checksum(content, ahead)));
-        let unchanged = self.checksum_of(item) == checksum;
-        if !unchanged {
-            // In a tree it stands under its checksum.
-            self.leave_tree(ksm, item);
-            self.unstable_nodes[item].set_checksum(checksum);
-        }
-        unchanged
+    fn is_unchanged(&mut self, item: ItemId, page: &PinnedPage, later: &PinnedPage) -> bool {
+        let keys = self.merge.keys();
+        let checksum =
+            page.with_content(|content| later.with_content(|ahead| keys.checksum(content, ahead)));
+        self.records.note_checksum(item, checksum)
     }
 
     /// Merges the page with an equal one, or leaves it where it can be found.
-    fn follow(&mut self, ksm: &Ksm, mm: &UserMm, sought: &Sought, next: Option<&Sought>) {
+    fn follow(&mut self, sought: &Sought, next: Option<&Sought>) {
         let Sought { item, page, clue } = sought;
         // Any other has been read a moment ago.
         let next = next.filter(|next| next.clue == Clue::OldChecksum);
         let pages = (page, next.map_or(page, |next| &next.page));
         match clue {
             Clue::Nothing => {}
-            Clue::Checksum => self.seek_equal(ksm, mm, *item, pages, |_| true),
+            Clue::Checksum => self.seek_equal(*item, pages, |_| true),
             Clue::OldChecksum => {
                 // An earlier page of the batch may have found it in the unstable tree, and another
                 // since then that the page of both is gone.
-                if !self.has_unstable_node(*item)
-                    || matches!(self.items[*item].place(), Place::Stable(_))
+                if !self.records.has_checksum(*item)
+                    || matches!(self.records.place(*item), Place::Stable(_))
                 {
                     return;
                 }
-                self.leave_tree(ksm, *item);
-                self.seek_equal(ksm, mm, *item, pages, |scanner| {
-                    scanner.is_unchanged(ksm, *item, page, page)
-                });
+                self.records.leave_tree(*item);
+                self.seek_equal(*item, pages, |work| work.is_unchanged(*item, page, page));
             }
         }
     }
@@ -269,49 +268,22 @@ impl Scanner {
     /// `has_settled`, which is asked only then.
     fn seek_equal(
         &mut self,
-        ksm: &Ksm,
-        mm: &UserMm,
         item: ItemId,
         (page, next): (&PinnedPage, &PinnedPage),
         has_settled: impl FnOnce(&mut Self) -> bool,
     ) {
-        if self.merge_with_zero_page(ksm, mm, item, page) {
+        let mut merging = self.merging();
+        if merging.merge_with_zero_page(item, page) {
             return;
         }
-        let attempt = self.merge_with_stable(ksm, mm, item, (page, next));
-        let waits = attempt == Attempt::NotMade && has_settled(self);
-        if waits {
-            self.meet_in_unstable(ksm, mm, item, page);
+        let attempt = merging.merge_with_stable(item, (page, next));
+        if attempt == Attempt::NotMade && has_settled(self) {
+            self.merging().meet_in_unstable(item, page);
         }
     }
 
-    /// The trees in which the equals of `page` are.
-    fn trees_of(&self, page: &PinnedPage) -> &Partition {
-        self.partitions.trees(self.partition_of(page))
-    }
-
-    fn prefetch_stable_root(&self, item: ItemId, page: &PinnedPage) {
-        let checksum = self.checksum_of(item);
-        self.trees_of(page).stable.forest().prefetch_root(checksum);
-    }
-
-    fn prefetch_unstable_root(&self, item: ItemId, page: &PinnedPage) {
-        let checksum = self.checksum_of(item);
-        let trees = self.trees_of(page);
-        trees.unstable.forest().prefetch_root(checksum);
-    }
-
-    /// Asks the CPU to fetch what the look-ups of all pages with a clue will meet first.
-    fn prefetch_tops(&self, all: &[Sought]) {
-        for Sought { item, page, .. } in all {
-            let checksum = self.checksum_of(*item);
-            let trees = self.trees_of(page);
-            trees.stable.forest().prefetch_top(&self.nodes, checksum);
-            trees
-                .unstable
-                .forest()
-                .prefetch_top(&self.unstable_nodes, checksum);
-        }
+    fn merging(&mut self) -> Merging<'_> {
+        Merging::new(self.shared, self.records, self.merge, self.mm)
     }
 }
 

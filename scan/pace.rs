@@ -8,12 +8,13 @@
 
 #![deny(unsafe_code)]
 
-use crate::{
-    kernel_api::kthread::{
-        self,
-        Current, //
-    },
-    ksmd::Ksm, //
+use crate::kernel_api::kthread::{
+    self,
+    Current, //
+};
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
 };
 
 /// What the scan does, and what a step is charged for it, in 64ths of a page.
@@ -27,9 +28,30 @@ pub(crate) enum Work {
     Page = 64,
 }
 
+/// Those who wait for the end of a step.
+pub(crate) struct Waiters(Atomic<usize>);
+
+impl Waiters {
+    pub(crate) const fn new() -> Self {
+        Self(Atomic::new(0))
+    }
+
+    /// Lets steps end soon, until `wait` returns.
+    pub(crate) fn while_waiting<R>(&self, wait: impl FnOnce() -> R) -> R {
+        self.0.fetch_add(1, Relaxed);
+        let result = wait();
+        self.0.fetch_sub(1, Relaxed);
+        result
+    }
+
+    fn are_there(&self) -> bool {
+        self.0.load(Relaxed) > 0
+    }
+}
+
 /// One step of the scan.
 pub(crate) struct Step<'a> {
-    ksm: &'a Ksm,
+    waiters: &'a Waiters,
     thread: &'a Current,
     /// In the units of [`Work`].
     left: usize,
@@ -37,9 +59,9 @@ pub(crate) struct Step<'a> {
 
 impl<'a> Step<'a> {
     /// A step of `thread` that scans up to `pages` pages.
-    pub(crate) fn new(ksm: &'a Ksm, thread: &'a Current, pages: usize) -> Self {
+    pub(crate) fn new(waiters: &'a Waiters, thread: &'a Current, pages: usize) -> Self {
         Self {
-            ksm,
+            waiters,
             thread,
             left: pages.saturating_mul(Work::Page as usize),
         }
@@ -53,7 +75,7 @@ impl<'a> Step<'a> {
 
     /// As [`Step::has_left`]; also false as soon as somebody waits for the end of the step.
     pub(crate) fn goes_on(&self) -> bool {
-        self.has_left() && !self.ksm.is_wanted() && !self.thread.should_pause()
+        self.has_left() && !self.waiters.are_there() && !self.thread.should_pause()
     }
 
     /// How many pages the step may scan.

@@ -10,10 +10,9 @@
 #![deny(unsafe_code)]
 
 use crate::{
-    ksmd::Ksm,
     mm::ksm_page::ids::NodeId,
-    scan::Scanner,
-    stable_tree::StableTree, //
+    policy::shared::Shared,
+    records::Records, //
 };
 
 /// Nodes that are looked at with each batch.
@@ -22,46 +21,43 @@ const NODES_AT_ONCE: usize = 64;
 /// How far the rounds over all nodes are.
 #[derive(Default)]
 pub(crate) struct Pruning {
-    /// When the last round began, in milliseconds by the clock of the scanner.
+    /// When the last round began, in milliseconds.
     began: u32,
     /// The node that the round under way has come to.
     last: Option<NodeId>,
 }
 
-impl Scanner {
-    /// Removes stale nodes from chains, if it is time to look for them.
-    pub(crate) fn prune_chains(&mut self, ksm: &Ksm) {
-        if ksm.stats.stable_node_chains.get() == 0 || !self.is_pruning(ksm) {
+impl Pruning {
+    /// Removes stale nodes from chains, if it is time to look for them; `now` says what time it is in
+    /// milliseconds, round and round.
+    pub(crate) fn prune(
+        &mut self,
+        shared: &Shared,
+        records: &mut Records,
+        now: impl FnOnce() -> u32,
+    ) {
+        if shared.counters.chains() == 0 || !self.is_under_way(shared, now) {
             return;
         }
         for _ in 0..NODES_AT_ONCE {
-            let next = self.nodes.next_after(self.pruning.last);
-            self.pruning.last = next;
-            let Some(node) = next else {
+            self.last = records.prune_next(self.last);
+            if self.last.is_none() {
                 return;
-            };
-            if StableTree::is_in_chain(&self.nodes, node) && self.is_stale(node) {
-                self.remove_stale(ksm, node);
             }
         }
     }
 
     /// Whether a round is under way; begins one if it is time for it.
-    fn is_pruning(&mut self, ksm: &Ksm) -> bool {
-        if self.pruning.last.is_some() {
+    fn is_under_way(&mut self, shared: &Shared, now: impl FnOnce() -> u32) -> bool {
+        if self.last.is_some() {
             return true;
         }
-        let now = self.now();
-        let pause = now.wrapping_sub(self.pruning.began) as usize;
-        let is_due = pause >= ksm.tunables.chains_prune_millisecs.get();
+        let now = now();
+        let pause = now.wrapping_sub(self.began) as usize;
+        let is_due = pause >= shared.tunables.chains_prune_millisecs.get();
         if is_due {
-            self.pruning.began = now;
+            self.began = now;
         }
         is_due
-    }
-
-    fn is_stale(&self, node: NodeId) -> bool {
-        let anchor = self.nodes[node].anchor.as_ref();
-        anchor.is_some_and(|anchor| anchor.page().is_err())
     }
 }

@@ -12,23 +12,18 @@
 #![deny(unsafe_code)]
 
 use crate::{
-    containers::pool::Pool,
-    ksmd::Ksm,
     mm::ksm_page::{
         ids::ItemId,
+        ksm_folio::AnchorOwner,
         walk::{
             Decision,
             Filter,
             Seen, //
         }, //
     },
-    records::stable_node::StableNode,
-    rmap_item::{
-        ListCursor,
-        Pass,
-        RmapItem,
-        TrackedMm, //
-    },
+    policy::shared::Shared,
+    records::walk_view::WalkView,
+    rmap_item::ListCursor,
     scan::pace::{
         Step,
         Work, //
@@ -47,13 +42,6 @@ const STEPS_FOR_PAGE: usize = 8;
 /// What looking through a page table takes.
 const STEPS_FOR_TABLE: usize = 64;
 
-/// The items, and the nodes of those that are merged.
-pub(crate) struct Lists<'a> {
-    pub(crate) mms: &'a Pool<TrackedMm>,
-    pub(crate) items: &'a mut Pool<RmapItem>,
-    pub(crate) nodes: &'a Pool<StableNode>,
-}
-
 /// What stands in the list of items at the address of a page.
 enum Found {
     Item(ItemId),
@@ -63,11 +51,9 @@ enum Found {
 }
 
 /// See the [module's description](self).
-pub(crate) struct Sieve<'a, 's> {
-    ksm: &'a Ksm,
-    lists: Lists<'a>,
-    pass: Pass,
-    by_node: bool,
+pub(crate) struct SkipFilter<'a, 's> {
+    shared: &'a Shared,
+    records: WalkView<'a>,
     step: &'a mut Step<'s>,
     /// Steps that are left to the walk.
     steps: usize,
@@ -79,23 +65,17 @@ pub(crate) struct Sieve<'a, 's> {
     merged: usize,
 }
 
-impl<'a, 's> Sieve<'a, 's> {
+impl<'a, 's> SkipFilter<'a, 's> {
     /// For pages whose items stand behind `cursor`, as far as `step` allows.
-    ///
-    /// With `by_node` all KSM pages are kept: they may have moved to another NUMA node.
     pub(crate) fn new(
-        ksm: &'a Ksm,
-        lists: Lists<'a>,
-        pass: Pass,
-        by_node: bool,
+        shared: &'a Shared,
+        records: WalkView<'a>,
         cursor: Option<ListCursor>,
         step: &'a mut Step<'s>,
     ) -> Self {
         Self {
-            ksm,
-            lists,
-            pass,
-            by_node,
+            shared,
+            records,
             step,
             steps: STEPS_IN_WALK,
             ahead: cursor,
@@ -105,9 +85,9 @@ impl<'a, 's> Sieve<'a, 's> {
         }
     }
 
-    /// The nodes of merged pages, of which none is removed during the walk.
-    pub(crate) fn nodes(&self) -> &'a Pool<StableNode> {
-        self.lists.nodes
+    /// The owner of all stable nodes, of which none is removed during the walk.
+    pub(crate) fn nodes(&self) -> &'a (impl AnchorOwner + use<'a, 's>) {
+        self.records.nodes()
     }
 
     /// The place from which to go on with the list, and how many merged pages were passed over.
@@ -139,8 +119,7 @@ impl<'a, 's> Sieve<'a, 's> {
         let Some(ahead) = &mut self.ahead else {
             return Found::Nothing;
         };
-        while let Some(item) = ahead.next(self.lists.mms, self.lists.items) {
-            let found = self.lists.items[item].address();
+        while let Some((item, found)) = self.records.next(ahead) {
             if found > address {
                 break;
             }
@@ -160,30 +139,24 @@ impl<'a, 's> Sieve<'a, 's> {
     /// Passes over the page of `item` if it needs no attention, and notes that; returns what to charge.
     #[inline]
     fn pass(&mut self, item: ItemId, page: Seen<'_>) -> Option<Work> {
-        let item = &mut self.lists.items[item];
-        let work = match page {
+        match page {
             Seen::Ksm(anchor) => {
-                // Nodes lie in the order in which pages were merged: where many are met, those of
-                // neighbours are in a cache already, and their anchors are not.
-                let node = item.place().node().filter(|_| !self.by_node)?;
-                self.lists.nodes[node].has(anchor).then_some(())?;
+                self.records.pass_merged(item, anchor).then_some(())?;
                 self.merged += 1;
-                Work::Page
+                Some(Work::Page)
             }
             // In the unstable tree others go on to find it.
             Seen::Anonymous => {
-                let skips = self.ksm.tunables.smart_scan.is_set() && item.is_to_be_skipped();
-                skips.then_some(())?;
-                self.ksm.stats.pages_skipped.add(1);
-                Work::Trifle
+                let skips = self.shared.tunables.smart_scan.is_set();
+                (skips && self.records.pass_skipped(item)).then_some(())?;
+                self.shared.stats.pages_skipped.add(1);
+                Some(Work::Trifle)
             }
-        };
-        item.note_met(self.pass);
-        Some(work)
+        }
     }
 }
 
-impl Filter for Sieve<'_, '_> {
+impl Filter for SkipFilter<'_, '_> {
     fn enters_table(&mut self) -> bool {
         self.goes_on(Work::Table, STEPS_FOR_TABLE)
     }

@@ -2,7 +2,9 @@
 """Rules that the sources keep: some that the compiler enforces if it is asked to, and the layers."""
 
 import re
+from graphlib import CycleError, TopologicalSorter
 
+import layers
 import pytest
 
 from ksmlab.paths import REPO
@@ -28,3 +30,58 @@ def test_compiler_denies_unsafe(name):
     text = (REPO / name).read_text()
     assert re.search(r"^#!\[(deny|forbid)\(unsafe_code\)\]$", text, re.M)
     assert not re.search(r"(allow|warn|expect)\(unsafe_code\)", text)
+
+
+# From the bottom up. A file imports from its own layer and from those below.
+LAYERS = [
+    ["testing"],
+    ["kernel_api"],
+    ["containers"],
+    ["stable_tree", "unstable_tree"],
+    ["page"],
+    ["mm"],
+    ["mm::ksm_page"],
+    ["rmap_item", "records"],
+    ["policy"],
+    ["merging"],
+    ["scan"],
+    ["ksmd"],
+    ["madvise_hook", "sysfs"],
+    ["ksm_rs"],
+]
+
+# Compiled for KUnit alone, whose modules may use all that they test.
+ONLY_KUNIT = {"testing::fake_page"}
+
+
+def layer_of(module: str) -> int:
+    """The number of a module's layer: that of the longest name that it begins with."""
+    names = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    while module not in names:
+        module = module.rpartition("::")[0]
+    return names[module]
+
+
+def test_imports_are_seen():
+    graph = layers.graph()
+    assert {"records", "unstable_tree"} <= graph["records::waiting"]  # super::, crate::
+    assert {"scan::batch", "scan::pace"} <= graph["scan"]  # below it
+    assert "mm::address_space" in graph["merging::lookup"]  # in nested braces
+
+
+def test_no_file_imports_in_a_circle():
+    try:
+        order = list(TopologicalSorter(layers.graph()).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+    assert len(order) == len(module_sources())
+
+
+def test_files_import_from_their_own_layer_or_from_below():
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in layers.graph().items()
+        for other in others
+        if layer_of(other) > layer_of(module) and module not in ONLY_KUNIT
+    ]
+    assert not wrong

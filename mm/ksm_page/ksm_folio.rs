@@ -417,6 +417,14 @@ impl Drop for OwnedAnchor {
     }
 }
 
+/// Makes a page of a KUnit suite, which nothing maps, the KSM page of the node of `anchor`.
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) fn bind_page(page: &PinnedPage, anchor: &Anchor) {
+    let locked = page.folio().lock();
+    // SAFETY: There is no page table entry that maps the page.
+    unsafe { bind(&locked, anchor) };
+}
+
 #[kernel::macros::kunit_tests(ksm_rs_ksm_folio)]
 mod tests {
     use super::*;
@@ -432,13 +440,6 @@ mod tests {
             Notes::new(PartitionId::default()),
             Mappings::default(),
         )
-    }
-
-    /// Binds a page that nothing maps.
-    fn bind_page(page: &PinnedPage, anchor: &Anchor) {
-        let locked = page.folio().lock();
-        // SAFETY: There is no page table entry that maps the page.
-        unsafe { bind(&locked, anchor) };
     }
 
     #[test]

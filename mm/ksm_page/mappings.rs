@@ -10,7 +10,7 @@ use crate::{
     kernel_api::gfp,
     mm::ksm_page::{
         ids::ItemId,
-        merged_vma::Area, //
+        merged_vma::MergedVma, //
     }, //
 };
 use kernel::{
@@ -20,7 +20,7 @@ use kernel::{
 
 /// Where a KSM page is mapped; enough to find the page table entry, and those of forks.
 pub(crate) struct Mapping {
-    pub(crate) area: Arc<Area>,
+    pub(crate) vma: Arc<MergedVma>,
     /// The number of the page in its area.
     pub(crate) page: u32,
     /// Whose mapping it is.
@@ -32,7 +32,7 @@ const _: () = assert!(size_of::<Mapping>() == 16);
 impl Mapping {
     /// The index of the page in the anon_vma's tree of vmas.
     pub(crate) fn index(&self) -> usize {
-        self.area.index(self.page)
+        self.vma.index(self.page)
     }
 }
 

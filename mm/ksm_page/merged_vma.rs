@@ -26,7 +26,7 @@ use kernel::{
 };
 
 /// See the [module's description](self).
-pub(crate) struct Area {
+pub(crate) struct MergedVma {
     anon_vma: AnonVma,
     mm: usize,
     owner: SpaceId,
@@ -36,7 +36,7 @@ pub(crate) struct Area {
     first_index: usize,
 }
 
-impl Area {
+impl MergedVma {
     /// As much of `vma` as there are numbers for; `address` is part of it.
     fn new(vma: &MergeableVma<'_>, address: usize, owner: SpaceId) -> Self {
         let farthest = address.saturating_sub(u32::MAX as usize * PAGE_SIZE);
@@ -81,10 +81,25 @@ impl Area {
     }
 }
 
-/// The areas that were used last, one for each of a few sets of vmas.
-pub(crate) struct RecentAreas([Option<Arc<Area>>; RecentAreas::COUNT]);
+#[cfg(CONFIG_KUNIT = "y")]
+impl MergedVma {
+    /// Stands for a vma of `owner`.
+    pub(crate) fn fake(owner: SpaceId) -> Result<Arc<Self>> {
+        let vma = Self {
+            anon_vma: crate::mm::anon_vma::unlinked(),
+            mm: 0,
+            owner,
+            first_page: 0,
+            first_index: 0,
+        };
+        Ok(Arc::new(vma, GFP_KERNEL)?)
+    }
+}
 
-impl RecentAreas {
+/// The vmas that were used last, one for each of a few sets of vmas.
+pub(crate) struct RecentVmas([Option<Arc<MergedVma>>; RecentVmas::COUNT]);
+
+impl RecentVmas {
     const COUNT: usize = 16;
 
     pub(crate) fn new() -> Self {
@@ -98,14 +113,14 @@ impl RecentAreas {
         vma: &MergeableVma<'_>,
         address: usize,
         owner: SpaceId,
-    ) -> Result<(Arc<Area>, u32)> {
+    ) -> Result<(Arc<MergedVma>, u32)> {
         let place = &mut self.0[vma.anon_vma_number() % Self::COUNT];
         if let Some(area) = place {
             if let Some(page) = area.page_at(vma, address, owner) {
                 return Ok((area.clone(), page));
             }
         }
-        let area = Arc::new(Area::new(vma, address, owner), gfp::for_merge())?;
+        let area = Arc::new(MergedVma::new(vma, address, owner), gfp::for_merge())?;
         let page = area.page_at(vma, address, owner).ok_or(ERANGE)?;
         Ok((place.insert(area).clone(), page))
     }

@@ -3,6 +3,7 @@
 //! KSM pages: how they are tied to their stable nodes, where they are mapped, and how page table
 //! entries come to map them.
 
+pub(crate) mod compare;
 pub(crate) mod ids;
 pub(crate) mod ksm_folio;
 pub(crate) mod mappings;

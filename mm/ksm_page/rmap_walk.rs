@@ -11,7 +11,7 @@ use crate::{
         ksm_page::{
             ksm_folio::KsmFolio,
             mappings::Mapping,
-            merged_vma::Area, //
+            merged_vma::MergedVma, //
         },
         rmap::{
             RmapWalkControl,
@@ -50,9 +50,9 @@ pub(crate) fn rmap_walk(folio: &KsmFolio<'_>, control: &mut RmapWalkControl<'_>)
             race_delay::pause(RaceWindow::Walking);
             // Mappings are listed as the scan has come to them, so neighbours often share a lock.
             let neighbours =
-                from_fn(|| mappings.next_if(|mapping| Arc::ptr_eq(&mapping.area, &first.area)));
+                from_fn(|| mappings.next_if(|mapping| Arc::ptr_eq(&mapping.vma, &first.vma)));
             let run = once(first).chain(neighbours).take(MAPPINGS_AT_ONCE);
-            if walk_run(folio, &first.area, run, round, control) == Walk::Done {
+            if walk_run(folio, &first.vma, run, round, control) == Walk::Done {
                 return;
             }
         }
@@ -62,7 +62,7 @@ pub(crate) fn rmap_walk(folio: &KsmFolio<'_>, control: &mut RmapWalkControl<'_>)
 /// Walks a `run` of mappings of one area: all of it, or until somebody waits for the lock.
 fn walk_run<'a>(
     folio: &KsmFolio<'_>,
-    area: &Area,
+    area: &MergedVma,
     run: impl Iterator<Item = &'a Mapping>,
     round: Round,
     control: &mut RmapWalkControl<'_>,
@@ -95,7 +95,7 @@ fn walk_mapping(
         if count > 0 {
             kthread::cond_resched();
         }
-        let own = vma.mm() as usize == mapping.area.mm();
+        let own = vma.mm() as usize == mapping.vma.mm();
         if own != (round == Round::Merged) {
             continue;
         }

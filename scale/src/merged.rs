@@ -11,9 +11,10 @@ use crate::{
         ids::{NodeId, PartitionId, SpaceId},
         ksm_folio::OwnedAnchor,
         mappings::{Mapping, Mappings},
-        merged_vma::Area,
+        merged_vma::MergedVma,
+        notes::Notes,
     },
-    records::stable_node::{Notes, StableNode},
+    records::stable_node::StableNode,
     report::{Access, Row},
     rmap_item::{RmapItem, TrackedMm},
     stable_tree::StableTree,
@@ -35,7 +36,7 @@ struct Host {
     items: Pool<RmapItem>,
     nodes: Pool<StableNode>,
     tree: StableTree<StableNode>,
-    area: Arc<Area>,
+    vma: Arc<MergedVma>,
 }
 
 /// Measures all operations with `pages` KSM pages, on `sample` of them.
@@ -88,7 +89,7 @@ impl Host {
             items: Pool::new(),
             nodes: Pool::new(),
             tree: StableTree::new().map_err(failed)?,
-            area: Arc::new(Area),
+            vma: Arc::new(MergedVma),
         })
     }
 
@@ -97,10 +98,10 @@ impl Host {
             return;
         }
         for checksum in checksums.clone() {
-            self.tree.forest().prefetch_root(checksum);
+            self.tree.trees().prefetch_root(checksum);
         }
         for checksum in checksums {
-            self.tree.forest().prefetch_top(&self.nodes, checksum);
+            self.tree.trees().prefetch_top(&self.nodes, checksum);
         }
     }
 
@@ -168,7 +169,7 @@ impl Host {
         let item = RmapItem::new(self.mm, page << PAGE_SHIFT);
         let item = self.items.insert(item, GFP_KERNEL).expect("memory");
         let mapping = Mapping {
-            area: self.area.clone(),
+            vma: self.vma.clone(),
             page: page as u32,
             item,
         };

@@ -119,7 +119,7 @@ impl Host {
     fn track(&mut self, pages: Range<usize>, records: Records) {
         for page in pages {
             if records == Records::All {
-                let item = RmapItem::new(self.cursor.mm(), page << PAGE_SHIFT);
+                let item = RmapItem::new(self.cursor.space(), page << PAGE_SHIFT);
                 let item = self.items.insert(item, GFP_KERNEL).expect("memory");
                 self.cursor.insert(&mut self.mms, &mut self.items, item);
             }
@@ -131,7 +131,7 @@ impl Host {
 
     /// Goes through the list, `count` items from its beginning.
     fn walk(&mut self, count: usize) {
-        let mut cursor = ListCursor::front(self.cursor.mm());
+        let mut cursor = ListCursor::front(self.cursor.space());
         for _ in 0..count {
             let Some(item) = cursor.next(&self.mms, &self.items) else {
                 break;
@@ -155,10 +155,10 @@ impl Host {
             return;
         }
         for page in pages.clone() {
-            self.tree.forest().prefetch_root(checksum(page as u32));
+            self.tree.trees().prefetch_root(checksum(page as u32));
         }
         for page in pages {
-            let forest = self.tree.forest();
+            let forest = self.tree.trees();
             forest.prefetch_top(&self.nodes, checksum(page as u32));
         }
     }
@@ -180,7 +180,7 @@ impl Host {
             self.fetch(batch.clone(), access);
             for page in batch {
                 let checksum = checksum(page as u32);
-                let forest = self.tree.forest();
+                let forest = self.tree.trees();
                 black_box(forest.descend(&self.nodes, checksum, |_, _| Verdict::Match));
             }
         }

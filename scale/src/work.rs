@@ -11,7 +11,7 @@ use crate::{
         handle_table::{per_page, Stored, Table},
         pool::Pool,
         rbtree::{Descent, Verdict},
-        sharded_tree::{Forest, Keyed},
+        sharded_tree::{Keyed, ShardedTree},
     },
     counted::Counted,
     kernel_api::kthread,
@@ -23,7 +23,7 @@ use kernel::{prelude::*, usage};
 /// A forest and its nodes, which are numbered from 1.
 struct Wood {
     nodes: Counted<Table<UnstableNode>>,
-    forest: Forest<UnstableNode>,
+    forest: ShardedTree<UnstableNode>,
 }
 
 /// What operations of one kind have touched.
@@ -54,7 +54,7 @@ impl Wood {
     fn new() -> Self {
         Self {
             nodes: Counted::new(Table::new()),
-            forest: Forest::new().expect("memory"),
+            forest: ShardedTree::new().expect("memory"),
         }
     }
 
@@ -275,6 +275,10 @@ fn growth_neither_needs_nor_copies_much_memory_at_once() {
 /// A value that many fit in memory of.
 #[derive(Default)]
 struct Small(u8);
+
+impl crate::containers::handle::Named for Small {
+    type Name = Self;
+}
 
 impl Stored for Small {
     type Chunk = [Self; per_page::<Self>()];

@@ -2,12 +2,12 @@
 
 //! Stable nodes without their pages.
 
-use crate::{
-    mm::ksm_page::{ids::NodeId, mappings::Mappings},
-    records::stable_node::Notes,
-};
+use crate::mm::ksm_page::{ids::NodeId, mappings::Mappings, notes::Notes};
 use kernel::{alloc::AllocError, prelude::*};
 use std::ops::{Deref, DerefMut};
+
+/// Owns all anchors.
+pub(crate) trait AnchorOwner {}
 
 /// As large as what a page points to, and with the same notes and mappings.
 pub(crate) struct Anchor {

@@ -3,9 +3,9 @@
 //! A vma that is none.
 
 /// Stands for what the merged pages of a vma have in common.
-pub(crate) struct Area;
+pub(crate) struct MergedVma;
 
-impl Area {
+impl MergedVma {
     pub(crate) fn index(&self, page: u32) -> usize {
         page as usize
     }

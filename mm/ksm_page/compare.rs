@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Comparing the contents of pages as they are: nothing is locked, and they may be written.
+
+#![deny(unsafe_code)]
+
+use crate::{
+    containers::rbtree::Verdict,
+    mm::{
+        folio::PinnedPage,
+        ksm_page::share::KsmPage, //
+    }, //
+};
+use core::cmp::Ordering;
+
+/// How contents are compared before a merge is tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// If they look equal at a glance, as two pages of the same checksum do, they count as equal: the
+    /// merge compares all of them. If not, they are compared at once.
+    Glance,
+    Thorough,
+}
+
+/// Where `page` stands, seen from a page with the same checksum; has the CPU fetch `next` meanwhile.
+pub(crate) fn verdict(page: &PinnedPage, other: &PinnedPage, next: &PinnedPage) -> Verdict {
+    match page.compare(other, next) {
+        Ordering::Less => Verdict::Before,
+        Ordering::Equal => Verdict::Match,
+        Ordering::Greater => Verdict::After,
+    }
+}
+
+/// As [`verdict`], seen from a KSM page.
+pub(crate) fn ksm_verdict(
+    page: &PinnedPage,
+    other: &KsmPage,
+    next: &PinnedPage,
+    look: Look,
+) -> Verdict {
+    // Without a content that could be compared it has a place in the tree still.
+    match page.is_poisoned() || other.page().is_poisoned() {
+        true => Verdict::Before,
+        false if look == Look::Glance && page.looks_like(other.page()) => Verdict::Match,
+        false => verdict(page, other.page(), next),
+    }
+}

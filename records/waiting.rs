@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages that are not merged: their checksums, and their places in the unstable tree.
+
+#![deny(unsafe_code)]
+
+use super::{
+    partition::Partition,
+    registry::MmSlot,
+    stable_node::StableNode,
+    unstable_node::UnstableNode,
+    Records, //
+};
+use crate::{
+    containers::{
+        pool::Pool,
+        rbtree::Verdict,
+        sharded_tree::Keyed, //
+    },
+    kernel_api::gfp,
+    mm::{
+        folio::PinnedPage,
+        ksm_page::{
+            ids::{
+                Item,
+                ItemId, //
+            },
+            ksm_folio::AnchorOwner, //
+        }, //
+    },
+    page::checksum,
+    rmap_item::{
+        Place,
+        RmapItem,
+        SmartAge,
+        TrackedMm, //
+    },
+    unstable_tree::Outcome, //
+};
+use kernel::{
+    alloc::AllocError,
+    sync::Arc, //
+};
+
+/// After so many full scans a page that waits in the unstable tree looks for its equals anew.
+///
+/// A page that has not changed stays where it is, and costs no look-up. But two equal pages can
+/// stand there side by side: one was something else for a moment, when the other looked for it.
+const RENEWAL_SCANS: u32 = 8;
+
+/// Where the pages of items are, while the unstable tree is being searched.
+pub(crate) struct Whereabouts<'a> {
+    items: &'a Pool<RmapItem>,
+    spaces: &'a Pool<TrackedMm>,
+    nodes: &'a Pool<StableNode>,
+}
+
+impl Whereabouts<'_> {
+    /// The address space of `item`, which is not merged, and the address there.
+    pub(crate) fn of(&self, item: ItemId) -> Option<(&Arc<MmSlot>, usize)> {
+        let item = &self.items[item];
+        Some((self.spaces[item.space()?].slot()?, item.address()))
+    }
+
+    /// The owner of all stable nodes.
+    pub(crate) fn nodes(&self) -> &impl AnchorOwner {
+        self.nodes
+    }
+}
+
+impl Records {
+    /// Where `item` stands, beside its list.
+    pub(crate) fn place(&self, item: ItemId) -> Place {
+        self.items[item].place()
+    }
+
+    /// The address of the page of `item`.
+    pub(crate) fn address(&self, item: ItemId) -> usize {
+        self.items[item].address()
+    }
+
+    /// The smart scan's age of the page of `item`, which is not merged.
+    pub(crate) fn age(&self, item: ItemId) -> SmartAge {
+        self.items[item].age()
+    }
+
+    /// Gives the page of `item`, which is not merged, the age that it had before an attempt.
+    pub(crate) fn restore_age(&mut self, item: ItemId, age: SmartAge) {
+        self.items[item].set_age(age);
+    }
+
+    /// Lets the page of `item`, which is not merged, have a checksum, and takes it out of where it
+    /// cannot stand any more.
+    ///
+    /// # Errors
+    ///
+    /// Fails without memory for the checksum.
+    pub(crate) fn make_searchable(&mut self, item: ItemId) -> Result<(), AllocError> {
+        // A page that has moved to another NUMA node belongs into another tree.
+        if self.partitions.by_node() || self.place(item) != Place::Unstable {
+            self.leave_tree(item);
+        }
+        if self.has_checksum(item) {
+            return Ok(());
+        }
+        let new = UnstableNode::new(checksum::UNKNOWN);
+        self.unstable_nodes.put(item, new, gfp::for_item())
+    }
+
+    /// Whether the page of `item` may have a checksum: it is not merged.
+    pub(crate) fn has_checksum(&self, item: ItemId) -> bool {
+        self.unstable_nodes.contains(item)
+    }
+
+    /// The last checksum of the page of `item`, which is not merged.
+    pub(crate) fn checksum(&self, item: ItemId) -> u32 {
+        self.unstable_nodes[item].checksum()
+    }
+
+    /// Notes the checksum of the page of `item`, which is not merged; returns whether it is that of
+    /// the last time.
+    pub(crate) fn note_checksum(&mut self, item: ItemId, checksum: u32) -> bool {
+        let is_unchanged = self.checksum(item) == checksum;
+        if !is_unchanged {
+            // In a tree it stands under its checksum.
+            self.leave_tree(item);
+            self.unstable_nodes[item].set_checksum(checksum);
+        }
+        is_unchanged
+    }
+
+    /// Forgets the checksum of a page that is merged or gone, if it has one.
+    pub(crate) fn forget_checksum(&mut self, item: ItemId) {
+        if self.has_checksum(item) {
+            self.unstable_nodes.remove(item);
+        }
+    }
+
+    /// Whether the page of `item`, which waits in the unstable tree, is to look for its equals anew.
+    pub(crate) fn is_to_be_renewed(&self, item: ItemId, smart_scan: bool) -> bool {
+        // The smart scan seldom looks at old pages. Of all others, each scan renews its share.
+        smart_scan && self.items[item].is_grown_up()
+            || self.scans.wrapping_add(item.raw()) % RENEWAL_SCANS == 0
+    }
+
+    /// Searches the unstable tree for `page`, whose item waits there from now on if there is no other
+    /// like it.
+    ///
+    /// `compare` says where the page stands, seen from that of an item with the same checksum.
+    pub(crate) fn search_or_wait(
+        &mut self,
+        item: ItemId,
+        page: &PinnedPage,
+        mut compare: impl FnMut(ItemId, &Whereabouts<'_>) -> Verdict,
+    ) -> Outcome<Item> {
+        let partition = self.partitions.of(page);
+        let whereabouts = Whereabouts {
+            items: &self.items,
+            spaces: &self.spaces,
+            nodes: &self.nodes,
+        };
+        let unstable = &mut self.partitions.get(partition).unstable;
+        let outcome = unstable.search_or_insert(&mut self.unstable_nodes, item, |other, _| {
+            compare(other, &whereabouts)
+        });
+        if matches!(outcome, Outcome::Inserted) {
+            self.items[item].note_waiting();
+            self.counters.pages_unshared.add(1);
+        }
+        outcome
+    }
+
+    /// Takes `item` out of the tree that it is in.
+    pub(crate) fn leave_tree(&mut self, item: ItemId) {
+        match self.place(item) {
+            Place::Nowhere => {}
+            Place::Unstable => {
+                self.partitions
+                    .remove_unstable(&mut self.unstable_nodes, item);
+                self.items[item].note_left_tree();
+                self.counters.pages_unshared.sub(1);
+            }
+            Place::Stable(node) => self.detach(node, item),
+        }
+    }
+
+    /// The trees in which the equals of `page` are.
+    pub(super) fn trees_of(&self, page: &PinnedPage) -> &Partition {
+        self.partitions.trees(self.partitions.of(page))
+    }
+
+    /// Asks the CPU to fetch what a search of the unstable tree begins with.
+    pub(crate) fn prefetch_unstable_root(&self, item: ItemId, page: &PinnedPage) {
+        let checksum = self.checksum(item);
+        let trees = self.trees_of(page);
+        trees.unstable.trees().prefetch_root(checksum);
+    }
+
+    /// Asks the CPU to fetch the nodes that searches of both trees will meet first.
+    pub(crate) fn prefetch_tops(&self, item: ItemId, page: &PinnedPage) {
+        let checksum = self.checksum(item);
+        let trees = self.trees_of(page);
+        trees.stable.trees().prefetch_top(&self.nodes, checksum);
+        trees
+            .unstable
+            .trees()
+            .prefetch_top(&self.unstable_nodes, checksum);
+    }
+}

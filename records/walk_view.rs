@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The records beside a walk over page tables: what it may look at and note under its locks.
+
+#![deny(unsafe_code)]
+
+use super::{
+    stable_node::StableNode,
+    Records, //
+};
+use crate::{
+    containers::pool::Pool,
+    mm::ksm_page::{
+        ids::ItemId,
+        ksm_folio::{
+            Anchor,
+            AnchorOwner, //
+        }, //
+    },
+    rmap_item::{
+        ListCursor,
+        Pass,
+        RmapItem,
+        TrackedMm, //
+    }, //
+};
+
+/// See the [module's description](self). No item comes or goes, and no stable node.
+pub(crate) struct WalkView<'a> {
+    spaces: &'a Pool<TrackedMm>,
+    items: &'a mut Pool<RmapItem>,
+    nodes: &'a Pool<StableNode>,
+    pass: Pass,
+    /// KSM pages may have moved to another NUMA node, and so into another partition.
+    by_node: bool,
+}
+
+impl Records {
+    /// The records as a walk may use them.
+    pub(crate) fn walk_view(&mut self) -> WalkView<'_> {
+        WalkView {
+            by_node: self.partitions.by_node(),
+            spaces: &self.spaces,
+            items: &mut self.items,
+            nodes: &self.nodes,
+            pass: self.pass,
+        }
+    }
+}
+
+impl<'a> WalkView<'a> {
+    /// The owner of all stable nodes.
+    pub(crate) fn nodes(&self) -> &'a (impl AnchorOwner + use<'a>) {
+        self.nodes
+    }
+
+    /// The item after `cursor`, and its address.
+    #[inline]
+    pub(crate) fn next(&self, cursor: &ListCursor) -> Option<(ItemId, usize)> {
+        let item = cursor.next(self.spaces, self.items)?;
+        Some((item, self.items[item].address()))
+    }
+
+    /// Passes over the page of `item`, a KSM page with this anchor, if the item is one of its
+    /// mappings and it is where it belongs; returns whether.
+    #[inline]
+    pub(crate) fn pass_merged(&mut self, item: ItemId, anchor: &Anchor) -> bool {
+        let item = &mut self.items[item];
+        // Nodes lie in the order in which pages were merged: where many are met, those of neighbours
+        // are in a cache already, and their anchors are not.
+        let node = item.place().node().filter(|_| !self.by_node);
+        let is_ours = node.is_some_and(|node| self.nodes[node].has(anchor));
+        if is_ours {
+            item.note_met(self.pass);
+        }
+        is_ours
+    }
+
+    /// Passes over the page of `item`, which is not merged, if the smart scan skips it this time;
+    /// returns whether. To be asked once a scan.
+    #[inline]
+    pub(crate) fn pass_skipped(&mut self, item: ItemId) -> bool {
+        let item = &mut self.items[item];
+        let is_skipped = item.is_to_be_skipped();
+        if is_skipped {
+            item.note_met(self.pass);
+        }
+        is_skipped
+    }
+}
