@@ -47,9 +47,9 @@ use kernel::{
 /// again is seldom found, and then keeps an item for one scan more. The number before the first scan
 /// does not come again.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Pass(u8);
+pub(crate) struct ScanNumber(u8);
 
-impl Pass {
+impl ScanNumber {
     const MASK: u8 = 0x3f;
 
     pub(crate) fn next(self) -> Self {
@@ -66,24 +66,24 @@ impl SmartAge {
     const MAX: u8 = 15;
 
     /// A page of this age has had every chance to merge.
-    const GROWN_UP: u8 = 3;
+    const OLD: u8 = 3;
 
     fn new(age: u8, skips: u8) -> Self {
         Self(age << 4 | skips)
     }
 
-    fn is_grown_up(self) -> bool {
-        self.0 >> 4 >= Self::GROWN_UP
+    fn is_old(self) -> bool {
+        self.0 >> 4 >= Self::OLD
     }
 
     /// One scan later: whether the page is to be passed over in it.
     fn advance(&mut self) -> bool {
         let (age, skips) = (self.0 >> 4, self.0 & Self::MAX);
         let older = (age + 1).min(Self::MAX);
-        let skip = self.is_grown_up() && skips > 0;
+        let skip = self.is_old() && skips > 0;
         let left = match skip {
             true => skips - 1,
-            false if self.is_grown_up() => Self::skips_at(age),
+            false if self.is_old() => Self::skips_at(age),
             false => skips,
         };
         *self = Self::new(older, left);
@@ -129,7 +129,7 @@ impl Place {
 struct Head(u64);
 
 impl Head {
-    const PASS: u64 = Pass::MASK as u64;
+    const SCAN: u64 = ScanNumber::MASK as u64;
     const KIND: u64 = 0xc0;
     const DETAIL: u64 = 0xfff << Self::DETAIL_SHIFT;
     const DETAIL_SHIFT: u32 = 8;
@@ -154,15 +154,15 @@ impl Head {
 
     /// Sets the kind of place, where no scan has met the item so far.
     fn set_kind(&mut self, kind: u64) {
-        self.0 = self.0 & !(Self::KIND | Self::PASS) | kind;
+        self.0 = self.0 & !(Self::KIND | Self::SCAN) | kind;
     }
 
-    fn pass(self) -> Pass {
-        Pass((self.0 & Self::PASS) as u8)
+    fn scan(self) -> ScanNumber {
+        ScanNumber((self.0 & Self::SCAN) as u8)
     }
 
-    fn set_pass(&mut self, pass: Pass) {
-        self.0 = self.0 & !Self::PASS | u64::from(pass.0);
+    fn set_scan(&mut self, scan: ScanNumber) {
+        self.0 = self.0 & !Self::SCAN | u64::from(scan.0);
     }
 
     fn detail(self) -> usize {
@@ -285,13 +285,13 @@ impl RmapItem {
     }
 
     /// Notes that a scan has met the page, and passed over it.
-    pub(crate) fn note_met(&mut self, pass: Pass) {
-        self.head.set_pass(pass);
+    pub(crate) fn note_met(&mut self, scan: ScanNumber) {
+        self.head.set_scan(scan);
     }
 
     /// Whether a scan has met the page, and passed over it.
-    pub(crate) fn was_met(&self, pass: Pass) -> bool {
-        self.head.pass() == pass
+    pub(crate) fn was_met(&self, scan: ScanNumber) -> bool {
+        self.head.scan() == scan
     }
 
     /// Notes that the unstable tree, if the item was in it, is gone.
@@ -304,8 +304,8 @@ impl RmapItem {
 
     /// Whether the page, which is not merged, has had every chance to merge, and scans pass over it
     /// now and then.
-    pub(crate) fn is_grown_up(&self) -> bool {
-        self.age().is_grown_up()
+    pub(crate) fn is_old(&self) -> bool {
+        self.age().is_old()
     }
 
     /// Whether this scan is to pass over the page; to be asked once a scan.
@@ -506,18 +506,18 @@ mod tests {
 
     #[test]
     fn an_item_knows_which_scan_has_met_it() -> Result {
-        let mut pass = Pass::default();
+        let mut scan = ScanNumber::default();
         for _ in 0..200 {
             let mut item = RmapItem::default();
-            let before = pass;
-            pass = pass.next();
+            let before = scan;
+            scan = scan.next();
             tour(&mut item, |item, place| {
-                assert!(!item.was_met(pass));
-                item.note_met(pass);
-                assert!(item.was_met(pass) && !item.was_met(before));
+                assert!(!item.was_met(scan));
+                item.note_met(scan);
+                assert!(item.was_met(scan) && !item.was_met(before));
                 assert_eq!(item.place(), place);
             })?;
-            assert!(pass != Pass::default());
+            assert!(scan != ScanNumber::default());
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ use crate::{
 };
 use batch::{
     BatchWork,
-    Sought, //
+    UnmergedPage, //
 };
 use kernel::{
     mm::MmWithUser,
@@ -127,7 +127,7 @@ pub(crate) struct Scanner {
     stage: Stage,
     /// Both are empty between two batches.
     batch: KVec<Candidate>,
-    sought: KVec<Sought>,
+    unmerged: KVec<UnmergedPage>,
 }
 
 impl Scanner {
@@ -141,7 +141,7 @@ impl Scanner {
             epoch: Instant::now(),
             stage: Stage::Idle,
             batch: KVec::with_capacity(BATCH, GFP_KERNEL)?,
-            sought: KVec::with_capacity(BATCH, GFP_KERNEL)?,
+            unmerged: KVec::with_capacity(BATCH, GFP_KERNEL)?,
         })
     }
 
@@ -299,7 +299,7 @@ impl Scanner {
             &visit.slot,
             &mut visit.cursor,
             &mut self.batch,
-            &mut self.sought,
+            &mut self.unmerged,
         );
         let epoch = self.epoch;
         let now = || epoch.elapsed().as_millis() as u32;
@@ -321,7 +321,7 @@ impl Scanner {
     fn collect_discarded(&mut self, shared: &Shared, step: &mut Step<'_>) {
         let mut last = None;
         while let Some((number, slot)) = shared.registry.next_discarded(last) {
-            step.charge(Work::Trifle, 1);
+            step.charge(Work::Small, 1);
             if !step.goes_on() {
                 return;
             }

@@ -18,109 +18,112 @@ use crate::{
         ksm_page::{
             compare::{
                 verdict,
-                Look, //
+                Compare, //
             },
             ids::ItemId,
             walk::{
                 page_at,
                 Candidate,
-                Met, //
+                FoundPage, //
             }, //
         }, //
     },
-    records::waiting::Whereabouts,
+    records::waiting::Locations,
     unstable_tree::Outcome, //
 };
 use kernel::prelude::*;
 
-/// The page of an item, held together with its address space.
-pub(super) struct Held {
+/// The page of an item, pinned together with its address space.
+pub(super) struct PinnedEqual {
     pub(super) mm: UserMm,
     pub(super) page: PinnedPage,
 }
 
-/// What a page has found in the unstable tree.
-pub(super) enum Meeting {
-    /// An item whose page is equal.
-    Equal(ItemId, Held),
-    /// Nothing: its item is in the tree now.
+/// How a search of the unstable tree for a page's equal has ended.
+pub(super) enum UnstableResult {
+    /// The page of this item is equal.
+    Equal(ItemId, PinnedEqual),
+    /// No page is equal. The item of the page is in the tree now.
     Waiting,
-    /// Nothing, and it could not stay.
-    TurnedAway,
+    /// The search met a page that could not be compared. The item of the page is not in the tree.
+    Refused,
 }
 
-/// After a glance has misled, so many pages are looked at thoroughly.
-const PAGES_TO_DOUBT: u32 = 256;
+/// After two pages with equal samples were found different, this many pages are compared whole.
+const PAGES_TO_COMPARE_WHOLE: u32 = 256;
 
-/// How many pages that are gone a look-up takes out of the unstable tree: more are no accident.
+/// The number of items without a page that a search takes out of the unstable tree. More of them in
+/// one place are no accident.
 const MOST_GONE: usize = 8;
 
 impl Merging<'_> {
-    /// How to look at `page` before a merge is tried.
+    /// How to compare `page` with others before a merge is attempted.
     ///
-    /// A merge that turns out to be none empties a page table entry for nothing, and splits a huge
-    /// page. To compare all contents twice costs a quarter of a merge, and nearly all pages of equal
-    /// checksums are equal. So pages that would have to be split are looked at thoroughly, and others
-    /// for some time after a glance has misled.
-    pub(super) fn how_to_look(&mut self, page: &PinnedPage) -> Look {
-        let is_doubted = self.state.pages_to_doubt > 0;
-        self.state.pages_to_doubt -= u32::from(is_doubted);
-        match is_doubted || page.folio().is_large() {
-            true => Look::Thorough,
-            false => Look::Glance,
+    /// An attempt that fails has emptied a page table entry for nothing, and may have split a huge page.
+    /// But a comparison of whole pages before each attempt makes merges a quarter slower, and nearly all
+    /// pages with equal checksums are equal. So large folios, which have to be split, are compared
+    /// whole, and small ones only for some time after samples have misled.
+    pub(super) fn how_to_compare(&mut self, page: &PinnedPage) -> Compare {
+        let is_doubtful = self.state.pages_to_compare_whole > 0;
+        self.state.pages_to_compare_whole -= u32::from(is_doubtful);
+        match is_doubtful || page.folio().is_large() {
+            true => Compare::Whole,
+            false => Compare::Sample,
         }
     }
 
-    /// Notes that pages were found different that had looked equal.
-    pub(super) fn note_misled(&mut self) {
-        self.state.pages_to_doubt = PAGES_TO_DOUBT;
+    /// Notes that pages with equal samples were found different.
+    pub(super) fn note_false_match(&mut self) {
+        self.state.pages_to_compare_whole = PAGES_TO_COMPARE_WHOLE;
     }
 
     /// Looks in the unstable tree for a page like `page`, whose item waits there if there is none.
-    pub(super) fn find_waiting(&mut self, item: ItemId, page: &PinnedPage) -> Meeting {
+    pub(super) fn find_waiting(&mut self, item: ItemId, page: &PinnedPage) -> UnstableResult {
         for _ in 0..MOST_GONE {
             match self.search_waiting(item, page) {
-                Ok(meeting) => return meeting,
+                Ok(result) => return result,
                 Err(gone) => self.records.leave_tree(gone),
             }
         }
-        Meeting::TurnedAway
+        UnstableResult::Refused
     }
 
     /// As [`Merging::find_waiting`], unless an item stands in the way that has no page any more:
     /// then returns that one.
-    fn search_waiting(&mut self, item: ItemId, page: &PinnedPage) -> Result<Meeting, ItemId> {
+    fn search_waiting(
+        &mut self,
+        item: ItemId,
+        page: &PinnedPage,
+    ) -> Result<UnstableResult, ItemId> {
         let by_node = self.records.is_by_node();
-        let mut held = Err(NotHeld::Contended);
+        let mut pinned = Err(CannotPin::Contended);
         let (patience, probe) = (&mut self.state.patience, &mut self.state.probe);
-        let outcome = self
-            .records
-            .search_or_wait(item, page, |other, whereabouts| {
-                held = hold(whereabouts, other, patience, probe);
-                match &held {
-                    // What a fork has left in two address spaces is one page already; and what has
-                    // moved to another NUMA node belongs into another tree.
-                    Ok(other)
-                        if other.page.as_raw() == page.as_raw()
-                            || by_node && other.page.node() != page.node() =>
-                    {
-                        Verdict::Stop
-                    }
-                    Ok(other) => verdict(page, &other.page, page),
-                    Err(_) => Verdict::Stop,
+        let outcome = self.records.search_or_wait(item, page, |other, locations| {
+            pinned = pin_page_of(locations, other, patience, probe);
+            match &pinned {
+                // What a fork has left in two address spaces is one page already; and what has
+                // moved to another NUMA node belongs into another tree.
+                Ok(other)
+                    if other.page.as_raw() == page.as_raw()
+                        || by_node && other.page.node() != page.node() =>
+                {
+                    Verdict::Stop
                 }
-            });
-        match (outcome, held) {
-            (Outcome::Match(other), Ok(held)) => Ok(Meeting::Equal(other, held)),
-            (Outcome::Inserted, _) => Ok(Meeting::Waiting),
-            (Outcome::Blocked(gone), Err(NotHeld::Gone)) => Err(gone),
-            _ => Ok(Meeting::TurnedAway),
+                Ok(other) => verdict(page, &other.page, page),
+                Err(_) => Verdict::Stop,
+            }
+        });
+        match (outcome, pinned) {
+            (Outcome::Match(other), Ok(pinned)) => Ok(UnstableResult::Equal(other, pinned)),
+            (Outcome::Inserted, _) => Ok(UnstableResult::Waiting),
+            (Outcome::Blocked(gone), Err(CannotPin::Gone)) => Err(gone),
+            _ => Ok(UnstableResult::Refused),
         }
     }
 }
 
-/// Why the page of an item could not be held.
-enum NotHeld {
+/// Why the page of an item could not be pinned.
+enum CannotPin {
     /// The item has no page any more that may be merged.
     Gone,
     /// The mmap lock of its address space could not be had.
@@ -128,20 +131,20 @@ enum NotHeld {
 }
 
 /// Takes a reference to the page of `item`.
-fn hold(
-    whereabouts: &Whereabouts<'_>,
+fn pin_page_of(
+    locations: &Locations<'_>,
     item: ItemId,
     patience: &mut Patience,
     probe: &mut KVec<Candidate>,
-) -> Result<Held, NotHeld> {
-    let (slot, address) = whereabouts.of(item).ok_or(NotHeld::Gone)?;
-    let mm = user_of(slot.mm()).ok_or(NotHeld::Gone)?;
-    let locked = ReadLockedMm::try_new(&mm, patience).ok_or(NotHeld::Contended)?;
-    let vma = locked.mergeable_at(address).ok_or(NotHeld::Gone)?;
-    let page = page_at(&vma, address, whereabouts.nodes(), probe);
+) -> Result<PinnedEqual, CannotPin> {
+    let (slot, address) = locations.of(item).ok_or(CannotPin::Gone)?;
+    let mm = user_of(slot.mm()).ok_or(CannotPin::Gone)?;
+    let locked = ReadLockedMm::try_new(&mm, patience).ok_or(CannotPin::Contended)?;
+    let vma = locked.mergeable_at(address).ok_or(CannotPin::Gone)?;
+    let page = page_at(&vma, address, locations.nodes(), probe);
     drop(locked);
     match page {
-        Some(Met::Anonymous(page)) => Ok(Held { mm, page }),
-        _ => Err(NotHeld::Gone),
+        Some(FoundPage::Anonymous(page)) => Ok(PinnedEqual { mm, page }),
+        _ => Err(CannotPin::Gone),
     }
 }

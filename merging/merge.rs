@@ -9,8 +9,8 @@
 
 use super::{
     lookup::{
-        Held,
-        Meeting, //
+        PinnedEqual,
+        UnstableResult, //
     },
     unmerge::unmerge_range,
     Merging, //
@@ -24,7 +24,7 @@ use crate::{
             PinnedPage, //
         },
         ksm_page::{
-            compare::Look,
+            compare::Compare,
             ids::{
                 ItemId,
                 NodeId, //
@@ -39,7 +39,7 @@ use crate::{
             trace,
             walk::{
                 page_at,
-                Met, //
+                FoundPage, //
             }, //
         },
         vma::MergeableVma, //
@@ -78,10 +78,10 @@ impl Merging<'_> {
         {
             return false;
         }
-        let look = self.how_to_look(page);
-        let is_zero = match look {
-            Look::Glance => page.looks_zero(),
-            Look::Thorough => page.is_zero(),
+        let how = self.how_to_compare(page);
+        let is_zero = match how {
+            Compare::Sample => page.sample_is_zero(),
+            Compare::Whole => page.is_zero(),
         };
         if !is_zero {
             return false;
@@ -95,8 +95,8 @@ impl Merging<'_> {
         };
         let result = self.try_replace(&vma, address, page, Target::Zero);
         trace::merge_one_page(zero_pfn(), item, self.mm, &result);
-        if look == Look::Glance && result == Err(EAGAIN) {
-            self.note_misled();
+        if how == Compare::Sample && result == Err(EAGAIN) {
+            self.note_false_match();
         }
         result.is_ok()
     }
@@ -110,30 +110,30 @@ impl Merging<'_> {
         item: ItemId,
         (page, next): (&PinnedPage, &PinnedPage),
     ) -> Attempt {
-        let mut look = self.how_to_look(page);
+        let mut how = self.how_to_compare(page);
         loop {
-            match self.records.find_equal(item, (page, next), look) {
+            match self.records.find_equal(item, (page, next), how) {
                 Equal::WithRoom(node, equal) => {
                     match self.merge_into(self.mm, item, (page, next), (node, &equal)) {
                         Err(ENOMEM) => return Attempt::NotMade,
-                        Err(EAGAIN) if look == Look::Glance => self.note_misled(),
+                        Err(EAGAIN) if how == Compare::Sample => self.note_false_match(),
                         _ => return Attempt::Settled,
                     }
                 }
                 // Where they only look equal there may be others that are.
-                Equal::Full if look == Look::Glance => {}
+                Equal::Full if how == Compare::Sample => {}
                 Equal::Full | Equal::Missing => return Attempt::NotMade,
             }
-            look = Look::Thorough;
+            how = Compare::Whole;
         }
     }
 
     /// Merges `page` with a page of the same content from the unstable tree, or leaves it there.
     pub(crate) fn meet_in_unstable(&mut self, item: ItemId, page: &PinnedPage) {
-        let Meeting::Equal(other, held) = self.find_waiting(item, page) else {
+        let UnstableResult::Equal(other, pinned) = self.find_waiting(item, page) else {
             return;
         };
-        let result = self.merge_pair(item, page, (other, held));
+        let result = self.merge_pair(item, page, (other, pinned));
         // The other page is in use, perhaps for long. It has left the tree, so that further equals do
         // not try it too, but meet this one.
         if result.is_err() && self.records.place(item) == Place::Nowhere {
@@ -154,7 +154,7 @@ impl Merging<'_> {
         };
         // From this look on no node is removed but by the following lines.
         let met = page_at(&vma, address, self.records.nodes(), &mut self.state.probe);
-        let Some(Met::Ksm(node)) = met else {
+        let Some(FoundPage::Ksm(node)) = met else {
             return;
         };
         let Some(page) = self.records.ksm_page(node) else {
@@ -228,12 +228,12 @@ impl Merging<'_> {
         &mut self,
         item: ItemId,
         page: &PinnedPage,
-        (other, held): (ItemId, Held),
+        (other, pinned): (ItemId, PinnedEqual),
     ) -> Result {
-        if core::ptr::eq(page.folio(), held.page.folio()) {
+        if core::ptr::eq(page.folio(), pinned.page.folio()) {
             // Equal parts of one large folio, which can be split by one holder only: so split it, and
             // let the next scan merge what comes of it.
-            drop(held);
+            drop(pinned);
             drop(page.try_lock_single());
             return Ok(());
         }
@@ -245,7 +245,7 @@ impl Merging<'_> {
         race_delay::pause(RaceWindow::Promoted);
         self.records.insert_node(node, page);
         self.records.leave_tree(other);
-        let result = self.join_promoted(node, (other, held));
+        let result = self.join_promoted(node, (other, pinned));
         match result {
             Ok(()) => self.records.forget_checksum(item),
             Err(_) => {
@@ -260,8 +260,8 @@ impl Merging<'_> {
     }
 
     /// Lets the other item of a pair map the page of `node`, which was promoted a moment ago.
-    fn join_promoted(&mut self, node: NodeId, (other, held): (ItemId, Held)) -> Result {
-        let Held { mm, page } = held;
+    fn join_promoted(&mut self, node: NodeId, (other, pinned): (ItemId, PinnedEqual)) -> Result {
+        let PinnedEqual { mm, page } = pinned;
         let result = match self.records.ksm_page(node) {
             Some(equal) => self.merge_into(&mm, other, (&page, &page), (node, &equal)),
             None => Err(ENOENT),

@@ -32,8 +32,8 @@ pub(crate) struct MergeState {
     keys: Keys,
     /// How long a batch may still wait for mmap locks.
     patience: Patience,
-    /// How many further pages are not to be taken for equal at a glance.
-    pages_to_doubt: u32,
+    /// The number of further pages that are compared whole, as samples have misled.
+    pages_to_compare_whole: u32,
     /// Whether pages were met that may wait in a CPU's LRU batch: new ones, those that would not
     /// merge, and those that have. While they do, they have one reference too many to be merged, and
     /// a mapping that is locked in memory is not counted.
@@ -50,7 +50,7 @@ impl MergeState {
         Ok(Self {
             keys: Keys::new(seed),
             patience: Patience::default(),
-            pages_to_doubt: 0,
+            pages_to_compare_whole: 0,
             is_drain_wanted: false,
             outgoing: FolioBatch::new(),
             probe: KVec::with_capacity(1, GFP_KERNEL)?,

@@ -270,9 +270,9 @@ impl PinnedPage {
         })
     }
 
-    /// Whether the contents of two pages are equal at a glance; pages that are do not look different.
-    pub(crate) fn looks_like(&self, other: &PinnedPage) -> bool {
-        self.with_content(|one| other.with_content(|other| content::looks_equal(one, other)))
+    /// Whether samples of both pages are equal. Those of equal pages always are.
+    pub(crate) fn sample_equals(&self, other: &PinnedPage) -> bool {
+        self.with_content(|one| other.with_content(|other| content::sample_equals(one, other)))
     }
 
     /// Whether the page holds nothing but zeros.
@@ -280,9 +280,9 @@ impl PinnedPage {
         self.with_content(content::is_zero)
     }
 
-    /// Whether the page holds nothing but zeros at a glance; one that does looks so.
-    pub(crate) fn looks_zero(&self) -> bool {
-        self.with_content(content::looks_zero)
+    /// Whether a sample of the page holds nothing but zeros. That of a page of zeros always does.
+    pub(crate) fn sample_is_zero(&self) -> bool {
+        self.with_content(content::sample_is_zero)
     }
 
     /// Locks the page's folio after splitting it into single pages if it has more than one.
@@ -399,11 +399,11 @@ mod tests {
         let (one, same, other) = (page(1)?, page(1)?, page(2)?);
         assert!(one.compare(&same, &other) == Ordering::Equal && one.equals(&same, &other));
         assert!(one.compare(&other, &one) == Ordering::Less && !one.equals(&other, &one));
-        assert!(one.looks_like(&same) && !one.looks_like(&other));
+        assert!(one.sample_equals(&same) && !one.sample_equals(&other));
         assert!(other.compare(&one, &one) == Ordering::Greater);
         assert!(one.pfn() != same.pfn());
         assert!(page(0)?.is_zero() && !one.is_zero());
-        assert!(page(0)?.looks_zero() && !one.looks_zero());
+        assert!(page(0)?.sample_is_zero() && !one.sample_is_zero());
         for place in [0, 1, 7, 8, 500, 511] {
             let (zeros, almost) = (page(0)?, page(0)?);
             almost.with_content(|content| {

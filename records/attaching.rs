@@ -117,7 +117,7 @@ impl Records {
     pub(super) fn detach_all(&mut self, node: NodeId) -> Option<PartitionId> {
         let anchor = self.nodes[node].anchor.as_mut()?;
         let mappings = anchor.take_mappings()?;
-        let (pfn, partition) = (anchor.pfn(), anchor.notes.partition());
+        let (pfn, partition) = (anchor.pfn(), anchor.state.partition());
         for (number, mapping) in mappings.iter().enumerate() {
             if number % MAPPINGS_AT_ONCE == MAPPINGS_AT_ONCE - 1 {
                 kthread::cond_resched();
@@ -153,7 +153,7 @@ impl Records {
     fn note_mappings(&mut self, node: NodeId, count: usize) {
         let most = self.max_page_sharing;
         let anchor = self.nodes[node].anchor.as_ref();
-        if anchor.is_some_and(|anchor| anchor.notes.set_mappings(count, most)) {
+        if anchor.is_some_and(|anchor| anchor.state.set_mappings(count, most)) {
             self.reorder_chain(node);
         }
     }

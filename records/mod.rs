@@ -35,8 +35,8 @@ use crate::{
     kernel_api::module_hold::ModuleHold,
     mm::ksm_page::merged_vma::RecentVmas,
     rmap_item::{
-        Pass,
         RmapItem,
+        ScanNumber,
         TrackedMm, //
     },
 };
@@ -64,7 +64,7 @@ pub(crate) struct Records {
     module_hold: Option<ModuleHold>,
     /// Mappings that one KSM page may have.
     max_page_sharing: usize,
-    pass: Pass,
+    scan: ScanNumber,
     /// Full scans that have begun, round and round.
     scans: u32,
     counters: Arc<Counters>,
@@ -82,7 +82,7 @@ impl Records {
             module,
             module_hold: None,
             max_page_sharing,
-            pass: Pass::default(),
+            scan: ScanNumber::default(),
             scans: 0,
             counters: Arc::new(Counters::new(), GFP_KERNEL)?,
         })
@@ -95,7 +95,7 @@ impl Records {
 
     /// Notes that a full scan begins. Whatever it does not meet will be collected.
     pub(crate) fn begin_scan(&mut self) {
-        self.pass = self.pass.next();
+        self.scan = self.scan.next();
         self.scans = self.scans.wrapping_add(1);
     }
 

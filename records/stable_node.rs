@@ -71,7 +71,7 @@ impl StableNode {
     pub(crate) fn partition(&self) -> PartitionId {
         self.anchor
             .as_ref()
-            .map_or(PartitionId::default(), |anchor| anchor.notes.partition())
+            .map_or(PartitionId::default(), |anchor| anchor.state.partition())
     }
 
     /// Whether `anchor` is the node's.
@@ -102,18 +102,18 @@ impl StableEntry for StableNode {
     fn siblings(&self) -> Siblings<Node> {
         self.anchor
             .as_ref()
-            .map_or_else(Siblings::default, |anchor| anchor.notes.siblings())
+            .map_or_else(Siblings::default, |anchor| anchor.state.siblings())
     }
 
     fn set_siblings(&mut self, siblings: Siblings<Node>) {
         if let Some(anchor) = &self.anchor {
-            anchor.notes.set_siblings(siblings);
+            anchor.state.set_siblings(siblings);
         }
     }
 
     fn has_room(&self) -> bool {
         self.anchor
             .as_ref()
-            .is_some_and(|anchor| anchor.notes.has_room())
+            .is_some_and(|anchor| anchor.state.has_room())
     }
 }

@@ -25,7 +25,7 @@ use crate::{
         ksm_page::{
             compare::{
                 ksm_verdict,
-                Look, //
+                Compare, //
             },
             ids::{
                 ItemId,
@@ -41,7 +41,7 @@ use crate::{
                 Mapping,
                 Mappings, //
             },
-            notes::Notes,
+            node_state::NodeState,
             share::KsmPage, //
         }, //
     },
@@ -128,14 +128,14 @@ impl Records {
         &mut self,
         item: ItemId,
         (page, next): (&PinnedPage, &PinnedPage),
-        look: Look,
+        how: Compare,
     ) -> Equal {
         let checksum = self.checksum(item);
         loop {
             let mut equal = None;
             let stable = &self.trees_of(page).stable;
             let found = stable.find(&self.nodes, checksum, |_, node| {
-                let (verdict, ksm_page) = node_verdict(page, node, next, look);
+                let (verdict, ksm_page) = node_verdict(page, node, next, how);
                 equal = ksm_page;
                 verdict
             });
@@ -158,7 +158,7 @@ impl Records {
         loop {
             let stable = &mut self.partitions.get(partition).stable;
             match stable.insert(&mut self.nodes, node, |_, other| {
-                node_verdict(page, other, page, Look::Thorough).0
+                node_verdict(page, other, page, Compare::Whole).0
             }) {
                 Ok(()) => break,
                 Err(stale) => self.remove_stale(stale),
@@ -200,7 +200,7 @@ impl Records {
         }
         self.remove_from_tree(node, old);
         if let Some(anchor) = &self.nodes[node].anchor {
-            anchor.notes.set_partition(new);
+            anchor.state.set_partition(new);
         }
         self.insert_node(node, page.page());
         true
@@ -357,10 +357,10 @@ fn node_verdict(
     page: &PinnedPage,
     node: &StableNode,
     next: &PinnedPage,
-    look: Look,
+    how: Compare,
 ) -> (Verdict, Option<KsmPage>) {
     match node.anchor.as_deref().map(KsmPage::of) {
-        Some(Ok(other)) => (ksm_verdict(page, &other, next, look), Some(other)),
+        Some(Ok(other)) => (ksm_verdict(page, &other, next, how), Some(other)),
         _ => (Verdict::Stop, None),
     }
 }
@@ -369,5 +369,5 @@ fn node_verdict(
 fn anchor_with(node: NodeId, partition: PartitionId, first: Mapping) -> Result<OwnedAnchor> {
     let mut mappings = Mappings::default();
     mappings.push(first)?;
-    OwnedAnchor::new(node, Notes::new(partition), mappings)
+    OwnedAnchor::new(node, NodeState::new(partition), mappings)
 }

@@ -80,14 +80,14 @@ impl Records {
     /// without a handle.
     ///
     /// `cursor` is the place in the list of items, and stands behind this one then. Items before it
-    /// are settled. With `is_to_grow_up` a new item has gone through the first of the scans that the
+    /// are settled. With `smart_scan` a new item has gone through the first of the scans that the
     /// smart scan asks of it.
     pub(crate) fn item_at(
         &mut self,
         cursor: &mut Option<ListCursor>,
         slot: &Arc<MmSlot>,
         address: usize,
-        is_to_grow_up: bool,
+        smart_scan: bool,
     ) -> Option<ItemFor> {
         let cursor = match cursor {
             Some(cursor) => cursor,
@@ -107,7 +107,7 @@ impl Records {
             }
             self.pass_or_collect(cursor, item);
         }
-        let item = self.new_item(cursor, address, is_to_grow_up)?;
+        let item = self.new_item(cursor, address, smart_scan)?;
         Some(ItemFor { item, is_new: true })
     }
 
@@ -115,11 +115,11 @@ impl Records {
         &mut self,
         cursor: &mut ListCursor,
         address: usize,
-        is_to_grow_up: bool,
+        smart_scan: bool,
     ) -> Option<ItemId> {
         debug_assert!(address % PAGE_SIZE == 0);
         let mut item = RmapItem::new(cursor.space(), address);
-        if is_to_grow_up {
+        if smart_scan {
             item.is_to_be_skipped();
         }
         let item = self.items.insert(item, gfp::for_item()).ok()?;
@@ -131,7 +131,7 @@ impl Records {
     /// Goes past `item`, which is the next at `cursor`, and frees it if this scan has met no page
     /// for it.
     fn pass_or_collect(&mut self, cursor: &mut ListCursor, item: ItemId) {
-        match self.items[item].was_met(self.pass) {
+        match self.items[item].was_met(self.scan) {
             true => cursor.step_over(item),
             false => {
                 self.free_next(cursor, item);

@@ -49,13 +49,13 @@ use kernel::{
 const RENEWAL_SCANS: u32 = 8;
 
 /// Where the pages of items are, while the unstable tree is being searched.
-pub(crate) struct Whereabouts<'a> {
+pub(crate) struct Locations<'a> {
     items: &'a Pool<RmapItem>,
     spaces: &'a Pool<TrackedMm>,
     nodes: &'a Pool<StableNode>,
 }
 
-impl Whereabouts<'_> {
+impl Locations<'_> {
     /// The address space of `item`, which is not merged, and the address there.
     pub(crate) fn of(&self, item: ItemId) -> Option<(&Arc<MmSlot>, usize)> {
         let item = &self.items[item];
@@ -139,7 +139,7 @@ impl Records {
     /// Whether the page of `item`, which waits in the unstable tree, is to look for its equals anew.
     pub(crate) fn is_to_be_renewed(&self, item: ItemId, smart_scan: bool) -> bool {
         // The smart scan seldom looks at old pages. Of all others, each scan renews its share.
-        smart_scan && self.items[item].is_grown_up()
+        smart_scan && self.items[item].is_old()
             || self.scans.wrapping_add(item.raw()) % RENEWAL_SCANS == 0
     }
 
@@ -151,17 +151,17 @@ impl Records {
         &mut self,
         item: ItemId,
         page: &PinnedPage,
-        mut compare: impl FnMut(ItemId, &Whereabouts<'_>) -> Verdict,
+        mut compare: impl FnMut(ItemId, &Locations<'_>) -> Verdict,
     ) -> Outcome<Item> {
         let partition = self.partitions.of(page);
-        let whereabouts = Whereabouts {
+        let locations = Locations {
             items: &self.items,
             spaces: &self.spaces,
             nodes: &self.nodes,
         };
         let unstable = &mut self.partitions.get(partition).unstable;
         let outcome = unstable.search_or_insert(&mut self.unstable_nodes, item, |other, _| {
-            compare(other, &whereabouts)
+            compare(other, &locations)
         });
         if matches!(outcome, Outcome::Inserted) {
             self.items[item].note_waiting();

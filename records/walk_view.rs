@@ -19,8 +19,8 @@ use crate::{
     },
     rmap_item::{
         ListCursor,
-        Pass,
         RmapItem,
+        ScanNumber,
         TrackedMm, //
     }, //
 };
@@ -30,7 +30,7 @@ pub(crate) struct WalkView<'a> {
     spaces: &'a Pool<TrackedMm>,
     items: &'a mut Pool<RmapItem>,
     nodes: &'a Pool<StableNode>,
-    pass: Pass,
+    scan: ScanNumber,
     /// KSM pages may have moved to another NUMA node, and so into another partition.
     by_node: bool,
 }
@@ -43,7 +43,7 @@ impl Records {
             spaces: &self.spaces,
             items: &mut self.items,
             nodes: &self.nodes,
-            pass: self.pass,
+            scan: self.scan,
         }
     }
 }
@@ -71,7 +71,7 @@ impl<'a> WalkView<'a> {
         let node = item.place().node().filter(|_| !self.by_node);
         let is_ours = node.is_some_and(|node| self.nodes[node].has(anchor));
         if is_ours {
-            item.note_met(self.pass);
+            item.note_met(self.scan);
         }
         is_ours
     }
@@ -83,7 +83,7 @@ impl<'a> WalkView<'a> {
         let item = &mut self.items[item];
         let is_skipped = item.is_to_be_skipped();
         if is_skipped {
-            item.note_met(self.pass);
+            item.note_met(self.scan);
         }
         is_skipped
     }

@@ -23,7 +23,7 @@ use crate::{
             },
             walk::{
                 Candidate,
-                Met, //
+                FoundPage, //
             }, //
         }, //
     },
@@ -64,22 +64,22 @@ const LINES_PER_ITEM: usize = 2;
 const BEGINNINGS_AHEAD: usize = 6;
 
 /// A candidate that is not merged.
-pub(crate) struct Sought {
+pub(crate) struct UnmergedPage {
     item: ItemId,
     page: PinnedPage,
-    clue: Clue,
+    look_up: LookUp,
 }
 
-/// What leads from a page to its equals.
+/// Whether and how a page is looked up in this scan.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Clue {
-    /// Nothing: the page has another checksum than in the last scan, or is where others find it.
-    Nothing,
-    /// Its checksum, which is that of the last scan.
-    Checksum,
-    /// The checksum of the last scan, which is that of a KSM page, or of zeros. Whether the content
-    /// is still the same will be seen when both are compared: there is no need to read it twice.
-    OldChecksum,
+enum LookUp {
+    /// It is not: its checksum has changed since the last scan, or it waits where others find it.
+    NotNow,
+    /// By its checksum, which is that of the last scan.
+    ByChecksum,
+    /// By the checksum of the last scan, which is that of a KSM page, or of zeros. The comparison with
+    /// that page will show whether the content is still the same: nothing need be read twice.
+    ByLastChecksum,
 }
 
 /// See the [module's description](self).
@@ -99,23 +99,23 @@ impl BatchWork<'_> {
         slot: &Arc<MmSlot>,
         cursor: &mut Option<ListCursor>,
         batch: &mut KVec<Candidate>,
-        all: &mut KVec<Sought>,
+        all: &mut KVec<UnmergedPage>,
     ) {
         self.find_items(slot, cursor, batch, all);
         kthread::cond_resched();
-        self.find_clues(all);
+        self.choose_look_ups(all);
         kthread::cond_resched();
         // A page that others can find in the unstable tree merges only if nobody else holds it. So
         // the references to those that stay there go now, and each other one with its page's turn.
-        all.retain(|sought| sought.clue != Clue::Nothing);
-        for Sought { item, page, .. } in all.iter() {
+        all.retain(|page| page.look_up != LookUp::NotNow);
+        for UnmergedPage { item, page, .. } in all.iter() {
             self.records.prefetch_tops(*item, page);
         }
         all.reverse();
-        while let Some(sought) = all.pop() {
+        while let Some(unmerged) = all.pop() {
             race_delay::pause(RaceWindow::Hashed);
-            self.follow(&sought, all.last());
-            self.merge.give_up(sought.page);
+            self.look_up_and_merge(&unmerged, all.last());
+            self.merge.give_up(unmerged.page);
             kthread::cond_resched();
         }
         self.merge.end_batch();
@@ -127,7 +127,7 @@ impl BatchWork<'_> {
         slot: &Arc<MmSlot>,
         cursor: &mut Option<ListCursor>,
         batch: &mut KVec<Candidate>,
-        all: &mut KVec<Sought>,
+        all: &mut KVec<UnmergedPage>,
     ) {
         let mut scanned = 0;
         for Candidate { address, page } in batch.drain_all() {
@@ -137,8 +137,8 @@ impl BatchWork<'_> {
             };
             scanned += 1;
             match page {
-                Met::Ksm(node) => self.consider_ksm(item, node),
-                Met::Anonymous(page) => self.consider_anonymous(item, page, all),
+                FoundPage::Ksm(node) => self.consider_ksm(item, node),
+                FoundPage::Anonymous(page) => self.consider_anonymous(item, page, all),
             }
         }
         self.shared.stats.pages_scanned.add(scanned);
@@ -173,34 +173,34 @@ impl BatchWork<'_> {
     }
 
     /// A page that is not merged: one more for `all`, which has room for the whole batch.
-    fn consider_anonymous(&mut self, item: ItemId, page: PinnedPage, all: &mut KVec<Sought>) {
+    fn consider_anonymous(&mut self, item: ItemId, page: PinnedPage, all: &mut KVec<UnmergedPage>) {
         if self.records.make_searchable(item).is_err() {
             self.shared.stats.pages_untracked.add(1);
             return;
         }
         self.records.prefetch_stable_root(item, &page);
         fetch_early(all);
-        let _ = all.push_within_capacity(Sought {
+        let _ = all.push_within_capacity(UnmergedPage {
             item,
             page,
-            clue: Clue::Nothing,
+            look_up: LookUp::NotNow,
         });
     }
 
-    fn find_clues(&mut self, all: &mut [Sought]) {
+    fn choose_look_ups(&mut self, all: &mut [UnmergedPage]) {
         for index in 0..all.len() {
-            let clue = self.clue(&all[index..]);
-            all[index].clue = clue;
+            let look_up = self.look_up_for(&all[index..]);
+            all[index].look_up = look_up;
         }
     }
 
-    /// What is known of the first page of `rest`.
-    fn clue(&mut self, rest: &[Sought]) -> Clue {
-        let Some(Sought { item, page, .. }) = rest.first() else {
-            return Clue::Nothing;
+    /// How the first page of `rest` is looked up.
+    fn look_up_for(&mut self, rest: &[UnmergedPage]) -> LookUp {
+        let Some(UnmergedPage { item, page, .. }) = rest.first() else {
+            return LookUp::NotNow;
         };
         if self.was_that_of_ksm(*item, page) {
-            return Clue::OldChecksum;
+            return LookUp::ByLastChecksum;
         }
         if let Some(far) = rest.get(BEGINNINGS_AHEAD) {
             far.page.prefetch(0..1);
@@ -210,11 +210,11 @@ impl BatchWork<'_> {
         // In the unstable tree others find it.
         let is_waiting = self.records.place(*item) == Place::Unstable;
         if !unchanged || is_waiting && !self.is_to_be_renewed(*item) {
-            return Clue::Nothing;
+            return LookUp::NotNow;
         }
         self.records.leave_tree(*item);
         self.records.prefetch_unstable_root(*item, page);
-        Clue::Checksum
+        LookUp::ByChecksum
     }
 
     fn is_to_be_renewed(&self, item: ItemId) -> bool {
@@ -242,15 +242,19 @@ impl BatchWork<'_> {
     }
 
     /// Merges the page with an equal one, or leaves it where it can be found.
-    fn follow(&mut self, sought: &Sought, next: Option<&Sought>) {
-        let Sought { item, page, clue } = sought;
+    fn look_up_and_merge(&mut self, unmerged: &UnmergedPage, next: Option<&UnmergedPage>) {
+        let UnmergedPage {
+            item,
+            page,
+            look_up,
+        } = unmerged;
         // Any other has been read a moment ago.
-        let next = next.filter(|next| next.clue == Clue::OldChecksum);
+        let next = next.filter(|next| next.look_up == LookUp::ByLastChecksum);
         let pages = (page, next.map_or(page, |next| &next.page));
-        match clue {
-            Clue::Nothing => {}
-            Clue::Checksum => self.seek_equal(*item, pages, |_| true),
-            Clue::OldChecksum => {
+        match look_up {
+            LookUp::NotNow => {}
+            LookUp::ByChecksum => self.seek_equal(*item, pages, |_| true),
+            LookUp::ByLastChecksum => {
                 // An earlier page of the batch may have found it in the unstable tree, and another
                 // since then that the page of both is gone.
                 if !self.records.has_checksum(*item)
@@ -288,7 +292,7 @@ impl BatchWork<'_> {
 }
 
 /// Asks the CPU to fetch some lines of one of the first pages of a batch that grows.
-fn fetch_early(all: &[Sought]) {
+fn fetch_early(all: &[UnmergedPage]) {
     let line = all.len() * LINES_PER_ITEM;
     if let Some(early) = all.iter().take(PAGES_AHEAD).nth(line / LINES) {
         let first = line % LINES;

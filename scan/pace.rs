@@ -21,7 +21,7 @@ use kernel::sync::atomic::{
 #[derive(Clone, Copy)]
 pub(crate) enum Work {
     /// Passing over a page, an item or a vma, or freeing an item.
-    Trifle = 1,
+    Small = 1,
     /// Looking through a page table, or a range that has none.
     Table = 8,
     /// Scanning a page.
@@ -91,12 +91,14 @@ impl<'a> Step<'a> {
             .saturating_sub(count.saturating_mul(work as usize));
     }
 
-    /// Repeats `portion`, which does up to `most` trifles and says how many, until it has done fewer:
-    /// that was all then. Returns whether the step went on for so long; sleeps.
+    /// Repeats `portion` until all is done, or the step ends; returns whether all is done. Sleeps.
+    ///
+    /// `portion` does up to `most` pieces of [small](Work::Small) work, and says how many it did; fewer
+    /// than `most` mean that it has done all.
     pub(crate) fn repeat(&mut self, most: usize, mut portion: impl FnMut() -> usize) -> bool {
         loop {
             let done = portion();
-            self.charge(Work::Trifle, done);
+            self.charge(Work::Small, done);
             if done < most {
                 return true;
             }

@@ -97,7 +97,7 @@ impl<'a, 's> SkipFilter<'a, 's> {
 
     /// Whether the walk may go on into another vma, which is charged for.
     pub(crate) fn enters_vma(&mut self) -> bool {
-        self.goes_on(Work::Trifle, STEPS_FOR_VMA)
+        self.goes_on(Work::Small, STEPS_FOR_VMA)
     }
 
     /// Whether the walk may go on with what takes so many steps, and is charged as `work`.
@@ -150,7 +150,7 @@ impl<'a, 's> SkipFilter<'a, 's> {
                 let skips = self.shared.tunables.smart_scan.is_set();
                 (skips && self.records.pass_skipped(item)).then_some(())?;
                 self.shared.stats.pages_skipped.add(1);
-                Some(Work::Trifle)
+                Some(Work::Small)
             }
         }
     }

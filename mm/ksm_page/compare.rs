@@ -13,13 +13,13 @@ use crate::{
 };
 use core::cmp::Ordering;
 
-/// How contents are compared before a merge is tried.
+/// How contents are compared before a merge is attempted.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Look {
-    /// If they look equal at a glance, as two pages of the same checksum do, they count as equal: the
-    /// merge compares all of them. If not, they are compared at once.
-    Glance,
-    Thorough,
+pub(crate) enum Compare {
+    /// Pages with equal samples, four lines of each, count as equal; the merge itself compares the
+    /// whole pages. If the samples differ, the whole pages are compared at once.
+    Sample,
+    Whole,
 }
 
 /// Where `page` stands, seen from a page with the same checksum; has the CPU fetch `next` meanwhile.
@@ -36,12 +36,12 @@ pub(crate) fn ksm_verdict(
     page: &PinnedPage,
     other: &KsmPage,
     next: &PinnedPage,
-    look: Look,
+    how: Compare,
 ) -> Verdict {
     // Without a content that could be compared it has a place in the tree still.
     match page.is_poisoned() || other.page().is_poisoned() {
         true => Verdict::Before,
-        false if look == Look::Glance && page.looks_like(other.page()) => Verdict::Match,
+        false if how == Compare::Sample && page.sample_equals(other.page()) => Verdict::Match,
         false => verdict(page, other.page(), next),
     }
 }

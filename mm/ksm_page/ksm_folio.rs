@@ -29,7 +29,7 @@ use crate::{
         ksm_page::{
             ids::NodeId,
             mappings::Mappings,
-            notes::Notes, //
+            node_state::NodeState, //
         },
         page_table::{
             MappedPage,
@@ -72,7 +72,7 @@ const UNBOUND: usize = usize::MAX;
 pub(crate) struct Anchor {
     pfn: Atomic<usize>,
     node: NodeId,
-    pub(crate) notes: Notes,
+    pub(crate) state: NodeState,
     /// The mappings of the folio; guarded by the folio's lock. See [`KsmFolio`].
     mappings: UnsafeCell<Mappings>,
 }
@@ -114,7 +114,7 @@ impl Anchor {
             if pfn == UNBOUND {
                 return Err(Stale);
             }
-            if let Some(page) = self.peep(pfn) {
+            if let Some(page) = self.try_get(pfn) {
                 return Ok(page);
             }
             // Pairs with the barrier in `migrate`: who sees that the old folio does not point here
@@ -151,7 +151,7 @@ impl Anchor {
         })
     }
 
-    fn peep(&self, pfn: usize) -> Option<PinnedPage> {
+    fn try_get(&self, pfn: usize) -> Option<PinnedPage> {
         // SAFETY: The page frame number was that of a folio; memory that goes offline is first
         // searched for nodes.
         let folio = unsafe { bindings::pfn_folio(pfn) };
@@ -367,12 +367,12 @@ unsafe impl Send for OwnedAnchor {}
 
 impl OwnedAnchor {
     /// An anchor for `node` that no folio points to, with these `mappings`.
-    pub(crate) fn new(node: NodeId, notes: Notes, mappings: Mappings) -> Result<Self> {
+    pub(crate) fn new(node: NodeId, state: NodeState, mappings: Mappings) -> Result<Self> {
         let anchor = KBox::new(
             Anchor {
                 pfn: Atomic::new(UNBOUND),
                 node,
-                notes,
+                state,
                 mappings: UnsafeCell::new(mappings),
             },
             gfp::for_merge(),
@@ -437,7 +437,7 @@ mod tests {
         let node = Handle::from_raw(number).ok_or(EINVAL)?;
         OwnedAnchor::new(
             node,
-            Notes::new(PartitionId::default()),
+            NodeState::new(PartitionId::default()),
             Mappings::default(),
         )
     }

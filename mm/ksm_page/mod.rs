@@ -8,7 +8,7 @@ pub(crate) mod ids;
 pub(crate) mod ksm_folio;
 pub(crate) mod mappings;
 pub(crate) mod merged_vma;
-pub(crate) mod notes;
+pub(crate) mod node_state;
 pub(crate) mod rmap_walk;
 pub(crate) mod share;
 pub(crate) mod trace;

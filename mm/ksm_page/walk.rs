@@ -40,11 +40,11 @@ use kernel::{
 /// An anonymous page that a walk has met.
 pub(crate) struct Candidate {
     pub(crate) address: usize,
-    pub(crate) page: Met,
+    pub(crate) page: FoundPage,
 }
 
 /// What kind of page was met.
-pub(crate) enum Met {
+pub(crate) enum FoundPage {
     /// One that may be merged.
     Anonymous(PinnedPage),
     /// A KSM page. Nothing is held: the node says what there is to know.
@@ -141,7 +141,7 @@ pub(crate) fn page_at(
     address: usize,
     owner: &impl AnchorOwner,
     buffer: &mut KVec<Candidate>,
-) -> Option<Met> {
+) -> Option<FoundPage> {
     let range = address..address + PAGE_SIZE;
     collect_candidates(vma, range, owner, 1, buffer, &mut Anything);
     Some(buffer.pop()?.page)
@@ -224,7 +224,7 @@ impl<O: AnchorOwner, F: Filter> CandidateWalk<'_, O, F> {
         decision
     }
 
-    fn push(&mut self, address: usize, page: Met) -> Step {
+    fn push(&mut self, address: usize, page: FoundPage) -> Step {
         // There is room: the walk ends when the limit is reached.
         let pushed = self
             .batch
@@ -246,8 +246,8 @@ impl<O: AnchorOwner, F: Filter> CandidateWalk<'_, O, F> {
         match (self.decide(address, seen), node) {
             (Decision::Stop, _) => Step::Stop,
             (Decision::Pass, _) => Step::Continue,
-            (Decision::Take, Some(anchor)) => self.push(address, Met::Ksm(anchor.node())),
-            (Decision::Take, None) => match self.push(address, Met::Anonymous(page.hold())) {
+            (Decision::Take, Some(anchor)) => self.push(address, FoundPage::Ksm(anchor.node())),
+            (Decision::Take, None) => match self.push(address, FoundPage::Anonymous(page.hold())) {
                 Step::Continue if !page.folio().is_large() => Step::Continue,
                 _ => Step::Stop,
             },
@@ -261,7 +261,7 @@ impl<O: AnchorOwner, F: Filter> CandidateWalk<'_, O, F> {
                 Decision::Pass => {}
                 Decision::Stop => return Step::Stop,
                 Decision::Take => {
-                    self.push(address, Met::Anonymous(huge.into_page_at(address)));
+                    self.push(address, FoundPage::Anonymous(huge.into_page_at(address)));
                     return Step::Stop;
                 }
             }

@@ -12,7 +12,7 @@ use crate::{
         ksm_folio::OwnedAnchor,
         mappings::{Mapping, Mappings},
         merged_vma::MergedVma,
-        notes::Notes,
+        node_state::NodeState,
     },
     records::stable_node::StableNode,
     report::{Access, Row},
@@ -150,10 +150,10 @@ impl Host {
                 };
                 let mut new = StableNode::new(sum(page));
                 let node = Handle::from_raw(page as u32 + 1).expect("not zero");
-                let notes = Notes::new(PartitionId::default());
+                let state = NodeState::new(PartitionId::default());
                 // As when a page becomes a KSM page: its first mapping is counted before it is planted.
-                assert!(notes.set_mappings(1, MAX_PAGE_SHARING));
-                let anchor = OwnedAnchor::new(node, notes, Mappings::default());
+                assert!(state.set_mappings(1, MAX_PAGE_SHARING));
+                let anchor = OwnedAnchor::new(node, state, Mappings::default());
                 new.anchor = Some(anchor.expect("memory"));
                 let node = self.plant(new, verdict);
                 for index in 0..2 {
@@ -175,7 +175,7 @@ impl Host {
         };
         let anchor = self.nodes[node].anchor.as_mut().expect("just made");
         assert!(anchor.mappings.push(mapping).is_ok());
-        let has_room_changed = anchor.notes.set_mappings(index + 1, MAX_PAGE_SHARING);
+        let has_room_changed = anchor.state.set_mappings(index + 1, MAX_PAGE_SHARING);
         assert!(!has_room_changed);
         self.items[item].note_merged(node, index);
     }

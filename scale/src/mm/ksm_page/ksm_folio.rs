@@ -2,7 +2,7 @@
 
 //! Stable nodes without their pages.
 
-use crate::mm::ksm_page::{ids::NodeId, mappings::Mappings, notes::Notes};
+use crate::mm::ksm_page::{ids::NodeId, mappings::Mappings, node_state::NodeState};
 use kernel::{alloc::AllocError, prelude::*};
 use std::ops::{Deref, DerefMut};
 
@@ -12,7 +12,7 @@ pub(crate) trait AnchorOwner {}
 /// As large as what a page points to, and with the same notes and mappings.
 pub(crate) struct Anchor {
     pub(crate) node: NodeId,
-    pub(crate) notes: Notes,
+    pub(crate) state: NodeState,
     pub(crate) mappings: Mappings,
     _pfn: usize,
 }
@@ -23,10 +23,14 @@ const _: () = assert!(size_of::<Anchor>() == 64);
 pub(crate) struct OwnedAnchor(KBox<Anchor>);
 
 impl OwnedAnchor {
-    pub(crate) fn new(node: NodeId, notes: Notes, mappings: Mappings) -> Result<Self, AllocError> {
+    pub(crate) fn new(
+        node: NodeId,
+        state: NodeState,
+        mappings: Mappings,
+    ) -> Result<Self, AllocError> {
         let anchor = Anchor {
             node,
-            notes,
+            state,
             mappings,
             _pfn: 0,
         };

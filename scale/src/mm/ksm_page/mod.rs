@@ -8,5 +8,5 @@ pub(crate) mod ksm_folio;
 #[path = "../../../../mm/ksm_page/mappings.rs"]
 pub(crate) mod mappings;
 pub(crate) mod merged_vma;
-#[path = "../../../../mm/ksm_page/notes.rs"]
-pub(crate) mod notes;
+#[path = "../../../../mm/ksm_page/node_state.rs"]
+pub(crate) mod node_state;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `ksmd`, and nobody else, knows of a KSM page.
+//! The part of a stable node that no search needs.
 
 #![deny(unsafe_code)]
 
@@ -26,18 +26,19 @@ use kernel::{
     }, //
 };
 
-/// What else `ksmd`, and nobody else, knows of a node; it stands in the anchor, in the 12 bytes that
-/// are left there.
-pub(crate) struct Notes {
+/// How many mappings a stable node has, its partition, and its place in its chain.
+///
+/// It is stored in the anchor, which has 12 bytes to spare, and protected by the scan mutex.
+pub(crate) struct NodeState {
     /// From the lowest bit: how many mappings there are, which the list behind the folio's lock says;
-    /// [`Notes::ROOM`]; the partition.
+    /// [`NodeState::ROOM`]; the partition.
     mappings_and_partition: Atomic<u32>,
-    /// The neighbours in the node's chain, or zeros; the first of a chain has [`Notes::FIRST`] in the
+    /// The neighbours in the node's chain, or zeros; the first of a chain has [`NodeState::FIRST`] in the
     /// former.
     siblings: [Atomic<u32>; 2],
 }
 
-impl Notes {
+impl NodeState {
     /// So many mappings and more are not told apart.
     const MOST_MAPPINGS: u32 = Self::ROOM - 1;
     /// Whether one more mapping may join.
@@ -47,14 +48,14 @@ impl Notes {
     /// No handle has this bit.
     const FIRST: u32 = 1 << 31;
 
-    /// Notes of a node without mappings in the tree of `partition`.
+    /// The state of a node without mappings in the tree of `partition`.
     pub(crate) fn new(partition: PartitionId) -> Self {
-        let notes = Self {
+        let state = Self {
             mappings_and_partition: Atomic::new(0),
             siblings: [Atomic::new(0), Atomic::new(0)],
         };
-        notes.set_partition(partition);
-        notes
+        state.set_partition(partition);
+        state
     }
 
     /// The partition in whose tree the node is.
@@ -124,26 +125,26 @@ impl Notes {
 }
 
 // NUMA nodes are numbered below 2^10 on all architectures.
-const _: () = assert!(bindings::MAX_NUMNODES <= 1 << (u32::BITS - Notes::PARTITION_SHIFT));
+const _: () = assert!(bindings::MAX_NUMNODES <= 1 << (u32::BITS - NodeState::PARTITION_SHIFT));
 
-#[kernel::macros::kunit_tests(ksm_rs_notes)]
+#[kernel::macros::kunit_tests(ksm_rs_node_state)]
 mod tests {
     use super::*;
     use kernel::prelude::*;
 
     #[test]
-    fn notes_are_kept_apart() {
-        let notes = Notes::new(PartitionId::from_raw(1023));
-        assert!(!notes.has_room());
+    fn numbers_are_kept_apart() {
+        let state = NodeState::new(PartitionId::from_raw(1023));
+        assert!(!state.has_room());
         let mut had_room = false;
         for count in [0, 1, 2, 255, 256, 1 << 19, (1 << 20) - 2] {
             for (limit, room) in [(count + 1, count > 0), (count, false)] {
-                assert_eq!(notes.set_mappings(count, limit), room != had_room);
+                assert_eq!(state.set_mappings(count, limit), room != had_room);
                 had_room = room;
                 for partition in [0, 1023, 5] {
-                    notes.set_partition(PartitionId::from_raw(partition));
-                    assert_eq!(notes.partition(), PartitionId::from_raw(partition));
-                    assert_eq!(notes.has_room(), room);
+                    state.set_partition(PartitionId::from_raw(partition));
+                    assert_eq!(state.partition(), PartitionId::from_raw(partition));
+                    assert_eq!(state.has_room(), room);
                 }
             }
         }
@@ -151,33 +152,33 @@ mod tests {
 
     #[test]
     fn who_has_too_many_mappings_to_count_has_no_room() {
-        let notes = Notes::new(PartitionId::default());
+        let state = NodeState::new(PartitionId::default());
         for count in [(1 << 20) - 1, 1 << 20, 1 << 30] {
-            assert!(!notes.set_mappings(count, usize::MAX));
-            assert!(!notes.has_room());
-            assert_eq!(notes.partition(), PartitionId::default());
+            assert!(!state.set_mappings(count, usize::MAX));
+            assert!(!state.has_room());
+            assert_eq!(state.partition(), PartitionId::default());
         }
     }
 
     #[test]
     fn a_node_knows_its_place_in_its_chain() -> Result {
-        let notes = Notes::new(PartitionId::default());
+        let state = NodeState::new(PartitionId::default());
         let handle = |raw| Handle::from_raw(raw).ok_or(EINVAL);
-        assert!(notes.siblings().around.is_none() && !notes.siblings().is_first);
+        assert!(state.siblings().around.is_none() && !state.siblings().is_first);
         for (prev, next) in [(7, 7), (1, (1 << 31) - 1), ((1 << 31) - 1, 1)] {
             for is_first in [true, false] {
                 let (prev, next) = (handle(prev)?, handle(next)?);
                 let around = Some(Around { prev, next });
-                notes.set_siblings(Siblings { around, is_first });
-                let kept = notes.siblings();
+                state.set_siblings(Siblings { around, is_first });
+                let kept = state.siblings();
                 assert_eq!(kept.is_first, is_first);
                 assert!(kept
                     .around
                     .is_some_and(|around| around.prev == prev && around.next == next));
             }
         }
-        notes.set_siblings(Siblings::default());
-        assert!(notes.siblings().around.is_none() && !notes.siblings().is_first);
+        state.set_siblings(Siblings::default());
+        assert!(state.siblings().around.is_none() && !state.siblings().is_first);
         Ok(())
     }
 }
