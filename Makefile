@@ -24,7 +24,9 @@ $(MODULE_TARGETS):
 
 endif
 
-demo: programs
+# tools/programs prints where the programs are, for scripts.
+demo:
+	@tools/programs > /dev/null
 	@tools/vm run --lane um --ksm rs --mem 768M --timeout 900 -- ksm-demo
 
 # DEBUG=1: kernels that look for every mistake that they can see.
@@ -58,7 +60,8 @@ kernels:
 programs:
 	@tools/programs
 
-shell: programs
+shell:
+	@tools/programs > /dev/null
 	@tools/vm shell
 
 check-patches:

@@ -3,6 +3,7 @@
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -268,6 +269,31 @@ def test_a_group_of_tests_is_run_by_one_worker(tmp_path):
         workers = (tmp_path / group).read_text().split()
         assert len(workers) == 8
         assert len(set(workers)) == 1
+
+
+def make(directory: Path, *words: str) -> str:
+    """What `make` prints where each tool only prints its name and its arguments."""
+    (directory / "tools").mkdir()
+    shutil.copy(paths.REPO / "Makefile", directory)
+    for name in ("bench", "programs", "test", "vm"):
+        tool = directory / "tools" / name
+        tool.write_text(f'#!/bin/sh\necho {name} "$@"\n')
+        tool.chmod(0o755)
+    command = ["make", "--no-print-directory", "-C", directory, *words]
+    # Without the variables of a `make test` that we may be part of.
+    environment = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize(("target", "program"), [("demo", "vm run"), ("shell", "vm shell")])
+def test_only_the_program_itself_prints(tmp_path, target, program):
+    (line,) = make(tmp_path, target).splitlines()
+    assert line.startswith(program)
+
+
+def test_scripts_are_told_where_the_programs_are(tmp_path):
+    assert make(tmp_path, "programs") == "programs\n"
 
 
 def test_the_programs_pass_their_own_tests():
