@@ -32,6 +32,9 @@ demo:
 # DEBUG=1: kernels that look for every mistake that they can see.
 test kernels shell: export KSM_RS_FLAVOUR := $(or $(if $(DEBUG),debug),$(KSM_RS_FLAVOUR))
 
+# SEED=N: the random numbers of an earlier run, which has printed it.
+test: export KSM_RS_SEED := $(or $(SEED),$(KSM_RS_SEED))
+
 test:
 	@tools/test $(TESTS)
 

@@ -5,12 +5,32 @@ import fcntl
 
 import pytest
 
+import seeds
 from harness import Vm
 from ksmlab import flavour
 from ksmlab.paths import in_cache
 
 # What only a debug kernel can show.
 collect_ignore = [] if flavour.usual() == flavour.DEBUG else ["test_debug.py"]
+
+
+def pytest_configure():
+    """Before there are any workers, which inherit the seed."""
+    try:
+        seeds.choose()
+    except ValueError as error:
+        raise pytest.UsageError(error) from None
+
+
+def pytest_report_header():
+    return f"seed: {seeds.again()}"
+
+
+@pytest.fixture
+def seed():
+    """Shown with a failure."""
+    print(f"seed {seeds.again()}")
+    return str(seeds.chosen())
 
 
 @pytest.fixture
@@ -33,11 +53,12 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Show what tests have measured."""
+    """Show what tests have measured, and where their random numbers came from."""
     for outcome in ("passed", "failed"):
         for report in terminalreporter.stats.get(outcome, ()):
             for name, value in report.user_properties:
                 terminalreporter.write_line(f"{name}: {value}")
+    terminalreporter.write_line(f"seed: {seeds.again()}")
 
 
 def summary(reporter) -> str:

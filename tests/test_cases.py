@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import seeds
 from harness import TIMEOUT, Result, Vm, needs
 from ksmlab import flavour, programs
 from ksmlab.paths import REPO
@@ -77,7 +78,8 @@ class Batch:
         options = dict(self.machine.options)
         if self.machine.mode == "none":
             options["no_module"] = True
-        command = [REPO / "tests/run-cases", "/mnt/share", needs(lane)["timeout"], *self.names]
+        arguments = (needs(lane)["timeout"], seeds.chosen())
+        command = [REPO / "tests/run-cases", "/mnt/share", *arguments, *self.names]
         result = Vm(directory).run(
             *map(str, command),
             lane=lane,

@@ -38,7 +38,7 @@ def test_cases_with_collisions(vm, bits):
 
 
 @pytest.mark.parametrize("lane", LANES)
-def test_random_sequences_with_collisions(vm, lane, record_property):
-    command = ["ksm-property", "--seconds", "20"]
+def test_random_sequences_with_collisions(vm, lane, seed, record_property):
+    command = ["ksm-property", "--seconds", "20", "--seed", seed]
     line = run_with(vm, 8, *command, lane=lane, **OPTIONS[lane])
     record_property(f"property tests with collisions in the lane {lane}", line)

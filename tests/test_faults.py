@@ -34,8 +34,8 @@ def test_each_allocation_of_the_kernel_may_fail(vm, record_property):
 
 
 @pytest.mark.parametrize("lane", LANES)
-def test_ksmd_copes_without_memory(vm, lane, record_property):
+def test_ksmd_copes_without_memory(vm, lane, seed, record_property):
     options = {"um": {"mem": "256M"}, "x86": {"mem": "768M", "numa": 2, "cpus": 2}}
-    command = ["--", "ksm-property", "--seconds", "30"]
+    command = ["--", "ksm-property", "--seconds", "30", "--seed", seed]
     line = run(vm, lane, *command, **options[lane])
     record_property(f"random faults in the lane {lane}", line)

@@ -16,8 +16,8 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("lane", LANES)
-def test_races(vm, lane, record_property):
-    command = ["ksm-races", "--seconds", str(SECONDS[lane])]
+def test_races(vm, lane, seed, record_property):
+    command = ["ksm-races", "--seconds", str(SECONDS[lane]), "--seed", seed]
     result = vm.run(*command, lane=lane, **OPTIONS[lane])
     assert result.status == 0, result.explain()
     verdict = result.text.splitlines()[-1]

@@ -3,6 +3,7 @@
 
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import harness
+import seeds
 from ksmlab import (
     checks,
     config,
@@ -277,7 +279,7 @@ def make(directory: Path, *words: str) -> str:
     shutil.copy(paths.REPO / "Makefile", directory)
     for name in ("bench", "programs", "test", "vm"):
         tool = directory / "tools" / name
-        tool.write_text(f'#!/bin/sh\necho {name} "$@"\n')
+        tool.write_text(f'#!/bin/sh\necho {name} "$@"${{KSM_RS_SEED:+ seed $KSM_RS_SEED}}\n')
         tool.chmod(0o755)
     command = ["make", "--no-print-directory", "-C", directory, *words]
     # Without the variables of a `make test` that we may be part of.
@@ -294,6 +296,52 @@ def test_only_the_program_itself_prints(tmp_path, target, program):
 
 def test_scripts_are_told_where_the_programs_are(tmp_path):
     assert make(tmp_path, "programs") == "programs\n"
+
+
+def test_make_passes_a_seed_on(tmp_path):
+    assert make(tmp_path, "test", "SEED=7", "TESTS=-k fork") == "test -k fork seed 7\n"
+
+
+def test_without_a_seed_each_run_chooses_one(monkeypatch):
+    found = set()
+    for _ in range(10):
+        monkeypatch.setenv(seeds.VARIABLE, "")
+        seeds.choose()
+        found.add(seeds.chosen())
+    assert len(found) > 1
+
+
+def test_a_seed_that_is_given_is_taken(monkeypatch):
+    monkeypatch.setenv(seeds.VARIABLE, "1234")
+    seeds.choose()
+    assert seeds.again() == "1234 (make test SEED=1234 takes it again)"
+
+
+@pytest.mark.parametrize("given", ["seven", "-1", "1.5", str(1 << seeds.BITS)])
+def test_a_bad_seed_is_refused(monkeypatch, given):
+    monkeypatch.setenv(seeds.VARIABLE, given)
+    with pytest.raises(ValueError, match="KSM_RS_SEED is"):
+        seeds.choose()
+
+
+MODULE_THAT_USES_SEEDS = """
+import pytest
+@pytest.mark.parametrize("number", range(4))
+def test_it(number, seed):
+    assert number < 3
+"""
+
+
+def test_all_workers_have_the_seed_and_failures_show_it(tmp_path):
+    (tmp_path / "test_seeds.py").write_text(MODULE_THAT_USES_SEEDS)
+    given = {**os.environ, seeds.VARIABLE: "", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "pytest", "-p", "conftest", "-rP", *test_command.IN_PARALLEL]
+    done = subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True)
+    shown = re.findall(r"^seed:? (\d+) \(make test SEED=", done.stdout, re.M)
+    # Above all tests, with each of them, and below.
+    assert len(shown) == 6, done.stdout
+    assert len(set(shown)) == 1
+    assert "3 passed, 1 failed" in done.stdout
 
 
 def test_the_programs_pass_their_own_tests():

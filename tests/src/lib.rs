@@ -28,6 +28,7 @@ pub mod peer;
 pub mod procfs;
 pub mod quiet_console;
 pub mod region;
+pub mod seed;
 pub mod sleeper;
 pub mod stopwatch;
 pub mod swap;

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use anyhow::Result;
+use ksm_tests::seed;
 
 /// How the kernel is when a case begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,8 +28,8 @@ impl fmt::Display for Mode {
 /// What the user can choose.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Where random cases begin.
-    #[arg(long, default_value_t = 20_090_331)]
+    /// Where random cases begin; by default anywhere.
+    #[arg(long, default_value_t = seed::new(), hide_default_value = true)]
     pub seed: u64,
 
     /// How long cases run that could run for ever.

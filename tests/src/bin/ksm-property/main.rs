@@ -28,7 +28,7 @@ use std::{
 
 use anyhow::{bail, ensure, Context, Result};
 use clap::Parser;
-use ksm_tests::outcome::exit_code;
+use ksm_tests::{outcome::exit_code, seed};
 
 use machine::Machine;
 use operation::Operation;
@@ -42,8 +42,8 @@ struct Options {
     /// Runs these sequences, and no random ones.
     sequences: Vec<PathBuf>,
 
-    /// Where random sequences come from.
-    #[arg(long, default_value_t = 20_090_331)]
+    /// Where random sequences come from; by default from anywhere.
+    #[arg(long, default_value_t = seed::new(), hide_default_value = true)]
     seed: u64,
 
     /// The number of the first sequence.
@@ -117,6 +117,7 @@ fn explore(options: &Options, machine: &mut Machine, totals: &mut Totals) -> Res
     /// Among so many there are some that merge pages.
     const ENOUGH: u64 = 10;
 
+    println!("seed {}", options.seed);
     let generator = Generator {
         seed: options.seed,
         longest: options.operations,

@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::{bail, ensure, Context, Result};
 use clap::Parser;
-use ksm_tests::{delays, outcome::exit_code};
+use ksm_tests::{delays, outcome::exit_code, seed};
 
 use pair::{Outcome, Pair, PAIRS};
 
@@ -29,8 +29,8 @@ struct Options {
     /// Only pairs with one of these names.
     pairs: Vec<String>,
 
-    /// Where random numbers come from.
-    #[arg(long, default_value_t = 20_090_331)]
+    /// Where random numbers come from; by default from anywhere.
+    #[arg(long, default_value_t = seed::new(), hide_default_value = true)]
     seed: u64,
 
     /// How long each pair races.
@@ -56,6 +56,7 @@ fn race_all(options: &Options) -> Result<()> {
         .filter(|pair| is_chosen(pair, options))
         .collect();
     ensure!(!chosen.is_empty(), "there is no such pair");
+    println!("seed {}", options.seed);
     let (mut raced, mut rounds, mut saved) = (0, 0, 0);
     for pair in chosen {
         match race_apart(pair, options)? {
