@@ -43,7 +43,7 @@ test-kvm-full:
 	@tools/test -m kvm_full test_kvm.py $(TESTS)
 
 bench:
-	@tools/bench $(BENCH)
+	@tools/bench $(if $(BASE),--base '$(BASE)') $(BENCH)
 
 bench-kvm:
 	@tools/bench-kvm $(BENCH)

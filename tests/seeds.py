@@ -11,7 +11,7 @@ BITS = 32
 
 
 def choose() -> None:
-    """Put a seed into the environment, from where all workers of pytest have it, unless one is there."""
+    """Put a seed into the environment, which all workers of pytest inherit, unless one is there."""
     if not os.environ.get(VARIABLE):
         os.environ[VARIABLE] = str(random.getrandbits(BITS))
     chosen()

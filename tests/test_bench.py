@@ -2,14 +2,27 @@
 """The benchmark: that it measures something, and that its arithmetic is right."""
 
 import json
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from ksmlab import bench_command, bench_goals, bench_plan, bench_table, programs
+from ksmlab import (
+    bench_command,
+    bench_goals,
+    bench_plan,
+    bench_sides,
+    bench_table,
+    programs,
+    setup,
+    source,
+)
 from ksmlab.bench_goals import SCAN, Verdict
 from ksmlab.bench_plan import Job
 from ksmlab.bench_results import Result, load_all
+from ksmlab.paths import REPO
+from ksmlab.say import Failure
 
 ABOUT = {"date": "today", "cpu": "1 x CPU", "kernel": "7.3", "module": "0"}
 
@@ -46,7 +59,8 @@ def test_the_plan_names_the_programs_workloads():
 
 
 def test_either_ksm_is_first_in_turns():
-    assert Job("unique", 64, 3).orders() == [("c", "rs"), ("rs", "c"), ("c", "rs")]
+    orders = Job("unique", 64, 3).orders(["c", "rs"])
+    assert orders == [["c", "rs"], ["rs", "c"], ["c", "rs"]]
 
 
 @pytest.mark.parametrize(
@@ -88,8 +102,8 @@ def test_results_survive_their_files(tmp_path):
     um, x86 = result("unique", [4], [2]), result("unique", [9], [3], lane="x86")
     for one in (um, x86):
         one.save(tmp_path, bench_goals.ratios_wanted(one))
-    assert load_all(tmp_path, "um") == keyed(um)
-    assert load_all(tmp_path, "x86") == keyed(x86)
+    assert load_all(tmp_path, "um", None) == keyed(um)
+    assert load_all(tmp_path, "x86", None) == keyed(x86)
     assert json.loads((tmp_path / "unique-256.json").read_text())["goals"] == {SCAN: 8.0}
 
 
@@ -97,7 +111,7 @@ def test_curves_survive_their_files(tmp_path):
     one = result("mixed", [1], [1], measure="merged_percent")
     one.curves = {"c": [{"merged_percent": [1.0, 2.0]}], "rs": [{"merged_percent": [3.0, 4.0]}]}
     one.save(tmp_path, bench_goals.ratios_wanted(one))
-    assert load_all(tmp_path, "um") == keyed(one)
+    assert load_all(tmp_path, "um", None) == keyed(one)
 
 
 def test_goals_are_missed_or_met():
@@ -187,6 +201,145 @@ def test_a_scan_is_compared_with_one_pass():
 def test_table_is_aligned():
     page = bench_table.page(keyed(result("unique", [6400, 6500], [800, 812.5])))
     assert "| unique: scan_ns_per_page | 6,450 |  806 |  8.00 |  8.00 to 8.00 | 8.00 | yes |" in page
+
+
+def based(workload: str, base: list, rs: list, measure=SCAN, mib=256, lane="um") -> Result:
+    """Compared with another commit."""
+    samples = {"base": [{measure: v} for v in base], "rs": [{measure: v} for v in rs]}
+    return Result(workload, mib, lane, ABOUT, samples, base="0123456789ab")
+
+
+def test_other_commits_have_files_of_their_own(tmp_path):
+    c, base = result("unique", [4], [2]), based("unique", [4], [3])
+    for one in (c, base):
+        one.save(tmp_path, bench_goals.ratios_wanted(one))
+    assert load_all(tmp_path, "um", None) == keyed(c)
+    assert load_all(tmp_path, "um", base.base) == keyed(base)
+    assert load_all(tmp_path, "um", "another") == {}
+
+
+@pytest.mark.parametrize("lane", ["um", "x86"])
+@pytest.mark.parametrize(
+    ("measure", "base", "rs", "verdict"),
+    [
+        (SCAN, 97, 100, Verdict.MET),
+        (SCAN, 96, 100, Verdict.MISSED),
+        ("metadata_bytes_per_page", 96, 100, Verdict.MISSED),
+        ("first_mmap_lock_us", 96, 100, Verdict.MISSED),
+        ("merged_percent", 100, 97, Verdict.MET),
+        ("merged_percent", 100, 96, Verdict.MISSED),
+    ],
+)
+def test_nothing_may_be_worse_than_at_another_commit(lane, measure, base, rs, verdict):
+    one = based("unique", [base] * 5, [rs] * 5, measure, lane=lane)
+    assert bench_goals.verdict(one, measure) is verdict
+    assert bool(bench_table.missed(keyed(one))) == (verdict is Verdict.MISSED)
+
+
+def test_goals_beside_c_do_not_apply_to_another_commit():
+    """Neither ratios nor limits."""
+    metadata = based("pairs", [99], [99], "metadata_bytes_per_page")
+    assert bench_table.missed(keyed(based("unique", [10], [10]), metadata)) == []
+
+
+def test_a_median_that_one_round_has_made_worse_is_named_as_level():
+    (line,) = bench_table.missed(keyed(based("cow", [96], [100])))
+    assert line.endswith("0.96, not 0.97, which one round does not tell apart")
+
+
+def test_all_sizes_are_compared_with_another_commit():
+    small, large = (based("unique", [96] * 5, [100] * 5, mib=mib) for mib in (256, 8192))
+    assert len(bench_table.missed(keyed(small, large, based("cow", [1], [1])))) == 2
+
+
+def test_reference_says_nothing_about_another_commit():
+    assert bench_table.missed(keyed(based("reference", [1] * 5, [9] * 5))) == []
+
+
+def test_only_what_both_sides_measure_is_compared():
+    one = based("holds", [1], [1], "first_mmap_lock_us")
+    one.samples["rs"][0]["first_slots_us"] = 3.0
+    assert one.measures == ["first_mmap_lock_us"]
+    assert "first_slots_us" not in bench_table.page(keyed(one))
+
+
+def test_the_table_names_the_other_commit():
+    page = bench_table.page(keyed(based("unique", [800], [400])))
+    assert "| at 256 MiB               | 0123456789ab | work tree | ratio |" in page
+    assert "|          800 |       400 |  2.00 |  2.00 to 2.00 |     0.97 | yes |" in page
+
+
+def git(repo, *words: str) -> str:
+    identity = ("-c", "user.name=A", "-c", "user.email=a@b.example")
+    command = ["git", "-C", repo, *identity, *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository with three commits, the first of which has no module."""
+    monkeypatch.setenv("KSM_RS_CACHE", str(tmp_path / "cache"))
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    monkeypatch.setattr(bench_sides, "REPO", repo)
+    git(repo, "init", "-q")
+    commit(repo, "README.md", "old")
+    for path in bench_sides.NEEDED[:-1]:
+        (repo / path).parent.mkdir(exist_ok=True)
+        (repo / path).write_text("")
+    commit(repo, "configs/um.config", "CONFIG_A=y")
+    commit(repo, "configs/um.config", "CONFIG_B=y")
+    return repo
+
+
+def commit(repo, path: str, text: str) -> None:
+    (repo / path).parent.mkdir(exist_ok=True)
+    (repo / path).write_text(text)
+    git(repo, "add", "-A")
+    git(repo, "commit", "-q", "-m", text)
+
+
+def test_a_commit_is_taken_out_of_the_repository(repository):
+    name = bench_sides.commit_of("HEAD~1")
+    assert name == git(repository, "rev-parse", "HEAD~1")[:12]
+    tree = bench_sides.sources_of(name)
+    assert tree.name == name
+    assert (tree / "configs/um.config").read_text() == "CONFIG_A=y"
+    (tree / "mark").touch()
+    assert (bench_sides.sources_of(name) / "mark").exists(), "it is taken out once"
+
+
+def test_an_unknown_commit_is_named(repository):
+    with pytest.raises(Failure, match="git knows no commit 'nonsense'"):
+        bench_sides.commit_of("nonsense")
+
+
+def test_a_commit_without_a_module_is_refused(repository):
+    with pytest.raises(Failure, match="has no module and kernel: Kbuild is missing"):
+        bench_sides.sources_of(bench_sides.commit_of("HEAD~2"))
+
+
+def patched_name(_found, *of) -> Path:
+    """Of a patched source, what tells it from others."""
+    return Path(source.identity_of(source.series(*of)))
+
+
+@pytest.mark.parametrize("changed", [None, "configs/um.config", "patches/series"])
+def test_another_commit_has_its_own_kernel_if_that_differs(tmp_path, monkeypatch, changed):
+    """Its module is its own in any case."""
+    other = tmp_path / "other"
+    for name in ("configs", "patches"):
+        shutil.copytree(REPO / name, other / name)
+    if changed == "configs/um.config":
+        (other / changed).write_text("CONFIG_A=y\n")
+    if changed == "patches/series":
+        (other / changed).write_text("")
+    monkeypatch.setattr(bench_sides, "sources_of", lambda commit: other)
+    monkeypatch.setattr(source, "patched", patched_name)
+    sides = bench_sides.with_base("um", setup.tools(), "0123456789ab")
+    same = "the same kernel"
+    assert (bench_command.base_kernel(sides) == same) == (changed is None)
+    assert [side.repo for side in sides.values()] == [other, REPO]
 
 
 def test_drawings_show_what_was_found(tmp_path):

@@ -298,6 +298,11 @@ def test_scripts_are_told_where_the_programs_are(tmp_path):
     assert make(tmp_path, "programs") == "programs\n"
 
 
+def test_make_passes_a_commit_on(tmp_path):
+    said = make(tmp_path, "bench", "BASE=HEAD~3", "BENCH=--rounds 1")
+    assert said == "bench --base HEAD~3 --rounds 1\n"
+
+
 def test_make_passes_a_seed_on(tmp_path):
     assert make(tmp_path, "test", "SEED=7", "TESTS=-k fork") == "test -k fork seed 7\n"
 

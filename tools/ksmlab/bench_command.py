@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Compares ksm_rs with the kernel's own KSM: the same tree, the same VM, one
-boot after the other, in turns."""
+"""Compares ksm_rs with the kernel's own KSM, or with the ksm_rs of another commit:
+the same VM, one boot after the other, in turns."""
 
 import argparse
+import dataclasses
 import datetime
 import shutil
 import tempfile
@@ -15,15 +16,15 @@ from . import (
     bench_guest,
     bench_plan,
     bench_results,
+    bench_sides,
     bench_table,
-    kernel,
     programs,
     setup,
 )
 from .bench_guest import Laboratory
 from .bench_plan import Job
-from .bench_results import Result
-from .flavour import ORDINARY
+from .bench_results import BASE, OURS, Result
+from .bench_sides import Sides
 from .machine import Images
 from .main import main
 from .paths import REPO, in_cache
@@ -32,6 +33,9 @@ from .shell import logged, output
 from .sources import git_pathspec
 
 RESULTS = REPO / "bench/results"
+
+# Directories of the cache, for results that must not take the place of those.
+QUICK_RESULTS, BASE_RESULTS = "bench-quick", "bench-base"
 
 # Of the memory that the machine could give, the part that a VM may take.
 MEMORY_SHARE = 0.9
@@ -58,7 +62,13 @@ def parse() -> argparse.Namespace:
     add("--mib", type=sizes, metavar="N,...", help="amounts of memory to merge, in MiB")
     add("--rounds", type=int, metavar="N", help="pairs of runs of each workload")
     add("--lane", choices=("um", "x86"), default="um", help="the VM (default %(default)s)")
-    add("--output", type=Path, metavar="DIR", help="where results go (default bench/results)")
+    add("--base", metavar="COMMIT", help="compare with the module of that commit, not with C")
+    add(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where results go (default bench/results; with --quick or --base, the cache)",
+    )
     return parser.parse_args()
 
 
@@ -97,16 +107,26 @@ def available_mib() -> int:
     return int(kib) // 1024
 
 
-def circumstances(built: kernel.Kernel) -> dict[str, str]:
+def circumstances(sides: Sides, base: str | None) -> dict[str, str]:
+    built = sides[OURS].kernel
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
+    about = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cpu": f"{len(models)} x {models[0]}",
         "memory": "in huge pages" if bench_guest.huge_pages(built.lane) else "in small pages",
         "kernel": built.tree.name,
         "module": module_version(),
     }
+    return {**about, "base": f"compared with {base} in {base_kernel(sides)}"} if base else about
+
+
+def base_kernel(sides: Sides) -> str:
+    """Whether patches or options make a kernel of its own necessary."""
+    base, ours = sides[BASE].kernel, sides[OURS].kernel
+    if base.build == ours.build:
+        return "the same kernel"
+    return f"a kernel of its own, {base.tree.name}"
 
 
 def module_version() -> str:
@@ -118,10 +138,16 @@ def module_version() -> str:
 
 @contextmanager
 def kept(images: dict[str, Images]):
-    """The module as it is now, though the tree may change while the benchmark runs."""
+    """The modules as they are now, though the tree may change while the benchmark runs."""
     with tempfile.TemporaryDirectory(prefix="ksm-bench-") as directory:
-        copy = shutil.copy(images["rs"].module, directory)
-        yield {**images, "rs": Images(images["rs"].kernel, Path(copy))}
+        copies = {
+            side: Path(shutil.copy(one.module, Path(directory) / f"{side}.ko"))
+            for side, one in images.items()
+            if one.module
+        }
+        yield {
+            side: dataclasses.replace(one, module=copies.get(side)) for side, one in images.items()
+        }
 
 
 class Clock:
@@ -141,26 +167,30 @@ class Clock:
         return self.left * factor / 60
 
 
-def measure(laboratory: Laboratory, job: Job, about: dict[str, str], clock: Clock) -> Result:
-    """All rounds of one job."""
-    samples, curves = {"c": [], "rs": []}, {"c": [], "rs": []}
-    for order in job.orders():
-        for ksm in order:
-            measures, drawn = laboratory.measure(job, ksm)
-            samples[ksm].append(measures)
-            curves[ksm] += [drawn] if drawn else []
+def measure(laboratory: Laboratory, job: Job, clock: Clock) -> tuple[dict, dict]:
+    """Samples and curves of all rounds of one job, for each side."""
+    samples, curves = ({side: [] for side in laboratory.images} for _ in range(2))
+    for order in job.orders(list(laboratory.images)):
+        for side in order:
+            measures, drawn = laboratory.measure(job, side)
+            samples[side].append(measures)
+            curves[side] += [drawn] if drawn else []
             clock.tick(job)
-    return Result(job.workload, job.mib, laboratory.lane, about, samples, curves)
+    return samples, curves
 
 
-def show(todo: list[Job], target: Path, lane: str) -> None:
+def show(todo: list[Job], target: Path, lane: str, base: str | None) -> None:
     """Write a table of all that is known; print what was run now, and what is not good."""
-    known = bench_results.load_all(target, lane)
-    (target / f"table{bench_results.suffix(lane)}.md").write_text(bench_table.page(known))
+    known = bench_results.load_all(target, lane, base)
+    (target / f"table{bench_results.suffix(lane, base)}.md").write_text(bench_table.page(known))
     now = {key: known[key] for key in known if key in [(job.workload, job.mib) for job in todo]}
     print(bench_table.page(now))
-    for line in bench_table.missed(now):
-        print(f"goal missed: {line}")
+    verdict = f"worse than {base}" if base else "goal missed"
+    missed = bench_table.missed(now)
+    for line in missed:
+        print(f"{verdict}: {line}")
+    if base and not missed:
+        print(f"No median is worse than {bench_goals.NOT_WORSE} of {base}.")
 
 
 def draw(target: Path, lane: str) -> None:
@@ -169,28 +199,43 @@ def draw(target: Path, lane: str) -> None:
 
 
 def directory(options: argparse.Namespace) -> Path:
-    """Quick results must not take the place of good ones."""
-    return options.output or (in_cache("bench-quick", "_").parent if options.quick else RESULTS)
+    """Quick results must not take the place of good ones; those in the tree are comparisons with C."""
+    if options.output:
+        return options.output
+    if options.quick:
+        return in_cache(QUICK_RESULTS)
+    return in_cache(BASE_RESULTS) if options.base else RESULTS
 
 
 def run() -> int:
     options = parse()
+    base = bench_sides.commit_of(options.base) if options.base else None
     todo = fitting(jobs(options))
-    tools = setup.tools()
-    kernels = {ksm: kernel.of(options.lane, ksm, ORDINARY, tools) for ksm in ("c", "rs")}
+    sides = sides_of(options.lane, base)
     programs.build()
     target = directory(options)
-    about = circumstances(kernels["rs"])
-    with kept(bench_guest.images(options.lane, kernels)) as images:
+    about = circumstances(sides, base)
+    with kept({side: one.images() for side, one in sides.items()}) as images:
         laboratory = Laboratory(options.lane, images)
         clock = Clock(todo)
         for number, job in enumerate(todo, 1):
             say(f"{number}/{len(todo)}: {job.name} ({clock.minutes_left():.0f} minutes left)")
-            result = measure(laboratory, job, about, clock)
+            runs = measure(laboratory, job, clock)
+            result = Result(job.workload, job.mib, options.lane, about, *runs, base)
             result.save(target, bench_goals.ratios_wanted(result))
-    draw(target, options.lane)
-    show(todo, target, options.lane)
+    if not base:
+        draw(target, options.lane)
+    show(todo, target, options.lane, base)
     return 0
+
+
+def sides_of(lane: str, base: str | None) -> Sides:
+    tools = setup.tools()
+    if not base:
+        return bench_sides.with_c(lane, tools)
+    sides = bench_sides.with_base(lane, tools, base)
+    say(f"the work tree, {module_version()}, is compared with {base} in {base_kernel(sides)}")
+    return sides
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 
-from . import kernel, vm
+from . import vm
 from .bench_plan import Job
-from .bench_results import Curves, Measures
+from .bench_results import C, Curves, Measures
 from .machine import Images, Request
 from .say import Failure
 
@@ -24,12 +24,12 @@ class Laboratory:
     lane: str
     images: dict[str, Images]
 
-    def measure(self, job: Job, ksm: str) -> tuple[Measures, Curves]:
+    def measure(self, job: Job, side: str) -> tuple[Measures, Curves]:
         """Boot, run the workload, and return what it has measured."""
         request = Request(
             command=command(job, self.lane),
             lane=self.lane,
-            ksm=ksm,
+            ksm="c" if side == C else "rs",
             mem=f"{job.memory_mib()}M",
             cpus=1,
             icount=self.lane == "x86",
@@ -37,10 +37,10 @@ class Laboratory:
             timeout=job.timeout(SLOWNESS[self.lane]),
         )
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            status = vm.run(request, self.images[ksm], (out.fileno(), err.fileno()))
+            status = vm.run(request, self.images[side], (out.fileno(), err.fileno()))
             texts = [whole(file) for file in (out, err)]
         if status:
-            raise Failure(f"{job.name} under {ksm} ended with {status}:\n{''.join(texts)}")
+            raise Failure(f"{job.name} under {side} ended with {status}:\n{''.join(texts)}")
         record = json.loads(texts[0])
         return record["measures"], record.get("curves", {})
 
@@ -70,13 +70,3 @@ def unproved(command: list[str]) -> list[str]:
 def whole(file) -> str:
     file.seek(0)
     return file.read().decode(errors="replace")
-
-
-def images(lane: str, kernels: dict[str, kernel.Kernel]) -> dict[str, Images]:
-    """The kernels, built, and the module."""
-    for built in kernels.values():
-        kernel.ensure(built)
-    return {
-        "c": Images(kernels["c"].image, None),
-        "rs": Images(kernels["rs"].image, kernel.module(kernels["rs"])),
-    }

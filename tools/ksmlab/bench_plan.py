@@ -112,9 +112,9 @@ class Job:
         """A guess at how long a run takes, to be corrected by how long others took."""
         return 3 + self.mib / (80 if self.workload in DEFAULTS else 40)
 
-    def orders(self) -> list[tuple[str, str]]:
-        """Which KSM is first in each round: what changes on the machine meets both."""
-        return [("c", "rs") if number % 2 == 0 else ("rs", "c") for number in range(self.rounds)]
+    def orders(self, sides: list[str]) -> list[list[str]]:
+        """Which side is first in each round: what changes on the machine meets both."""
+        return [sides if number % 2 == 0 else sides[::-1] for number in range(self.rounds)]
 
 
 def full() -> list[Job]:

@@ -15,6 +15,12 @@ GAINS = (
     "merged_percent_of_late",
 )
 
+# How results name the sides of a comparison: the module of the work tree, and the kernel's own
+# KSM or the module of another commit.
+OURS = "rs"
+C = "c"
+BASE = "base"
+
 Measures = dict[str, float]
 
 # What one quantity was after each scan.
@@ -23,7 +29,7 @@ Curves = dict[str, list[float]]
 
 @dataclass
 class Ratio:
-    """How many times better Rust is than C: by medians, and in single rounds."""
+    """How many times better our side is than the other one: by medians, and in single rounds."""
 
     median: float
     lowest: float
@@ -39,25 +45,38 @@ class Result:
     lane: str
     # What it ran on, and when.
     circumstances: dict[str, str]
-    # Of each KSM, the measures of each round.
+    # Of each side, the measures of each round.
     samples: dict[str, list[Measures]]
     # The same for the curves of workloads that have any.
     curves: dict[str, list[Curves]] = field(default_factory=dict)
+    # The commit that was compared with, if it was not the kernel's own KSM.
+    base: str | None = None
+
+    @property
+    def other(self) -> str:
+        """The side that ours is compared with."""
+        return BASE if self.base else C
 
     @property
     def measures(self) -> list[str]:
-        return list(self.samples["rs"][0])
+        """Those of both sides: the kernel of another commit may have fewer events."""
+        others = self.samples[self.other][0]
+        return [name for name in self.samples[OURS][0] if name in others]
 
-    def column(self, ksm: str, measure: str) -> list[float]:
-        return [sample[measure] for sample in self.samples[ksm]]
+    def column(self, side: str, measure: str) -> list[float]:
+        return [sample[measure] for sample in self.samples[side]]
 
-    def median(self, ksm: str, measure: str) -> float:
-        return statistics.median(self.column(ksm, measure))
+    def median(self, side: str, measure: str) -> float:
+        return statistics.median(self.column(side, measure))
+
+    def medians(self, measure: str) -> tuple[float, float]:
+        """Of the other side, and of ours."""
+        return self.median(self.other, measure), self.median(OURS, measure)
 
     def columns(self, measure: str) -> tuple[list[float], list[float]]:
-        """Of both KSMs, so that what is divided by what says how many times better Rust is."""
-        c, rs = self.column("c", measure), self.column("rs", measure)
-        return (rs, c) if measure in GAINS else (c, rs)
+        """Of both sides: the first divided by the second says how many times better ours is."""
+        other, ours = self.column(self.other, measure), self.column(OURS, measure)
+        return (ours, other) if measure in GAINS else (other, ours)
 
     def single(self, measure: str) -> list[float]:
         """The ratio of each round."""
@@ -75,8 +94,8 @@ class Result:
         """Keep it, with what follows from it, and the ratios that are meant to be reached."""
         directory.mkdir(parents=True, exist_ok=True)
         medians = {
-            ksm: {measure: self.median(ksm, measure) for measure in self.measures}
-            for ksm in self.samples
+            side: {measure: self.median(side, measure) for measure in self.measures}
+            for side in self.samples
         }
         ratios = {measure: self.ratio(measure) for measure in self.measures}
         record = {
@@ -94,13 +113,13 @@ def in_lines(text: str) -> str:
     return re.sub(r"\[[\d\s.,]+\]", lambda numbers: " ".join(numbers[0].split()), text)
 
 
-def suffix(lane: str) -> str:
-    """What keeps the files of another lane apart."""
-    return "" if lane == "um" else f"-{lane}"
+def suffix(lane: str, base: str | None) -> str:
+    """What keeps the files of another lane or of another comparison apart."""
+    return ("" if lane == "um" else f"-{lane}") + (f"-{base}" if base else "")
 
 
 def file_name(result: Result) -> str:
-    return f"{result.workload}-{result.mib}{suffix(result.lane)}.json"
+    return f"{result.workload}-{result.mib}{suffix(result.lane, result.base)}.json"
 
 
 def load(file: Path) -> Result:
@@ -109,7 +128,8 @@ def load(file: Path) -> Result:
     return Result(**{name: record[name] for name in known})
 
 
-def load_all(directory: Path, lane: str) -> dict[tuple[str, int], Result]:
-    """All that is known of a lane, from this time or an earlier one."""
+def load_all(directory: Path, lane: str, base: str | None) -> dict[tuple[str, int], Result]:
+    """All that is known of a comparison in a lane, from this time or an earlier one."""
     results = [load(file) for file in sorted(directory.glob("*.json"))]
-    return {(one.workload, one.mib): one for one in results if one.lane == lane}
+    wanted = (lane, base)
+    return {(one.workload, one.mib): one for one in results if (one.lane, one.base) == wanted}

@@ -39,15 +39,15 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def row(result: Result, measure: str) -> list[str]:
-    c, rs = (number(result.median(ksm, measure)) for ksm in ("c", "rs"))
+    medians = list(map(number, result.medians(measure)))
     ratio = result.ratio(measure)
     wanted = bench_goals.ratio_wanted(result, measure)
     name = f"{result.workload}: {measure}"
     if ratio is None:
-        return [name, c, rs, "", "", "", ""]
+        return [name, *medians, "", "", "", ""]
     spread = f"{number(ratio.lowest)} to {number(ratio.highest)}"
     goal = [number(wanted), bench_goals.verdict(result, measure)] if wanted else ["", ""]
-    return [name, c, rs, number(ratio.median), spread, *goal]
+    return [name, *medians, number(ratio.median), spread, *goal]
 
 
 def ratios(results: Results, mib: int) -> str:
@@ -59,8 +59,20 @@ def ratios(results: Results, mib: int) -> str:
         for measure in result.measures
         if measure not in CHECKS
     ]
-    head = [f"at {mib} MiB", "C", "Rust", "ratio", "single rounds", "goal", "met"]
+    goal = "at least" if base_of(results) else "goal"
+    head = [f"at {mib} MiB", *sides(results), "ratio", "single rounds", goal, "met"]
     return table(head, rows)
+
+
+def base_of(results: Results) -> str | None:
+    """The commit that ours was compared with, if it was not C."""
+    return next(iter(results.values())).base
+
+
+def sides(results: Results) -> tuple[str, str]:
+    """What the heads of columns call both."""
+    base = base_of(results)
+    return (base, "work tree") if base else ("C", "Rust")
 
 
 def sizes_of(results: Results, workload: str) -> list[int]:
@@ -74,9 +86,9 @@ def growth(results: Results) -> str:
         found = [results[workload, mib] for mib in sizes_of(results, workload)]
         for measure in growth_measures(found):
             for result in found:
-                c, rs = (number(result.median(ksm, measure)) for ksm in ("c", "rs"))
-                rows.append([f"{workload}: {measure}", str(result.mib), c, rs])
-    return table(["growth", "MiB", "C", "Rust"], rows)
+                medians = map(number, result.medians(measure))
+                rows.append([f"{workload}: {measure}", str(result.mib), *medians])
+    return table(["growth", "MiB", *sides(results)], rows)
 
 
 def growth_measures(found: list[Result]) -> list[str]:
@@ -113,13 +125,17 @@ def missed(results: Results) -> list[str]:
 def shortfall(result: Result, measure: str) -> str:
     wanted, reached = bench_goals.ratio_wanted(result, measure), result.ratio(measure).median
     level = bench_goals.verdict(result, measure) is Verdict.LEVEL
-    hedge = f", which {len(result.single(measure))} rounds do not tell apart" if level else ""
+    hedge = f", which {hedged(len(result.single(measure)))} not tell apart" if level else ""
     return f"{number(reached)}, not {number(wanted)}{hedge}"
 
 
+def hedged(rounds: int) -> str:
+    return "one round does" if rounds == 1 else f"{rounds} rounds do"
+
+
 def sizes(results: Results) -> list[int]:
-    """Those that have a table of their own: not those at which only growth was looked at."""
-    others = {mib for name, mib in results if name not in AT_MANY_SIZES}
+    """Those that have a table of their own: beside C, not those at which only growth is looked at."""
+    others = {mib for name, mib in results if name not in AT_MANY_SIZES or base_of(results)}
     return sorted(others or {mib for _, mib in results})
 
 

@@ -11,14 +11,14 @@ from .say import Failure
 OPTION = re.compile(r"^(?:(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set)$", re.M)
 
 
-def fragments(lane: str, ksm: str, flavour: str) -> list[Path]:
+def fragments(lane: str, ksm: str, flavour: str, repo: Path) -> list[Path]:
     names = (lane, f"ksm-{ksm}", *flavours.fragments(lane, flavour))
-    return [REPO / "configs" / f"{name}.config" for name in names]
+    return [repo / "configs" / f"{name}.config" for name in names]
 
 
-def merged(lane: str, ksm: str, flavour: str = flavours.ORDINARY) -> str:
+def merged(lane: str, ksm: str, flavour: str = flavours.ORDINARY, repo: Path = REPO) -> str:
     """All fragments; where two set an option, the later one counts."""
-    return "".join(path.read_text() for path in fragments(lane, ksm, flavour))
+    return "".join(path.read_text() for path in fragments(lane, ksm, flavour, repo))
 
 
 def options(text: str) -> dict[str, str]:

@@ -62,9 +62,10 @@ class Kernel:
         return ["make", *common, *self.tools.make_arguments(), *map(str, words)]
 
 
-def of(lane: str, ksm: str, flavour: str, tools: Toolchain) -> Kernel:
-    options = config.merged(lane, ksm, flavour)
-    tree = source.patched(source.find(), flavour)
+def of(lane: str, ksm: str, flavour: str, tools: Toolchain, repo: Path = REPO) -> Kernel:
+    """The kernel that the patches and the options in `repo` make."""
+    options = config.merged(lane, ksm, flavour, repo)
+    tree = source.patched(source.find(), flavour, repo)
     return Kernel(lane, ksm, flavour, tree, tools, tools.identity(), options)
 
 
@@ -128,12 +129,12 @@ def configure(kernel: Kernel, environment: dict[str, str]) -> None:
     config.check(kernel.options, kernel.build / ".config")
 
 
-def module(kernel: Kernel) -> Path:
-    """Build ksm_rs for the kernel; objects stay out of the work tree."""
-    tree = hashlib.sha256(str(REPO).encode()).hexdigest()[:8]
+def module(kernel: Kernel, repo: Path = REPO) -> Path:
+    """Build ksm_rs, as it is in `repo`, for the kernel; objects stay out of that tree."""
+    tree = hashlib.sha256(str(repo).encode()).hexdigest()[:8]
     objects = kernel.build / f"ksm_rs-{tree}"
     objects.mkdir(exist_ok=True)
-    command = kernel.make("-C", kernel.build, f"M={REPO}", f"MO={objects}", "W=e", "modules")
+    command = kernel.make("-C", kernel.build, f"M={repo}", f"MO={objects}", "W=e", "modules")
     with locked(f"module-{kernel.build.name}-{tree}"):
         logged(f"module-{kernel.lane}", *command, env=kernel.tools.environment())
     return objects / "ksm_rs.ko"

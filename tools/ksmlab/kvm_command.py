@@ -8,9 +8,8 @@ import statistics
 import tempfile
 from collections.abc import Callable
 
-from . import bench_guest, bench_table, kernel, kvm_plan, programs, setup, vm
+from . import bench_guest, bench_sides, bench_table, kvm_plan, programs, setup, vm
 from .bench_guest import whole
-from .flavour import ORDINARY
 from .machine import Images, Request
 from .main import main
 from .say import Failure, say
@@ -109,9 +108,9 @@ def in_turns(rounds: int, run: Callable[[str], Record]) -> dict[str, list[Record
 def run() -> int:
     options = parse()
     tools = setup.tools()
-    kernels = {ksm: kernel.of(kvm_plan.LANE, ksm, ORDINARY, tools) for ksm in SIDES}
+    sides = bench_sides.with_c(kvm_plan.LANE, tools)
     programs.build()
-    images = bench_guest.images(kvm_plan.LANE, kernels)
+    images = {ksm: side.images() for ksm, side in sides.items()}
     print(table(in_turns(options.rounds, lambda ksm: run_once(options, ksm, images[ksm]))))
     return 0
 

@@ -17,8 +17,6 @@ from .paths import REPO, in_cache
 from .say import Failure, step
 from .shell import logged
 
-PATCHES = REPO / "patches"
-
 # Debian's package of the source for which the series is made, and the suite that has it.
 PACKAGE, SUITE = "linux-source-7.3", "trixie-backports"
 
@@ -120,9 +118,10 @@ def unpack(tarball: Path, tree: Path) -> None:
         top[0].rename(tree)
 
 
-def series(flavour: str) -> list[Path]:
+def series(flavour: str, repo: Path = REPO) -> list[Path]:
     """The patches, in the order in which they apply; not all are for ordinary kernels."""
-    directories = [PATCHES] if flavour == ORDINARY else [PATCHES, PATCHES / "debug"]
+    patches = repo / "patches"
+    directories = [patches] if flavour == ORDINARY else [patches, patches / "debug"]
     return [
         directory / name
         for directory in directories
@@ -135,9 +134,9 @@ def identity_of(patches: list[Path]) -> str:
     return hashlib.sha256(contents).hexdigest()[:12]
 
 
-def patched(source: Source, flavour: str = ORDINARY) -> Path:
+def patched(source: Source, flavour: str = ORDINARY, repo: Path = REPO) -> Path:
     """A copy of the source with the flavour's series applied."""
-    patches = series(flavour)
+    patches = series(flavour, repo)
     tree = in_cache("src", f"{source.identity}-{identity_of(patches)}")
     with locked("src"):
         if not tree.exists():
