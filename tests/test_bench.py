@@ -101,16 +101,18 @@ def test_nothing_is_divided_by_zero():
 def test_results_survive_their_files(tmp_path):
     um, x86 = result("unique", [4], [2]), result("unique", [9], [3], lane="x86")
     for one in (um, x86):
-        one.save(tmp_path, bench_goals.ratios_wanted(one))
+        one.save(tmp_path)
     assert load_all(tmp_path, "um", None) == keyed(um)
     assert load_all(tmp_path, "x86", None) == keyed(x86)
-    assert json.loads((tmp_path / "unique-256.json").read_text())["goals"] == {SCAN: 8.0}
+    record = json.loads((tmp_path / "unique-256.json").read_text())
+    assert record["medians"] == {"c": {SCAN: 4}, "rs": {SCAN: 2}}
+    assert record["ratios"] == {SCAN: {"median": 2, "lowest": 2, "highest": 2}}
 
 
 def test_curves_survive_their_files(tmp_path):
     one = result("mixed", [1], [1], measure="merged_percent")
     one.curves = {"c": [{"merged_percent": [1.0, 2.0]}], "rs": [{"merged_percent": [3.0, 4.0]}]}
-    one.save(tmp_path, bench_goals.ratios_wanted(one))
+    one.save(tmp_path)
     assert load_all(tmp_path, "um", None) == keyed(one)
 
 
@@ -212,7 +214,7 @@ def based(workload: str, base: list, rs: list, measure=SCAN, mib=256, lane="um")
 def test_other_commits_have_files_of_their_own(tmp_path):
     c, base = result("unique", [4], [2]), based("unique", [4], [3])
     for one in (c, base):
-        one.save(tmp_path, bench_goals.ratios_wanted(one))
+        one.save(tmp_path)
     assert load_all(tmp_path, "um", None) == keyed(c)
     assert load_all(tmp_path, "um", base.base) == keyed(base)
     assert load_all(tmp_path, "um", "another") == {}
@@ -345,12 +347,12 @@ def test_another_commit_has_its_own_kernel_if_that_differs(tmp_path, monkeypatch
 def test_drawings_show_what_was_found(tmp_path):
     for mib in (64, 256):
         one = result("unique", [6400], [800], mib=mib)
-        one.save(tmp_path, bench_goals.ratios_wanted(one))
-    result("sparse", [10], [20], "scan_ns").save(tmp_path, {"scan_ns": 2.0})
+        one.save(tmp_path)
+    result("sparse", [10], [20], "scan_ns").save(tmp_path)
     mixed = result("mixed", [1], [1], measure="merged_percent")
     mixed.curves = {ksm: [{"merged_percent": [9.0, 80.0]}] for ksm in ("c", "rs")}
-    mixed.save(tmp_path, {})
-    bench_command.draw(tmp_path, "um")
+    mixed.save(tmp_path)
+    bench_command.draw(tmp_path, "um", None)
     ratios, cost, growth, shares = (
         (tmp_path / f"{name}.svg").read_text() for name in ("ratios", "cost", "growth", "mixed")
     )
@@ -358,3 +360,24 @@ def test_drawings_show_what_was_found(tmp_path):
     assert "6,400 / 800" in cost and "10.0 / 20.0" in cost
     assert "Rust" in growth
     assert "of all duplicates, merged" in shares and "late" not in shares
+    bench_command.draw(tmp_path, "um", None)
+    assert (tmp_path / "ratios.svg").read_text() == ratios
+
+
+def test_drawings_name_the_other_commit(tmp_path):
+    one = based("unique", [800], [400])
+    one.save(tmp_path)
+    bench_command.draw(tmp_path, "um", one.base)
+    (ratios, cost) = (
+        (tmp_path / f"{name}-{one.base}.svg").read_text() for name in ("ratios", "cost")
+    )
+    assert f"Cost: {one.base} / work tree, 256 MiB" in ratios and "2.00" in ratios
+    assert f"(grey: {one.base}, brown: work tree)" in cost
+    assert not (tmp_path / f"growth-{one.base}.svg").exists()
+
+
+def test_a_curve_is_the_median_of_all_rounds():
+    one = result("mixed", [1], [1])
+    one.curves = {"c": [{"x": [1, 9]}, {"x": [2, 8, 7]}, {"x": [6, 3]}], "rs": []}
+    assert one.curve("c", "x") == [2, 8]
+    assert one.curve("c", "y") == one.curve("rs", "x") == []

@@ -5,6 +5,7 @@ the same VM, one boot after the other, in turns."""
 import argparse
 import dataclasses
 import datetime
+import os
 import shutil
 import tempfile
 import time
@@ -193,9 +194,15 @@ def show(todo: list[Job], target: Path, lane: str, base: str | None) -> None:
         print(f"No median is worse than {bench_goals.NOT_WORSE} of {base}.")
 
 
-def draw(target: Path, lane: str) -> None:
-    """Bars and curves of all that is known."""
-    logged("report", programs.directory() / "ksm-report", "--lane", lane, target)
+def draw(target: Path, lane: str, base: str | None) -> None:
+    """Bars and curves of all that is known, by the Python that has the library for it."""
+    words = ["--lane", lane, *(["--base", base] if base else []), target]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(REPO / "tools"),
+        "MPLCONFIGDIR": str(in_cache("matplotlib")),
+    }
+    logged("drawings", setup.python(), "-m", "ksmlab.bench_drawings", *words, env=environment)
 
 
 def directory(options: argparse.Namespace) -> Path:
@@ -222,9 +229,8 @@ def run() -> int:
             say(f"{number}/{len(todo)}: {job.name} ({clock.minutes_left():.0f} minutes left)")
             runs = measure(laboratory, job, clock)
             result = Result(job.workload, job.mib, options.lane, about, *runs, base)
-            result.save(target, bench_goals.ratios_wanted(result))
-    if not base:
-        draw(target, options.lane)
+            result.save(target)
+    draw(target, options.lane, base)
     show(todo, target, options.lane, base)
     return 0
 

@@ -80,12 +80,6 @@ def goal(result: Result, measure: str) -> float | None:
     return RATIOS.get((result.workload, measure), OTHERWISE)
 
 
-def ratios_wanted(result: Result) -> dict[str, float]:
-    """Of all measures that have one."""
-    wanted = {name: ratio_wanted(result, name) for name in result.measures}
-    return {name: ratio for name, ratio in wanted.items() if ratio}
-
-
 class Verdict(StrEnum):
     MET = "yes"
     # Below what is wanted, but as often above 1 as one would expect of what costs the same.

@@ -90,8 +90,13 @@ class Result:
         single = self.single(measure)
         return Ratio(statistics.median(upper) / statistics.median(lower), min(single), max(single))
 
-    def save(self, directory: Path, goals: dict[str, float]) -> None:
-        """Keep it, with what follows from it, and the ratios that are meant to be reached."""
+    def curve(self, side: str, name: str) -> list[float]:
+        """Of all rounds, scan by scan, the median; empty if there is no such curve."""
+        rounds = [drawn[name] for drawn in self.curves.get(side, ()) if name in drawn]
+        return [statistics.median(values) for values in zip(*rounds)]
+
+    def save(self, directory: Path) -> None:
+        """Keep it, with medians and ratios for those who read the file."""
         directory.mkdir(parents=True, exist_ok=True)
         medians = {
             side: {measure: self.median(side, measure) for measure in self.measures}
@@ -102,7 +107,6 @@ class Result:
             **asdict(self),
             "medians": medians,
             "ratios": {measure: asdict(ratio) for measure, ratio in ratios.items() if ratio},
-            "goals": goals,
         }
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (directory / file_name(self)).write_text(in_lines(text) + "\n")

@@ -79,11 +79,15 @@ def sizes_of(results: Results, workload: str) -> list[int]:
     return sorted(mib for name, mib in results if name == workload)
 
 
+def at_all_sizes(results: Results, workload: str) -> list[Result]:
+    return [results[workload, mib] for mib in sizes_of(results, workload)]
+
+
 def growth(results: Results) -> str:
     """Cost of a page over the amount of memory."""
     rows = []
     for workload in AT_MANY_SIZES:
-        found = [results[workload, mib] for mib in sizes_of(results, workload)]
+        found = at_all_sizes(results, workload)
         for measure in growth_measures(found):
             for result in found:
                 medians = map(number, result.medians(measure))
