@@ -52,13 +52,16 @@ pub const PAGE_TABLE: Kind = Kind {
     condition: Some("name ~ \"*ptlock*\" || name == \"&mm->page_table_lock\""),
 };
 
-/// That of the address spaces which have asked for merging: in `slots.rs`, or in `mm/ksm.c`. As above.
+/// That of the address spaces which have asked for merging: in `registry.rs`, in `slots.rs` of older
+/// commits, or in `mm/ksm.c`. As above.
 pub const SLOTS: Kind = Kind {
     buffer: "slots",
     subsystem: "lock",
     taken: "lock_acquire",
     released: "lock_release",
-    condition: Some("name ~ \"*slots.rs*\" || name == \"ksm_mmlist_lock\""),
+    condition: Some(
+        "name ~ \"*registry.rs*\" || name ~ \"*slots.rs*\" || name == \"ksm_mmlist_lock\"",
+    ),
 };
 
 impl Kind {
