@@ -6,7 +6,7 @@ import fcntl
 import pytest
 
 import seeds
-from harness import Vm
+from harness import TIMEOUT, Vm, limit
 from ksmlab import flavour
 from ksmlab.paths import in_cache
 
@@ -38,17 +38,29 @@ def vm(tmp_path):
     return Vm(tmp_path)
 
 
-@pytest.fixture(autouse=True)
-def share_of_machine(request):
-    """Tests share the machine, but for those that measure."""
-    alone = request.node.get_closest_marker("alone")
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """Tests share the machine, but for those that measure.
+
+    A test waits here, before its time limit begins to count.
+    """
+    alone = item.get_closest_marker("alone")
     with open(in_cache("locks", "tests"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        yield
+        return (yield)
+
+
+def limit_by_lane(item) -> float:
+    """The time limit of a test that boots one VM, or none."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return limit(TIMEOUT[parameters.get("lane", "um")])
 
 
 def pytest_collection_modifyitems(items):
-    """Measuring comes last: it must wait until no other test runs."""
+    """Each test has a time limit.  Measuring comes last: it must wait until no other test runs."""
+    for item in items:
+        if not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(limit_by_lane(item)))
     items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
 
 

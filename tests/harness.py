@@ -20,6 +20,15 @@ SLOWNESS = {flavour.ORDINARY: 1, flavour.DEBUG: 4, flavour.KCSAN: 4}
 MORE_MIB = {flavour.ORDINARY: 0, flavour.DEBUG: 256, flavour.KCSAN: 128}
 
 
+# Seconds that a test may take beside its VMs.
+BESIDE_VMS = 60
+
+
+def limit(vm_seconds: float) -> float:
+    """The time limit of a test whose VMs together may take `vm_seconds` in an ordinary kernel."""
+    return (vm_seconds + BESIDE_VMS) * SLOWNESS[flavour.usual()]
+
+
 @dataclass(repr=False)
 class Result:
     """How a run of tools/vm ended."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import seeds
-from harness import TIMEOUT, Result, Vm, needs
+from harness import TIMEOUT, Result, Vm, limit, needs
 from ksmlab import flavour, programs
 from ksmlab.paths import REPO
 
@@ -71,6 +71,10 @@ class Batch:
     machine: Machine
     names: tuple[str, ...]
 
+    def seconds(self) -> int:
+        """How long the VM may take, in an ordinary kernel."""
+        return TIMEOUT[self.machine.lane] * len(self.names)
+
     def run(self, directory: Path) -> "Run":
         lane = self.machine.lane
         share = directory / "cases"
@@ -84,7 +88,7 @@ class Batch:
             *map(str, command),
             lane=lane,
             share=share,
-            timeout=TIMEOUT[lane] * len(self.names),
+            timeout=self.seconds(),
             **options,
         )
         return Run(result, share)
@@ -128,7 +132,10 @@ def parameters() -> list:
             batch,
             name,
             id=batch.machine.id(name),
-            marks=pytest.mark.xdist_group(batch.machine.id(batch.names[0])),
+            marks=[
+                pytest.mark.xdist_group(batch.machine.id(batch.names[0])),
+                pytest.mark.timeout(limit(batch.seconds())),
+            ],
         )
         for batch in batches()
         for name in batch.names

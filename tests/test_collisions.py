@@ -3,7 +3,7 @@
 
 import pytest
 
-from harness import LANES
+from harness import LANES, limit
 from ksmlab import flavour
 
 FILE = "/sys/kernel/debug/ksm_rs/checksum_bits"
@@ -19,6 +19,9 @@ CASES = (
 
 OPTIONS = {"um": {"mem": "256M"}, "x86": {"mem": "768M", "numa": 2, "cpus": 2}}
 
+# Seconds for all of the cases.
+TIMEOUT = 600
+
 pytestmark = pytest.mark.skipif(
     flavour.usual() != flavour.DEBUG, reason="only a kernel with fault injection has the file"
 )
@@ -31,10 +34,11 @@ def run_with(vm, bits: int, *command: str, **options):
     return result.text.splitlines()[-1]
 
 
+@pytest.mark.timeout(limit(TIMEOUT))
 @pytest.mark.parametrize("bits", BITS)
 def test_cases_with_collisions(vm, bits):
     script = 'for case; do ksm-case "$case" || exit 1; done'
-    run_with(vm, bits, "sh", "-c", script, "sh", *CASES, **OPTIONS["um"], timeout=600)
+    run_with(vm, bits, "sh", "-c", script, "sh", *CASES, **OPTIONS["um"], timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("lane", LANES)

@@ -47,9 +47,9 @@ def test_mistake_is_reported(vm, lane, mistake, report):
     fails(vm, lane, f"insmod {module(lane, LKDTM)} && {provoke}", report)
 
 
-def test_sleep_in_an_interrupt_is_reported(vm):
-    # User Mode Linux has no kprobes.
-    lane = "x86"
+# User Mode Linux has no kprobes.
+@pytest.mark.parametrize("lane", ["x86"])
+def test_sleep_in_an_interrupt_is_reported(vm, lane):
     # Asks in an interrupt for memory for which it may have to wait.
     options = "cpoint_name=INT_HW_IRQ_EN cpoint_type=SLAB_INIT_ON_ALLOC cpoint_count=1"
     script = f"insmod {module(lane, LKDTM)} {options} && sleep 1 && rmmod lkdtm"

@@ -5,12 +5,14 @@ import json
 
 import pytest
 
+from harness import TIMEOUT, limit
 from ksmlab import kvm_command, kvm_plan
 
 # Of the pages that guests have more than once, the part that must be merged.
 LEAST_PERCENT = 90
 
 
+@pytest.mark.timeout(limit(TIMEOUT[kvm_plan.LANE]))
 @pytest.mark.parametrize("ksm", ["c", "rs"])
 def test_guests_share_memory(vm, ksm, record_property):
     command = kvm_plan.guests("--guests", "4", "--victims", "1", "--json")
@@ -23,6 +25,7 @@ def test_guests_share_memory(vm, ksm, record_property):
 
 
 @pytest.mark.kvm_full
+@pytest.mark.timeout(limit(kvm_command.TIMEOUT["qemu"]))
 @pytest.mark.parametrize("ksm", ["c", "rs"])
 def test_linux_guests_of_qemu_share_memory(vm, ksm, record_property):
     timeout = kvm_command.TIMEOUT["qemu"]

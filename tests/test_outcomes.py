@@ -5,7 +5,7 @@ from itertools import zip_longest
 
 import pytest
 
-from harness import LANES
+from harness import LANES, TIMEOUT, limit
 
 # What the table must have, lest two empty tables are equal.
 LEAST_ROWS = 2000
@@ -17,6 +17,7 @@ def table(vm, lane: str, ksm: str) -> list[str]:
     return result.text.splitlines()
 
 
+@pytest.mark.timeout(limit(2 * TIMEOUT["x86"]))
 @pytest.mark.parametrize("lane", LANES)
 def test_same_outcomes_as_mainline(vm, lane, record_property):
     c, rs = (table(vm, lane, ksm) for ksm in ("c", "rs"))

@@ -9,11 +9,14 @@ from functools import cache
 import pytest
 
 import selftests
-from harness import LANES
+from harness import LANES, limit
 from ktap import Outcome
 from selftests import Column, Point
 
 KSMS = ("c", "rs")
+
+# The first test of a lane runs the VMs of both.
+pytestmark = pytest.mark.timeout(limit(selftests.TIMEOUT * len(KSMS)))
 
 
 def in_lanes(values: list[tuple]) -> list:

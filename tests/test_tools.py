@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import conftest
 import harness
 import seeds
 from ksmlab import (
@@ -349,6 +350,33 @@ def test_all_workers_have_the_seed_and_failures_show_it(tmp_path):
     assert "3 passed, 1 failed" in done.stdout
 
 
+MODULE_THAT_HANGS = """
+import time, pytest
+@pytest.mark.timeout(1)
+def test_it():
+    time.sleep(1000)
+"""
+
+
+def test_a_test_that_hangs_is_ended(tmp_path):
+    (tmp_path / "test_hang.py").write_text(MODULE_THAT_HANGS)
+    command = [sys.executable, "-m", "pytest", "-p", "conftest", *test_command.IN_PARALLEL]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert "Timeout" in done.stdout
+    assert done.stdout.endswith("0 passed, 1 failed\n")
+
+
+def test_every_test_may_take_longer_than_its_vm(request):
+    assert harness.limit(harness.TIMEOUT["x86"]) > harness.needs("x86")["timeout"]
+    for item in request.session.items:
+        assert item.get_closest_marker("timeout").args[0] >= conftest.limit_by_lane(item), item
+
+
+# The programs may have to be compiled first.
+@pytest.mark.timeout(harness.limit(900))
 def test_the_programs_pass_their_own_tests():
     """Those of their parts that need no VM."""
     programs.test()

@@ -6,6 +6,8 @@ import statistics
 
 import pytest
 
+from harness import TIMEOUT, limit
+
 PAIRS = 3
 
 
@@ -17,6 +19,7 @@ def nanoseconds(vm, ksm: str) -> float:
 
 
 @pytest.mark.alone
+@pytest.mark.timeout(limit(2 * PAIRS * TIMEOUT["um"]))
 def test_ksmd_takes_less_cpu_time_than_the_kernels_own(vm, record_property):
     # Interleaved, so that what changes on the machine meets both alike.
     times = [(nanoseconds(vm, "c"), nanoseconds(vm, "rs")) for _ in range(PAIRS)]
