@@ -17,7 +17,6 @@ import harness
 import seeds
 from ksmlab import (
     checks,
-    config,
     console,
     flavour,
     kernel,
@@ -181,14 +180,6 @@ def test_sizes(text, size):
 def test_bad_sizes(text):
     with pytest.raises(Failure):
         machine.bytes_of(text)
-
-
-def test_options_that_kconfig_ignored_are_named(tmp_path):
-    made = tmp_path / ".config"
-    made.write_text('CONFIG_A=y\nCONFIG_S="x"\n# CONFIG_B is not set\n')
-    config.check('# comment\nCONFIG_A=y\nCONFIG_S="x"\n# CONFIG_C is not set\n', made)
-    with pytest.raises(Failure, match="CONFIG_B=y .it is n."):
-        config.check("CONFIG_A=y\nCONFIG_B=y\n", made)
 
 
 def test_dates_say_which_patched_files_differ_from_an_earlier_build(tmp_path):

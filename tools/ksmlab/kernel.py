@@ -56,10 +56,13 @@ class Kernel:
         """Exists once the build has been finished; its date is that of the last use."""
         return self.build / ".complete"
 
+    def variables(self) -> list[str]:
+        """The variables that make needs for this kernel."""
+        return [f"ARCH={ARCH[self.lane]}", *self.tools.make_arguments()]
+
     def make(self, *words: str | Path) -> list[str]:
         """A make command line that builds with this kernel's tools."""
-        common = [f"ARCH={ARCH[self.lane]}", f"-j{os.cpu_count()}"]
-        return ["make", *common, *self.tools.make_arguments(), *map(str, words)]
+        return ["make", f"-j{os.cpu_count()}", *self.variables(), *map(str, words)]
 
 
 def of(lane: str, ksm: str, flavour: str, tools: Toolchain, repo: Path = REPO) -> Kernel:
@@ -124,9 +127,11 @@ def build(kernel: Kernel) -> None:
 def configure(kernel: Kernel, environment: dict[str, str]) -> None:
     fragment = kernel.build / "fragment.config"
     fragment.write_text(kernel.options)
-    command = kernel.make("-C", kernel.tree, f"O={kernel.build}", "allnoconfig")
-    logged("config", *command, env={**environment, "KCONFIG_ALLCONFIG": str(fragment)})
-    config.check(kernel.options, kernel.build / ".config")
+    # Strict: it fails if Kconfig has ignored an option.  Kconfig itself says nothing then.
+    merge = ("sh", "scripts/kconfig/merge_config.sh", "-n", "-s", "-O", kernel.build, fragment)
+    # The script calls make by itself.
+    flags = {"MAKEFLAGS": " ".join(kernel.variables())}
+    logged("config", *merge, cwd=kernel.tree, env={**environment, **flags})
 
 
 def module(kernel: Kernel, repo: Path = REPO) -> Path:
