@@ -2,14 +2,9 @@
 
 //! What `/proc` tells about processes, memory and modules.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    ops::Range,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Display, fs, ops::Range, path::PathBuf, time::Duration};
 
+use ::procfs::process::{all_processes, MMapPath, MemoryMap, Process, VmFlags};
 use anyhow::{bail, Context, Result};
 
 use crate::{region::Region, PAGE_SIZE};
@@ -48,7 +43,7 @@ pub struct KsmStat {
 
 impl KsmStat {
     /// Reads it for `process`: a process id, or `self`.
-    pub fn read(process: impl std::fmt::Display) -> Result<Self> {
+    pub fn read(process: impl Display) -> Result<Self> {
         let path = format!("/proc/{process}/ksm_stat");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         Self::parse(&text).with_context(|| format!("cannot make sense of {path}"))
@@ -66,7 +61,7 @@ impl KsmStat {
 }
 
 /// `/proc/PID/ksm_merging_pages`.
-pub fn merging_pages(process: impl std::fmt::Display) -> Result<i64> {
+pub fn merging_pages(process: impl Display) -> Result<i64> {
     let path = format!("/proc/{process}/ksm_merging_pages");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     text.trim()
@@ -74,118 +69,75 @@ pub fn merging_pages(process: impl std::fmt::Display) -> Result<i64> {
         .with_context(|| format!("{path} holds no number but {text:?}"))
 }
 
-/// True if the region carries `flag` (two letters) in this process's `smaps`.
-pub fn has_vm_flag(region: &Region, flag: &str) -> Result<bool> {
-    let smaps = fs::read_to_string("/proc/self/smaps").context("cannot read smaps")?;
-    let flags = vm_flags_at(&smaps, region.address()).context("the region is not in smaps")?;
-    Ok(flags.split_whitespace().any(|word| word == flag))
+/// The directory of `process` in `/proc`: a process id, or `self`.
+fn process(process: impl Display) -> Result<Process> {
+    Ok(Process::new_with_root(format!("/proc/{process}").into())?)
 }
 
-/// All flags of this process's mapping at `address`, if there is one.
-pub fn vm_flags(address: usize) -> Result<Option<String>> {
-    let smaps = fs::read_to_string("/proc/self/smaps").context("cannot read smaps")?;
-    Ok(vm_flags_at(&smaps, address).map(str::to_owned))
+/// The addresses of a mapping.
+fn range_of(mapping: &MemoryMap) -> Range<usize> {
+    let (start, end) = mapping.address;
+    start as usize..end as usize
+}
+
+fn is_offered(mapping: &MemoryMap) -> bool {
+    mapping.extension.vm_flags.contains(VmFlags::MG)
+}
+
+/// This process's mapping that contains `address`, with its lines in `smaps`.
+fn mapping_at(address: usize) -> Result<MemoryMap> {
+    let mut mappings = process("self")?.smaps()?.into_iter();
+    mappings
+        .find(|mapping| range_of(mapping).contains(&address))
+        .with_context(|| format!("{address:#x} is not in smaps"))
+}
+
+/// True if the region is offered to KSM.
+pub fn is_mergeable(region: &Region) -> Result<bool> {
+    is_mergeable_at(region.address())
+}
+
+/// True if the page of this process at `address` is offered to KSM.
+pub fn is_mergeable_at(address: usize) -> Result<bool> {
+    Ok(is_offered(&mapping_at(address)?))
 }
 
 /// A line of the region's entry in this process's `smaps`, in KiB.
 pub fn smaps_kib(region: &Region, key: &str) -> Result<i64> {
-    let smaps = fs::read_to_string("/proc/self/smaps").context("cannot read smaps")?;
-    let entry = entry_at(&smaps, region.address()).context("the region is not in smaps")?;
-    number(&entry, key)
-}
-
-/// The lines below the first one of the mapping that contains `address`.
-fn entry_at(smaps: &str, address: usize) -> Option<String> {
-    let is_elsewhere = |line: &&str| {
-        !mapping_range(line).is_some_and(|(start, end)| (start..end).contains(&address))
-    };
-    let mut rest = smaps.lines().skip_while(is_elsewhere);
-    rest.next()?;
-    let entry: Vec<_> = rest
-        .take_while(|line| mapping_range(line).is_none())
-        .collect();
-    Some(entry.join("\n"))
-}
-
-/// The `VmFlags` of the mapping that contains `address`.
-fn vm_flags_at(smaps: &str, address: usize) -> Option<&str> {
-    let mut inside = false;
-    for line in smaps.lines() {
-        if let Some((start, end)) = mapping_range(line) {
-            inside = (start..end).contains(&address);
-        } else if inside {
-            if let Some(flags) = line.strip_prefix("VmFlags:") {
-                return Some(flags.trim());
-            }
-        }
-    }
-    None
+    let lines = mapping_at(region.address())?.extension.map;
+    let bytes = lines.get(key).with_context(|| format!("no {key} there"))?;
+    Ok(i64::try_from(bytes / 1024)?)
 }
 
 /// The parts of a process's memory that are offered to KSM.
-pub fn mergeable_ranges(process: impl std::fmt::Display) -> Result<Vec<Range<usize>>> {
-    let path = format!("/proc/{process}/smaps");
-    let smaps = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    Ok(ranges_with_flag(&smaps, "mg"))
-}
-
-fn ranges_with_flag(smaps: &str, flag: &str) -> Vec<Range<usize>> {
-    let mut ranges = Vec::new();
-    let mut last = None;
-    for line in smaps.lines() {
-        if let Some((start, end)) = mapping_range(line) {
-            last = Some(start..end);
-        } else if let Some(flags) = line.strip_prefix("VmFlags:") {
-            let has_it = flags.split_whitespace().any(|word| word == flag);
-            ranges.extend(last.take().filter(|_| has_it));
-        }
-    }
-    ranges
+pub fn mergeable_ranges(pid: impl Display) -> Result<Vec<Range<usize>>> {
+    let mappings = process(pid)?.smaps()?;
+    let offered = mappings.iter().filter(|mapping| is_offered(mapping));
+    Ok(offered.map(range_of).collect())
 }
 
 /// Each file that this process has mapped, and where in the file its last mapping ends.
 pub fn mapped_files() -> Result<BTreeMap<PathBuf, u64>> {
-    let maps = fs::read_to_string("/proc/self/maps").context("cannot read maps")?;
     let mut files = BTreeMap::new();
-    for (path, end) in maps.lines().filter_map(mapped_file) {
-        let known = files.entry(path.to_owned()).or_default();
-        *known = end.max(*known);
+    for mapping in process("self")?.maps()? {
+        let end = mapping.offset + range_of(&mapping).len() as u64;
+        if let MMapPath::Path(path) = mapping.pathname {
+            let known = files.entry(path).or_default();
+            *known = end.max(*known);
+        }
     }
     Ok(files)
 }
 
-/// The file in a line of `maps`, and where in the file this mapping ends.
-fn mapped_file(line: &str) -> Option<(&Path, u64)> {
-    let path = &line[line.find('/')?..];
-    let (start, end) = mapping_range(line)?;
-    let offset = u64::from_str_radix(line.split_whitespace().nth(2)?, 16).ok()?;
-    Some((Path::new(path), offset + (end - start) as u64))
-}
-
-/// The range in the first line of a mapping in `smaps`, or nothing if it is another line.
-fn mapping_range(line: &str) -> Option<(usize, usize)> {
-    let (start, end) = line.split_whitespace().next()?.split_once('-')?;
-    Some((
-        usize::from_str_radix(start, 16).ok()?,
-        usize::from_str_radix(end, 16).ok()?,
-    ))
-}
-
 /// The state letter of a process, such as `S` or `Z`.
-pub fn process_state(pid: impl std::fmt::Display) -> Result<char> {
-    let path = format!("/proc/{pid}/status");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    field(&text, "State")
-        .and_then(|state| state.chars().next())
-        .with_context(|| format!("no State in {path}"))
+pub fn process_state(pid: impl Display) -> Result<char> {
+    Ok(process(pid)?.stat()?.state)
 }
 
 /// Pages of a process that lie in swap.
-pub fn swapped_pages(pid: impl std::fmt::Display) -> Result<usize> {
-    let path = format!("/proc/{pid}/status");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let kib = usize::try_from(number(&text, "VmSwap")?)?;
-    Ok(kib * 1024 / PAGE_SIZE)
+pub fn swapped_pages(pid: impl Display) -> Result<usize> {
+    let kib = process(pid)?.status()?.vmswap.context("no VmSwap there")?;
+    Ok(usize::try_from(kib)? * 1024 / PAGE_SIZE)
 }
 
 /// A line of `/proc/vmstat`.
@@ -237,17 +189,11 @@ pub fn slab_caches() -> Result<Vec<String>> {
 
 /// The process id of the thread named `name`.
 pub fn find_process(name: &str) -> Result<Option<u32>> {
-    for entry in fs::read_dir("/proc").context("cannot list /proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse().ok()) else {
-            continue;
-        };
-        // A process may be gone by now.
-        let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if comm.trim_end() == name {
-            return Ok(Some(pid));
-        }
-    }
-    Ok(None)
+    // A process may be gone by now.
+    let mut present = all_processes()?.filter_map(|process| process.ok()?.stat().ok());
+    Ok(present
+        .find(|stat| stat.comm == name)
+        .map(|stat| stat.pid as u32))
 }
 
 /// The scanner's thread.
@@ -276,22 +222,15 @@ impl Ksmd {
 
     /// How often it has gone to sleep.
     pub fn sleeps(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.pid);
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        Ok(u64::try_from(number(&text, "voluntary_ctxt_switches")?)?)
+        let count = process(self.pid)?.status()?.voluntary_ctxt_switches;
+        count.context("no voluntary_ctxt_switches there")
     }
 
     /// How long it has been on a CPU.
     pub fn cpu_time(&self) -> Result<Duration> {
-        let path = format!("/proc/{}/schedstat", self.pid);
-        let text = fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {path}: CONFIG_SCHED_INFO?"))?;
-        let nanoseconds = text
-            .split_whitespace()
-            .next()
-            .and_then(|word| word.parse().ok())
-            .with_context(|| format!("{path} holds no number but {text:?}"))?;
-        Ok(Duration::from_nanos(nanoseconds))
+        let schedstat = process(self.pid)?.schedstat();
+        let schedstat = schedstat.context("CONFIG_SCHED_INFO?")?;
+        Ok(Duration::from_nanos(schedstat.sum_exec_runtime))
     }
 }
 
@@ -334,35 +273,10 @@ mod tests {
     }
 
     #[test]
-    fn vm_flags_belong_to_their_mapping() {
-        let smaps = "1000-2000 rw-p 0 00:00 0\nSize: 4 kB\nVmFlags: rd wr mg\n\
-                     2000-4000 rw-p 0 00:00 0 [heap]\nVmFlags: rd wr\n";
-        assert_eq!(vm_flags_at(smaps, 0x1fff), Some("rd wr mg"));
-        assert_eq!(vm_flags_at(smaps, 0x2000), Some("rd wr"));
-        assert_eq!(vm_flags_at(smaps, 0x4000), None);
-        assert_eq!(
-            entry_at(smaps, 0x1000).as_deref(),
-            Some("Size: 4 kB\nVmFlags: rd wr mg")
-        );
-        assert_eq!(entry_at(smaps, 0x3000).as_deref(), Some("VmFlags: rd wr"));
-    }
-
-    #[test]
-    fn ranges_are_chosen_by_flag() {
-        let smaps = "1000-2000 rw-p 0 00:00 0\nSize: 4 kB\nVmFlags: rd wr mg\n\
-                     2000-4000 rw-p 0 00:00 0 [heap]\nVmFlags: rd wr\n";
-        assert_eq!(ranges_with_flag(smaps, "mg"), [0x1000..0x2000]);
-        assert_eq!(ranges_with_flag(smaps, "rd").len(), 2);
-    }
-
-    #[test]
-    fn mapped_files_have_an_end() {
-        let line = "7f00a000-7f00c000 r-xp 00003000 00:15 77                 /usr/lib/a b.so";
-        let expected = (Path::new("/usr/lib/a b.so"), 0x5000);
-        assert_eq!(mapped_file(line), Some(expected));
-        assert_eq!(
-            mapped_file("7f00a000-7f00c000 rw-p 00000000 00:00 0 [heap]"),
-            None
-        );
+    fn this_program_is_among_the_mapped_files() {
+        let program = std::env::current_exe().unwrap();
+        let length = fs::metadata(&program).unwrap().len();
+        let end = mapped_files().unwrap()[&program];
+        assert!((1..=length.next_multiple_of(PAGE_SIZE as u64)).contains(&end));
     }
 }

@@ -12,43 +12,12 @@ use nix::{
 
 use crate::{region::Region, PAGE_SIZE};
 
-/// The structures of `linux/userfaultfd.h`, under its names.
+/// The structures of `linux/userfaultfd.h`; that of `UFFDIO_RWPROTECT` is `Protect`, too.
 mod abi {
-    #[repr(C)]
-    pub struct Api {
-        pub api: u64,
-        pub features: u64,
-        pub ioctls: u64,
-    }
-
-    #[repr(C)]
-    pub struct Range {
-        pub start: u64,
-        pub len: u64,
-    }
-
-    #[repr(C)]
-    pub struct Register {
-        pub range: Range,
-        pub mode: u64,
-        pub ioctls: u64,
-    }
-
-    #[repr(C)]
-    pub struct Copy {
-        pub dst: u64,
-        pub src: u64,
-        pub len: u64,
-        pub mode: u64,
-        pub copy: i64,
-    }
-
-    /// `struct uffdio_writeprotect` and `struct uffdio_rwprotect`.
-    #[repr(C)]
-    pub struct Protect {
-        pub range: Range,
-        pub mode: u64,
-    }
+    pub use linux_raw_sys::general::{
+        uffdio_api as Api, uffdio_copy as Copy, uffdio_range as Range, uffdio_register as Register,
+        uffdio_writeprotect as Protect,
+    };
 
     /// `struct uffd_msg`, as it is for a fault.
     #[repr(C)]

@@ -35,13 +35,13 @@ fn advise(nth: u32) -> Result<Attempt> {
         let fuse = Fuse::of_this_thread()?;
         let (result, went_off) = fuse.during(nth, || middle.try_advise_mergeable())?;
         middle.verify(expected)?;
-        let advised = procfs::has_vm_flag(&middle, "mg")?;
+        let advised = procfs::is_mergeable(&middle)?;
         ensure!(
             advised == result.is_ok(),
             "{result:?}, but advised {advised}"
         );
         middle.advise_mergeable()?;
-        ensure!(procfs::has_vm_flag(&middle, "mg")?, "the advice is lost");
+        ensure!(procfs::is_mergeable(&middle)?, "the advice is lost");
         Attempt::new(&result, went_off, MADVISE_ERRORS)
     })
 }
@@ -52,7 +52,7 @@ fn take_back(nth: u32) -> Result<Attempt> {
         let fuse = Fuse::of_this_thread()?;
         let (result, went_off) = fuse.during(nth, || twins.left.try_advise_unmergeable())?;
         twins.verify()?;
-        let advised = procfs::has_vm_flag(&twins.left, "mg")?;
+        let advised = procfs::is_mergeable(&twins.left)?;
         ensure!(
             advised == result.is_err(),
             "{result:?}, but advised {advised}"
@@ -77,7 +77,7 @@ fn offer_all(nth: u32) -> Result<Attempt> {
             "{result:?}, but offered {offered}"
         );
         merge_any::set(true)?;
-        ensure!(procfs::has_vm_flag(&region, "mg")?, "nothing is offered");
+        ensure!(procfs::is_mergeable(&region)?, "nothing is offered");
         Attempt::new(&result, went_off, &[Errno::ENOMEM])
     })
 }
@@ -97,7 +97,7 @@ fn take_all_back(nth: u32) -> Result<Attempt> {
         merge_any::set(false)?;
         for region in [&twins.left, &twins.right] {
             ensure_unmerged(region)?;
-            ensure!(!procfs::has_vm_flag(region, "mg")?, "it is still offered");
+            ensure!(!procfs::is_mergeable(region)?, "it is still offered");
         }
         twins.verify()?;
         Attempt::new(&result, went_off, &[Errno::ENOMEM])

@@ -267,9 +267,7 @@ fn madvise(start: usize, length: usize, advice: i32) -> nix::Result<()> {
 /// Which of these pages are mergeable.
 fn flags(address: usize, pages: usize) -> Result<String> {
     let flag = |page| {
-        let flags = procfs::vm_flags(address + page * PAGE_SIZE)?;
-        let flags = flags.context("there is no such mapping")?;
-        let is_mergeable = flags.split_whitespace().any(|flag| flag == "mg");
+        let is_mergeable = procfs::is_mergeable_at(address + page * PAGE_SIZE)?;
         Ok(if is_mergeable { 'm' } else { '-' })
     };
     (0..pages).map(flag).collect()

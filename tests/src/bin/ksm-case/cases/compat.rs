@@ -427,12 +427,9 @@ fn ksm_stat(_: &Options) -> Result<()> {
 
 fn smaps(_: &Options) -> Result<()> {
     let region = Region::with_content(&pattern::pages(3, 4))?;
-    ensure!(!procfs::has_vm_flag(&region, "mg")?, "mg before the advice");
+    ensure!(!procfs::is_mergeable(&region)?, "mg before the advice");
     region.advise_mergeable()?;
-    ensure!(
-        procfs::has_vm_flag(&region, "mg")?,
-        "no mg after the advice"
-    );
+    ensure!(procfs::is_mergeable(&region)?, "no mg after the advice");
     Ok(())
 }
 

@@ -202,7 +202,7 @@ fn guarded(_: &Options) -> Result<()> {
     step("half is guarded");
     ensure!(left.try_advise_unmergeable() == Err(Errno::EBUSY));
     expect(2 * PAGES)?;
-    ensure!(procfs::has_vm_flag(&left, "mg")?, "the advice is gone");
+    ensure!(procfs::is_mergeable(&left)?, "the advice is gone");
     step("the other half is not");
     right.advise_unmergeable()?;
     expect(PAGES)?;
@@ -245,7 +245,7 @@ fn without_memory(_: &Options) -> Result<()> {
             matches!(result, Err(Errno::ENOMEM | Errno::EAGAIN)),
             "unexpected: {result:?}"
         );
-        ensure!(procfs::has_vm_flag(&region, "mg")?, "the advice is gone");
+        ensure!(procfs::is_mergeable(&region)?, "the advice is gone");
         let left = own_zero_pages()?;
         ensure!((1..MANY_PAGES).contains(&left), "{left} zero pages left");
         region.advise_unmergeable()?;

@@ -174,12 +174,12 @@ fn merge_frames(_: &Options) -> Result<()> {
     let left = Region::with_content(&content)?;
     let right = Region::with_content(&content)?;
     step("before the advice there is no mg in smaps");
-    ensure!(!procfs::has_vm_flag(&left, "mg")?, "mg without advice");
+    ensure!(!procfs::is_mergeable(&left)?, "mg without advice");
 
     left.advise_mergeable()?;
     right.advise_mergeable()?;
     step("with the advice there is");
-    ensure!(procfs::has_vm_flag(&left, "mg")?, "no mg with advice");
+    ensure!(procfs::is_mergeable(&left)?, "no mg with advice");
 
     scanner.expect(Counters::stable(64, 64, 0))?;
     step("each pair of pages has one frame, which is flagged KSM");

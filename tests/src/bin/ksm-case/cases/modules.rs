@@ -115,14 +115,14 @@ fn unloaded(_: &Options) -> Result<()> {
 fn register() -> Result<()> {
     let content = pattern::pages(1, PAGES);
     let region = Region::mergeable(&content)?;
-    ensure!(procfs::has_vm_flag(&region, "mg")?, "no mg after madvise");
+    ensure!(procfs::is_mergeable(&region)?, "no mg after madvise");
     ensure_merging_pages(0)?;
     region.advise_unmergeable()?;
-    ensure!(!procfs::has_vm_flag(&region, "mg")?, "mg is still there");
+    ensure!(!procfs::is_mergeable(&region)?, "mg is still there");
 
     merge_any::set(true).context("PR_SET_MEMORY_MERGE")?;
     ensure!(merge_any::get()?, "PR_GET_MEMORY_MERGE says no");
-    ensure!(procfs::has_vm_flag(&region, "mg")?, "no mg after prctl");
+    ensure!(procfs::is_mergeable(&region)?, "no mg after prctl");
     let mut child = Peer::fork(|link| {
         ensure!(merge_any::get()?, "lost by fork");
         exec(link)
@@ -132,7 +132,7 @@ fn register() -> Result<()> {
 
     merge_any::set(false).context("PR_SET_MEMORY_MERGE to 0")?;
     ensure!(!merge_any::get()?, "PR_GET_MEMORY_MERGE still says yes");
-    ensure!(!procfs::has_vm_flag(&region, "mg")?, "mg after prctl off");
+    ensure!(!procfs::is_mergeable(&region)?, "mg after prctl off");
     region.verify(&content)
 }
 

@@ -78,8 +78,8 @@ fn merge_without_advice(_: &Options) -> Result<()> {
         ensure!(merge_any::get()?, "it is not on");
         ensure!(KsmStat::read("self")?.merge_any, "ksm_stat says no");
         let after = Region::with_content(&content)?;
-        ensure!(procfs::has_vm_flag(&before, "mg")?, "no mg before");
-        ensure!(procfs::has_vm_flag(&after, "mg")?, "no mg after");
+        ensure!(procfs::is_mergeable(&before)?, "no mg before");
+        ensure!(procfs::is_mergeable(&after)?, "no mg after");
 
         step("memory mapped before the call and after it merges");
         settle(link)?;
@@ -89,7 +89,7 @@ fn merge_without_advice(_: &Options) -> Result<()> {
         merge_any::set(false)?;
         ensure!(!merge_any::get()?, "it is still on");
         ensure!(!KsmStat::read("self")?.merge_any, "ksm_stat says yes");
-        ensure!(!procfs::has_vm_flag(&before, "mg")?, "mg is still there");
+        ensure!(!procfs::is_mergeable(&before)?, "mg is still there");
         ensure_private(&before, &after)?;
         before.verify(&content)?;
         after.verify(&content)?;

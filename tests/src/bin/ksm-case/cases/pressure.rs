@@ -207,7 +207,7 @@ fn unmerge_without_room(_: &Options) -> Result<()> {
         |region| ensure_no_room(region.try_advise_unmergeable()),
         |region| {
             ensure!(
-                procfs::has_vm_flag(region, "mg")?,
+                procfs::is_mergeable(region)?,
                 "the advice is gone though pages are merged still"
             );
             region.advise_unmergeable().context("with enough room")?;

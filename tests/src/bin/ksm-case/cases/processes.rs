@@ -102,7 +102,7 @@ fn fork_inherits(_: &Options) -> Result<()> {
     scanner.expect(Counters::stable(64, 64, 0))?;
 
     let mut child = Peer::fork(|link| {
-        ensure!(procfs::has_vm_flag(&left, "mg")?, "no mg in the child");
+        ensure!(procfs::is_mergeable(&left)?, "no mg in the child");
         link.step()?;
         link.await_step()?;
         left.verify(&content)?;

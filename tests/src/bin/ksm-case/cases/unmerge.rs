@@ -85,7 +85,7 @@ fn by_madvise(_: &Options) -> Result<()> {
     ensure_private(&left, &right)?;
     left.verify(&content)?;
     right.verify(&content)?;
-    ensure!(!procfs::has_vm_flag(&left, "mg")?, "mg is still in smaps");
+    ensure!(!procfs::is_mergeable(&left)?, "mg is still in smaps");
 
     step("scans change nothing, and all accounts are empty");
     scanner.expect(Counters::ZERO)?;

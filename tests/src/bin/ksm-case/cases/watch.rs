@@ -132,7 +132,7 @@ fn smaps(_: &Options) -> Result<()> {
     for (region, kib) in [(&left, 64), (&right, 64)] {
         let shown = procfs::smaps_kib(region, "KSM")?;
         ensure!(shown == kib, "smaps says KSM: {shown} kB and not {kib} kB");
-        ensure!(procfs::has_vm_flag(region, "mg")?, "no mg in smaps");
+        ensure!(procfs::is_mergeable(region)?, "no mg in smaps");
     }
     step("unmerged, nothing is left");
     ksm::set_run(Run::Unmerge)?;
