@@ -19,7 +19,7 @@ pub(crate) struct Origin(NotThreadSafe);
 impl Origin {
     pub(crate) fn new() -> Self {
         // SAFETY: The function changes a flag of the current task.
-        unsafe { bindings::ksm_set_oom_origin(true) };
+        unsafe { bindings::set_current_oom_origin() };
         // INVARIANT: It cannot be given to another.
         Self(NotThreadSafe)
     }
@@ -28,6 +28,6 @@ impl Origin {
 impl Drop for Origin {
     fn drop(&mut self) {
         // SAFETY: As above; by the type invariant this is the same task.
-        unsafe { bindings::ksm_set_oom_origin(false) };
+        unsafe { bindings::clear_current_oom_origin() };
     }
 }
