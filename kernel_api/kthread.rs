@@ -40,10 +40,18 @@ pub(crate) trait Body: Send + Sync + 'static {
 ///
 /// # Invariants
 ///
-/// The current task was started by [`KThread::start`], and has not returned from [`Body::run`].
+/// The current task is a thread of the kernel: it was started by [`KThread::start`], and has not returned
+/// from [`Body::run`]; or it runs a KUnit test.
 pub(crate) struct Current(NotThreadSafe);
 
 impl Current {
+    /// The thread that runs a KUnit test.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(crate) fn in_kunit() -> Self {
+        // INVARIANT: KUnit has a thread of the kernel run each test.
+        Self(NotThreadSafe)
+    }
+
     /// Whether the thread is to end.
     pub(crate) fn should_stop(&self) -> bool {
         // SAFETY: By the type invariant the current task is a thread of the kernel.

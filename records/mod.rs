@@ -105,6 +105,28 @@ impl Records {
     }
 }
 
+/// Records for KUnit suites of their users.
+#[cfg(CONFIG_KUNIT = "y")]
+impl Records {
+    /// Records of one address space, whose first `pages` pages have items; and the beginning of its
+    /// list. The smart scan has not met them yet.
+    pub(crate) fn with_items(pages: usize) -> Result<(Self, crate::rmap_item::ListCursor)> {
+        use crate::rmap_item::ListCursor;
+        use kernel::page::PAGE_SIZE;
+
+        let module = &<crate::LocalModule as kernel::ModuleMetadata>::THIS_MODULE;
+        let mut records = Self::new(module, 256)?;
+        let space = records.spaces.insert(TrackedMm::default(), GFP_KERNEL)?;
+        let mut cursor = ListCursor::front(space);
+        for page in 0..pages {
+            records
+                .new_item(&mut cursor, page * PAGE_SIZE, false)
+                .ok_or(ENOMEM)?;
+        }
+        Ok((records, ListCursor::front(space)))
+    }
+}
+
 #[kernel::macros::kunit_tests(ksm_rs_records)]
 mod tests {
     use super::*;

@@ -184,3 +184,151 @@ impl Filter for SkipFilter<'_, '_> {
         Decision::Pass
     }
 }
+
+#[kernel::macros::kunit_tests(ksm_rs_skip_filter)]
+mod tests {
+    use super::*;
+    use crate::{
+        kernel_api::kthread::Current,
+        records::Records,
+        scan::pace::Waiters, //
+    };
+    use kernel::{
+        page::PAGE_SIZE,
+        prelude::*, //
+    };
+
+    /// More pages than any test has.
+    const MANY: usize = 1 << 20;
+
+    /// Scans of the smart scan until it has skipped a page that never finds an equal.
+    const SCANS: usize = 5;
+
+    fn shared(records: &Records) -> Result<Pin<KBox<Shared>>> {
+        KBox::pin_init(Shared::new(records.counters()), GFP_KERNEL)
+    }
+
+    /// Calls `walk` with a filter from `cursor` on, in a step of `pages` pages; returns what
+    /// [`SkipFilter::finish`] does.
+    fn filter(
+        shared: &Shared,
+        records: &mut Records,
+        cursor: Option<ListCursor>,
+        pages: usize,
+        walk: impl FnOnce(&mut SkipFilter<'_, '_>),
+    ) -> (Option<ListCursor>, usize) {
+        let (waiters, thread) = (Waiters::new(), Current::in_kunit());
+        let mut step = Step::new(&waiters, &thread, pages);
+        let mut filter = SkipFilter::new(shared, records.walk_view(), cursor, &mut step);
+        walk(&mut filter);
+        filter.finish()
+    }
+
+    fn decide(filter: &mut SkipFilter<'_, '_>, page: usize) -> Decision {
+        filter.decide(page * PAGE_SIZE, Seen::Anonymous)
+    }
+
+    /// The pages of which the walk over `pages` took a candidate.
+    fn count_taken(filter: &mut SkipFilter<'_, '_>, pages: usize) -> usize {
+        (0..pages)
+            .filter(|page| decide(filter, *page) == Decision::Take)
+            .count()
+    }
+
+    #[test]
+    fn a_page_without_an_item_is_taken() -> Result {
+        let (mut records, _) = Records::with_items(0)?;
+        let shared = shared(&records)?;
+        let (cursor, merged) = filter(&shared, &mut records, None, MANY, |filter| {
+            assert!(decide(filter, 7) == Decision::Take);
+        });
+        assert!(cursor.is_none() && merged == 0);
+        Ok(())
+    }
+
+    #[test]
+    fn an_old_page_is_skipped_if_the_smart_scan_is_on() -> Result {
+        for smart_scan in [0, 1] {
+            let (mut records, front) = Records::with_items(3)?;
+            let shared = shared(&records)?;
+            shared.tunables.smart_scan.set(smart_scan);
+            let mut taken = 0;
+            for _ in 0..SCANS {
+                records.begin_scan();
+                filter(&shared, &mut records, Some(front), MANY, |filter| {
+                    taken += count_taken(filter, 3);
+                });
+            }
+            let skipped = shared.stats.pages_skipped.get();
+            assert_eq!(taken + skipped, 3 * SCANS);
+            assert!((skipped > 0) == (smart_scan == 1));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_walk_is_settled_up_to_the_first_page_that_needs_attention() -> Result {
+        let (mut records, front) = Records::with_items(4)?;
+        let shared = shared(&records)?;
+        let age = |records: &mut Records, pages: usize| {
+            for _ in 1..SCANS {
+                records.begin_scan();
+                filter(&shared, records, Some(front), MANY, |filter| {
+                    count_taken(filter, pages);
+                });
+            }
+        };
+        // Only the first two pages are so old that this scan skips them.
+        age(&mut records, 2);
+        records.begin_scan();
+        let (settled, _) = filter(&shared, &mut records, Some(front), MANY, |filter| {
+            assert!(decide(filter, 0) == Decision::Pass);
+            assert!(decide(filter, 1) == Decision::Pass);
+            assert!(decide(filter, 2) == Decision::Take);
+            assert!(decide(filter, 3) == Decision::Take);
+        });
+        let next = settled.and_then(|settled| records.walk_view().next(&settled));
+        assert!(next.is_some_and(|(_, address)| address == 2 * PAGE_SIZE));
+        Ok(())
+    }
+
+    #[test]
+    fn an_item_of_no_page_is_not_settled() -> Result {
+        let (mut records, front) = Records::with_items(3)?;
+        let shared = shared(&records)?;
+        // The walk does not meet the first page.
+        let (settled, _) = filter(&shared, &mut records, Some(front), MANY, |filter| {
+            assert!(decide(filter, 1) == Decision::Take);
+        });
+        let next = settled.and_then(|settled| records.walk_view().next(&settled));
+        assert!(next.is_some_and(|(_, address)| address == 0));
+        Ok(())
+    }
+
+    #[test]
+    fn a_walk_ends_with_its_step() -> Result {
+        let (mut records, _) = Records::with_items(0)?;
+        let shared = shared(&records)?;
+        filter(&shared, &mut records, None, 3, |filter| {
+            assert_eq!(count_taken(filter, 10), 3);
+            assert!(decide(filter, 10) == Decision::Stop);
+            assert!(!filter.enters_table() && !filter.enters_vma());
+        });
+        Ok(())
+    }
+
+    #[test]
+    fn a_walk_ends_after_some_steps_under_its_locks() -> Result {
+        const PAGES: usize = STEPS_IN_WALK / STEPS_FOR_PAGE;
+        let (mut records, front) = Records::with_items(2 * PAGES)?;
+        let shared = shared(&records)?;
+        filter(&shared, &mut records, None, MANY, |filter| {
+            assert_eq!(count_taken(filter, 2 * PAGES), PAGES);
+        });
+        // Items of other pages that stand before the page count, too.
+        filter(&shared, &mut records, Some(front), MANY, |filter| {
+            assert!(decide(filter, 2 * PAGES) == Decision::Stop);
+        });
+        Ok(())
+    }
+}
