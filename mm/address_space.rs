@@ -217,3 +217,61 @@ pub(crate) fn zero_pages() -> isize {
     // SAFETY: The function has no preconditions.
     unsafe { bindings::ksm_zero_page_count() as isize }
 }
+
+/// Address spaces without users, vmas and page tables, for KUnit suites.
+///
+/// # Invariants
+///
+/// Each `mm_struct` is all zeros but for its counts of references, and has one reference that is never
+/// given back.
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) struct EmptyMms(
+    kernel::prelude::KVec<kernel::prelude::KBox<Opaque<bindings::mm_struct>>>,
+);
+
+#[cfg(CONFIG_KUNIT = "y")]
+impl EmptyMms {
+    /// `count` of them. They must outlive all references to them, or the memory is leaked.
+    pub(crate) fn new(count: usize) -> kernel::error::Result<Self> {
+        use kernel::prelude::*;
+
+        let mut mms = KVec::with_capacity(count, GFP_KERNEL)?;
+        for _ in 0..count {
+            let mm = KBox::new(Opaque::zeroed(), GFP_KERNEL)?;
+            mms.push(mm, GFP_KERNEL)?;
+        }
+        // INVARIANT: See the next lines.
+        let mms = Self(mms);
+        for index in 0..count {
+            // This reference is never given back.
+            core::mem::forget(ARef::from(mms.get(index)));
+        }
+        Ok(mms)
+    }
+
+    /// Number `index`.
+    pub(crate) fn get(&self, index: usize) -> &Mm {
+        // SAFETY: The memory is that of an `mm_struct` whose count of references is not zero when others
+        // use it.
+        unsafe { Mm::from_raw(self.0[index].get()) }
+    }
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+impl Drop for EmptyMms {
+    fn drop(&mut self) {
+        for mm in core::mem::take(&mut self.0) {
+            // SAFETY: The memory is alive; the field is atomic.
+            let references = unsafe {
+                (*mm.get())
+                    .__bindgen_anon_1
+                    .__bindgen_anon_1
+                    .mm_count
+                    .counter
+            };
+            if references != 1 {
+                core::mem::forget(mm);
+            }
+        }
+    }
+}

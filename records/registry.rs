@@ -301,3 +301,132 @@ fn drop_unlocked(map: SpinLockGuard<'_, Map>, removed: Option<Node>) {
     drop(map);
     drop(removed);
 }
+
+#[kernel::macros::kunit_tests(ksm_rs_registry)]
+mod tests {
+    use super::*;
+    use crate::mm::address_space::EmptyMms;
+
+    fn registry() -> Result<Pin<KBox<Registry>>> {
+        KBox::pin_init(Registry::new(), GFP_KERNEL)
+    }
+
+    /// How many slots a scan meets.
+    fn count_met(registry: &Registry, which: Which) -> usize {
+        let (mut key, mut met) = (None, 0);
+        while let Some(slot) = registry.next_tracked(key, which) {
+            assert!(key.is_none_or(|key| key < slot.key()));
+            key = Some(slot.key());
+            met += 1;
+        }
+        met
+    }
+
+    #[test]
+    fn a_scan_meets_each_slot_once_in_the_order_of_keys() -> Result {
+        let (mms, registry) = (EmptyMms::new(5)?, registry()?);
+        assert!(registry.is_empty() && registry.is_idle());
+        for index in 0..5 {
+            registry.enter(mms.get(index))?;
+        }
+        assert_eq!(registry.arrivals(), 5);
+        assert!(!registry.is_empty());
+        assert_eq!(count_met(&registry, Which::All), 5);
+        Ok(())
+    }
+
+    #[test]
+    fn a_scan_leaves_out_slots_that_came_after_its_beginning() -> Result {
+        let (mms, registry) = (EmptyMms::new(3)?, registry()?);
+        registry.enter(mms.get(0))?;
+        registry.begin_scan();
+        registry.enter(mms.get(1))?;
+        registry.enter(mms.get(2))?;
+        assert_eq!(count_met(&registry, Which::BeforeScan), 1);
+        registry.begin_scan();
+        assert_eq!(count_met(&registry, Which::BeforeScan), 3);
+        Ok(())
+    }
+
+    #[test]
+    fn few_slots_are_looked_at_under_one_lock() -> Result {
+        const SLOTS: usize = 3 * SLOTS_AT_ONCE;
+        let (mms, registry) = (EmptyMms::new(SLOTS)?, registry()?);
+        for index in 0..SLOTS {
+            registry.enter(mms.get(index))?;
+        }
+        // All are newer than the scan, so none is found.
+        let (mut key, mut locks) = (None, 0);
+        loop {
+            locks += 1;
+            let search = registry.map.lock().search(key, Which::BeforeScan);
+            match search {
+                Search::Unfinished(passed) => key = Some(passed),
+                Search::Missing => break,
+                Search::Found(_) => return Err(EINVAL),
+            }
+        }
+        assert!(locks >= SLOTS / SLOTS_AT_ONCE);
+        Ok(())
+    }
+
+    #[test]
+    fn an_exit_forgets_a_slot_without_items_at_once() -> Result {
+        let (mms, registry) = (EmptyMms::new(1)?, registry()?);
+        registry.enter(mms.get(0))?;
+        registry.exit(mms.get(0));
+        assert!(registry.is_idle());
+        assert!(registry.next_discarded(None).is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn an_exit_discards_a_slot_that_a_scan_has_met() -> Result {
+        let (mms, registry) = (EmptyMms::new(2)?, registry()?);
+        registry.enter(mms.get(0))?;
+        registry.enter(mms.get(1))?;
+        assert_eq!(count_met(&registry, Which::All), 2);
+        registry.exit(mms.get(0));
+        registry.exit(mms.get(1));
+        assert!(registry.is_empty() && !registry.is_idle());
+        // In the order in which they came.
+        for index in 0..2 {
+            let (number, slot) = registry.next_discarded(None).ok_or(EINVAL)?;
+            assert_eq!(slot.key(), key_of(mms.get(index)));
+            registry.forget_discarded(number);
+        }
+        assert!(registry.is_idle());
+        Ok(())
+    }
+
+    #[test]
+    fn an_mm_can_be_registered_again_while_its_old_slot_is_discarded() -> Result {
+        let (mms, registry) = (EmptyMms::new(1)?, registry()?);
+        registry.enter(mms.get(0))?;
+        let slot = registry.next_tracked(None, Which::All).ok_or(EINVAL)?;
+        registry.discard(&slot);
+        registry.enter(mms.get(0))?;
+        let new = registry.next(None).ok_or(EINVAL)?;
+        assert!(!Arc::ptr_eq(&slot, &new));
+        // Who has the old slot does nothing to the new one.
+        registry.discard(&slot);
+        registry.remove(&slot);
+        registry.release(&slot);
+        assert!(!registry.is_empty());
+        let (number, discarded) = registry.next_discarded(None).ok_or(EINVAL)?;
+        assert!(Arc::ptr_eq(&slot, &discarded));
+        registry.forget_discarded(number);
+        Ok(())
+    }
+
+    #[test]
+    fn a_released_slot_of_an_ended_mm_is_forgotten() -> Result {
+        let (mms, registry) = (EmptyMms::new(1)?, registry()?);
+        registry.enter(mms.get(0))?;
+        let slot = registry.next_tracked(None, Which::All).ok_or(EINVAL)?;
+        // Nobody uses the mm.
+        registry.release(&slot);
+        assert!(registry.is_idle());
+        Ok(())
+    }
+}
