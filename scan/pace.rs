@@ -114,3 +114,85 @@ impl<'a> Step<'a> {
         self.left = 0;
     }
 }
+
+#[kernel::macros::kunit_tests(ksm_rs_pace)]
+mod tests {
+    use super::*;
+
+    /// Calls `test` with a step of `pages` pages.
+    fn with_step(pages: usize, test: impl FnOnce(&Waiters, Step<'_>)) {
+        let (waiters, thread) = (Waiters::new(), Current::in_kunit());
+        test(&waiters, Step::new(&waiters, &thread, pages));
+    }
+
+    #[test]
+    fn a_step_ends_after_its_pages() {
+        with_step(3, |_, mut step| {
+            for left in [3, 2, 1] {
+                assert!(step.has_left() && step.goes_on());
+                assert_eq!(step.pages(), left);
+                step.charge(Work::Page, 1);
+            }
+            assert!(!step.has_left() && !step.goes_on());
+            assert_eq!(step.pages(), 0);
+        });
+    }
+
+    #[test]
+    fn other_work_is_charged_by_fractions_of_a_page() {
+        with_step(1, |_, mut step| {
+            step.charge(Work::Table, 7);
+            assert!(step.has_left());
+            step.charge(Work::Small, 7);
+            assert!(step.has_left());
+            // What is begun may be a page still.
+            assert_eq!(step.pages(), 1);
+            step.charge(Work::Small, 1);
+            assert!(!step.has_left());
+        });
+    }
+
+    #[test]
+    fn no_number_is_too_large() {
+        with_step(usize::MAX, |_, mut step| {
+            step.charge(Work::Page, 1);
+            assert!(step.has_left());
+            step.charge(Work::Page, usize::MAX);
+            assert!(!step.has_left());
+        });
+    }
+
+    #[test]
+    fn a_step_does_not_go_on_while_somebody_waits() {
+        with_step(2, |waiters, step| {
+            waiters.while_waiting(|| {
+                assert!(step.has_left() && !step.goes_on());
+            });
+            assert!(step.goes_on());
+        });
+    }
+
+    #[test]
+    fn work_is_repeated_until_it_is_done_or_the_step_ends() {
+        with_step(1, |_, mut step| {
+            let mut left = 20;
+            let mut portion = || {
+                let done = left.min(8);
+                left -= done;
+                done
+            };
+            // 8, 8 and 4.
+            assert!(step.repeat(8, &mut portion));
+            assert!(step.has_left());
+        });
+        with_step(1, |_, mut step| {
+            let mut portions = 0;
+            let is_done = step.repeat(8, || {
+                portions += 1;
+                8
+            });
+            assert!(!is_done);
+            assert_eq!(portions, Work::Page as usize / 8);
+        });
+    }
+}
