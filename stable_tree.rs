@@ -112,7 +112,7 @@ pub(crate) enum Lookup<N> {
 
 /// See the [module's description](self).
 pub(crate) struct StableTree<T> {
-    forest: ShardedTree<T>,
+    trees: ShardedTree<T>,
     /// Contents that have several nodes.
     chains: usize,
     /// Nodes of such contents.
@@ -122,7 +122,7 @@ pub(crate) struct StableTree<T> {
 impl<T: StableEntry> StableTree<T> {
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            forest: ShardedTree::new()?,
+            trees: ShardedTree::new()?,
             chains: 0,
             dups: 0,
         })
@@ -137,7 +137,7 @@ impl<T: StableEntry> StableTree<T> {
         checksum: u32,
         compare: impl FnMut(Handle<T::Name>, &T) -> Verdict,
     ) -> Lookup<T::Name> {
-        match self.forest.descend(pool, checksum, compare) {
+        match self.trees.descend(pool, checksum, compare) {
             Descent::Found(node) => Lookup::Match(node),
             Descent::Stopped(node) => Lookup::Stale(node),
             Descent::Vacant(_) => Lookup::Missing,
@@ -147,20 +147,20 @@ impl<T: StableEntry> StableTree<T> {
     /// Whether there is a node with this checksum.
     #[inline]
     pub(crate) fn has(&self, pool: &impl Values<T>, checksum: u32) -> bool {
-        let descent = self.forest.descend(pool, checksum, |_, _| Verdict::Match);
+        let descent = self.trees.descend(pool, checksum, |_, _| Verdict::Match);
         matches!(descent, Descent::Found(_))
     }
 
     /// Forgets all nodes at once, of which none may have siblings when it is inserted again.
     pub(crate) fn forget(&mut self) {
-        self.forest.forget();
+        self.trees.forget();
         (self.chains, self.dups) = (0, 0);
     }
 
     /// The tree's parts, for who wants to fetch those that a search will begin with.
     #[inline]
     pub(crate) fn trees(&self) -> &ShardedTree<T> {
-        &self.forest
+        &self.trees
     }
 
     /// How many contents have more than one node, and how many nodes those have.
@@ -183,8 +183,8 @@ impl<T: StableEntry> StableTree<T> {
         compare: impl FnMut(Handle<T::Name>, &T) -> Verdict,
     ) -> core::result::Result<(), Handle<T::Name>> {
         let checksum = pool[node].checksum();
-        match self.forest.descend(pool, checksum, compare) {
-            Descent::Vacant(at) => self.forest.insert(pool, at, node),
+        match self.trees.descend(pool, checksum, compare) {
+            Descent::Vacant(at) => self.trees.insert(pool, at, node),
             Descent::Found(first) => {
                 if !Self::is_in_chain(pool, first) {
                     self.chains += 1;
@@ -205,7 +205,7 @@ impl<T: StableEntry> StableTree<T> {
     pub(crate) fn remove(&mut self, pool: &mut impl Values<T>, node: Handle<T::Name>) {
         let Siblings { around, is_first } = pool[node].siblings();
         let Some(Around { prev, next }) = around else {
-            self.forest.remove(pool, node);
+            self.trees.remove(pool, node);
             return;
         };
         if is_first {
@@ -254,7 +254,7 @@ impl<T: StableEntry> StableTree<T> {
 
     /// Lets `new` stand in the tree in place of `old`, the first node of its chain.
     fn pass_lead(&mut self, pool: &mut impl Values<T>, old: Handle<T::Name>, new: Handle<T::Name>) {
-        self.forest.replace(pool, old, new);
+        self.trees.replace(pool, old, new);
         edit(pool, old, |siblings| siblings.is_first = false);
         edit(pool, new, |siblings| siblings.is_first = true);
     }
@@ -399,7 +399,7 @@ mod tests {
 
         fn count(&self) -> Option<usize> {
             self.tree
-                .forest
+                .trees
                 .count_nodes(&self.pool, |a, b| a.content < b.content)
         }
     }

@@ -36,13 +36,13 @@ pub(crate) enum Outcome<N> {
 
 /// See the [module's description](self).
 pub(crate) struct UnstableTree<T> {
-    forest: ShardedTree<T>,
+    trees: ShardedTree<T>,
 }
 
 impl<T: Keyed> UnstableTree<T> {
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            forest: ShardedTree::new()?,
+            trees: ShardedTree::new()?,
         })
     }
 
@@ -57,11 +57,11 @@ impl<T: Keyed> UnstableTree<T> {
         compare: impl FnMut(Handle<T::Name>, &T) -> Verdict,
     ) -> Outcome<T::Name> {
         let checksum = pool[node].checksum();
-        match self.forest.descend(pool, checksum, compare) {
+        match self.trees.descend(pool, checksum, compare) {
             Descent::Found(other) => Outcome::Match(other),
             Descent::Stopped(other) => Outcome::Blocked(other),
             Descent::Vacant(at) => {
-                self.forest.insert(pool, at, node);
+                self.trees.insert(pool, at, node);
                 Outcome::Inserted
             }
         }
@@ -69,23 +69,23 @@ impl<T: Keyed> UnstableTree<T> {
 
     /// Whether `node`, which is in some unstable tree, is in this one.
     pub(crate) fn contains(&self, pool: &impl Values<T>, node: Handle<T::Name>) -> bool {
-        self.forest.contains(pool, node)
+        self.trees.contains(pool, node)
     }
 
     /// Takes out `node`, which was inserted after the last [`UnstableTree::forget`].
     pub(crate) fn remove(&mut self, pool: &mut impl Values<T>, node: Handle<T::Name>) {
-        self.forest.remove(pool, node);
+        self.trees.remove(pool, node);
     }
 
     /// Forgets every node, and gives the CPU away in between if others want it.
     pub(crate) fn forget(&mut self) {
-        self.forest.forget();
+        self.trees.forget();
     }
 
     /// The tree's parts, for who wants to fetch those that a search will begin with.
     #[inline]
     pub(crate) fn trees(&self) -> &ShardedTree<T> {
-        &self.forest
+        &self.trees
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
 
         fn count(&self) -> Option<usize> {
             self.tree
-                .forest
+                .trees
                 .count_nodes(&self.pool, |a, b| a.content < b.content)
         }
     }
@@ -167,7 +167,7 @@ mod tests {
         }
         // Every node can still be found and taken out.
         let in_tree =
-            |fixture: &Fixture| fixture.tree.forest.count_nodes(&fixture.pool, |_, _| true);
+            |fixture: &Fixture| fixture.tree.trees.count_nodes(&fixture.pool, |_, _| true);
         assert_eq!(in_tree(&fixture), Some(nodes.len()));
         while let Some(node) = nodes.pop() {
             fixture.tree.remove(&mut fixture.pool, node);
@@ -254,7 +254,7 @@ mod tests {
                     }
                 }
             }
-            let count = fixture.tree.forest.count_nodes(&fixture.pool, |_, _| true);
+            let count = fixture.tree.trees.count_nodes(&fixture.pool, |_, _| true);
             assert_eq!(count, Some(waiting.len()));
         }
         Ok(())

@@ -183,7 +183,7 @@ impl<T: TreeNode> Root<T> {
         is_before: impl Fn(&T) -> bool,
     ) -> (Self, Self) {
         let (mut before, mut after) = (Self::new(), Self::new());
-        // Most trees of a forest have a single node; it can stay as it is.
+        // Most trees of a sharded tree have a single node; it can stay as it is.
         if let Some(top) = self.top().map(|top| &pool[top]) {
             if top.links().child == [0; 2] {
                 return match is_before(top) {

@@ -7,9 +7,9 @@
 //!
 //! # Growth
 //!
-//! The forest uses linear hashing: insertions and removals change the number of trees a few at a
+//! The sharded tree uses linear hashing: insertions and removals change the number of trees a few at a
 //! time. With n trees, 2^k <= n < 2^(k+1), a checksum selects its tree by its lowest k+1 bits, or by
-//! its lowest k bits if there is no tree of the former number yet. To grow, the forest splits tree
+//! its lowest k bits if there is no tree of the former number yet. To grow, the sharded tree splits tree
 //! n - 2^k: nodes whose bit k is set move to the new tree n. To shrink, it joins the two trees again.
 //!
 //! Within a tree, the lowest bit in which two checksums differ orders their nodes. So the nodes that
@@ -17,7 +17,7 @@
 //! visiting each node: even a tree with a million nodes of one checksum is split in microseconds. No
 //! operation visits all nodes or all trees, except [`ShardedTree::forget`], which visits the trees.
 //!
-//! Growth allocates a page for every 1,024 trees. Without memory for it the forest stays as it is:
+//! Growth allocates a page for every 1,024 trees. Without memory for it the sharded tree stays as it is:
 //! trees get deeper, insertions still succeed, and later ones retry.
 
 #![deny(unsafe_code)]
@@ -61,7 +61,7 @@ const FEWEST: usize = ROOTS_IN_PAGE;
 /// The maximum number of trees: there are not more nodes than handles.
 const MOST: usize = 1 << 31;
 
-/// A forest grows while it has fewer trees than nodes, and shrinks while it has more trees per node
+/// A sharded tree grows while it has fewer trees than nodes, and shrinks while it has more trees per node
 /// than this. The gap between both limits keeps it from growing and shrinking in turns.
 const TREES_PER_NODE: usize = 4;
 
@@ -173,7 +173,7 @@ impl<T: Keyed> ShardedTree<T> {
         self.grow(pool);
     }
 
-    /// Whether `node`, which is in some forest, is in this one.
+    /// Whether `node`, which is in some sharded tree, is in this one.
     pub(crate) fn contains(&self, pool: &impl Values<T>, node: Handle<T::Name>) -> bool {
         self.root(pool[node].checksum()).contains(pool, node)
     }
@@ -361,7 +361,7 @@ mod tests {
 
     struct Fixture {
         pool: Pool<FakePage>,
-        forest: ShardedTree<FakePage>,
+        sharded: ShardedTree<FakePage>,
         random: Random,
     }
 
@@ -369,7 +369,7 @@ mod tests {
         fn new() -> Result<Self> {
             Ok(Self {
                 pool: Pool::new(),
-                forest: ShardedTree::new()?,
+                sharded: ShardedTree::new()?,
                 random: Random::new(11),
             })
         }
@@ -382,10 +382,10 @@ mod tests {
                 let checksum = page.checksum();
                 let node = self.pool.insert(page, GFP_KERNEL)?;
                 let end = self
-                    .forest
+                    .sharded
                     .descend(&self.pool, checksum, |_, _| Verdict::After);
                 if let Descent::Vacant(at) = end {
-                    self.forest.insert(&mut self.pool, at, node);
+                    self.sharded.insert(&mut self.pool, at, node);
                 }
                 nodes.push(node, GFP_KERNEL)?;
             }
@@ -393,7 +393,7 @@ mod tests {
         }
 
         fn count(&self) -> Option<usize> {
-            self.forest.count_nodes(&self.pool, |_, _| true)
+            self.sharded.count_nodes(&self.pool, |_, _| true)
         }
     }
 
@@ -423,13 +423,13 @@ mod tests {
             let node = fixture.plant(1)?;
             nodes.push(node[0], GFP_KERNEL)?;
             let trees = nodes.len().max(FEWEST);
-            assert_eq!(fixture.forest.roots.len(), trees);
+            assert_eq!(fixture.sharded.roots.len(), trees);
         }
         assert_eq!(fixture.count(), Some(3000));
         while let Some(node) = nodes.pop() {
-            fixture.forest.remove(&mut fixture.pool, node);
+            fixture.sharded.remove(&mut fixture.pool, node);
             let trees = (4 * nodes.len()).clamp(FEWEST, 3000);
-            assert_eq!(fixture.forest.roots.len(), trees);
+            assert_eq!(fixture.sharded.roots.len(), trees);
             assert!(nodes.len() % 100 > 0 || fixture.count() == Some(nodes.len()));
         }
         Ok(())
@@ -440,12 +440,12 @@ mod tests {
         let mut fixture = Fixture::new()?;
         for count in [FEWEST, 2 * FEWEST] {
             fixture.plant(count)?;
-            let trees = fixture.forest.roots.len();
+            let trees = fixture.sharded.roots.len();
             for _ in 0..100 {
                 for node in fixture.plant(50)? {
-                    fixture.forest.remove(&mut fixture.pool, node);
+                    fixture.sharded.remove(&mut fixture.pool, node);
                 }
-                assert!(fixture.forest.roots.len() <= trees + 70);
+                assert!(fixture.sharded.roots.len() <= trees + 70);
             }
         }
         Ok(())
@@ -455,7 +455,7 @@ mod tests {
     fn a_search_meets_few_nodes_of_a_forest_that_has_only_grown() -> Result {
         let Fixture {
             pool,
-            forest,
+            sharded,
             mut random,
         } = {
             let mut fixture = Fixture::new()?;
@@ -469,7 +469,7 @@ mod tests {
         const SEARCHES: usize = 1000;
         for _ in 0..SEARCHES {
             let checksum = random.below(1 << 32) as u32;
-            forest.descend(&nodes, checksum, |_, _| Verdict::Match);
+            sharded.descend(&nodes, checksum, |_, _| Verdict::Match);
         }
         assert!(nodes.looks.get() < 2 * SEARCHES);
         Ok(())
@@ -480,9 +480,9 @@ mod tests {
         let mut fixture = Fixture::new()?;
         for count in [0, 100, 5000, 100] {
             fixture.plant(count)?;
-            fixture.forest.forget();
+            fixture.sharded.forget();
             assert_eq!(fixture.count(), Some(0));
-            assert_eq!(fixture.forest.roots.len(), FEWEST);
+            assert_eq!(fixture.sharded.roots.len(), FEWEST);
         }
         Ok(())
     }
@@ -496,7 +496,7 @@ mod tests {
             let growth = if turn / 50 % 2 == 0 { 16 } else { 4 };
             match fixture.random.below(20) {
                 0 if turn % 8 == 0 => {
-                    fixture.forest.forget();
+                    fixture.sharded.forget();
                     members.clear();
                 }
                 chance if chance < growth => {
@@ -511,15 +511,16 @@ mod tests {
                         let last = members.len() - 1;
                         members.swap(index, last);
                         if let Some(node) = members.pop() {
-                            fixture.forest.remove(&mut fixture.pool, node);
+                            fixture.sharded.remove(&mut fixture.pool, node);
                             fixture.pool.remove(node);
                         }
                     }
                 }
             }
             assert_eq!(fixture.count(), Some(members.len()));
-            assert_eq!(fixture.forest.len, members.len());
-            let is_member = |node: &Handle<FakePage>| fixture.forest.contains(&fixture.pool, *node);
+            assert_eq!(fixture.sharded.len, members.len());
+            let is_member =
+                |node: &Handle<FakePage>| fixture.sharded.contains(&fixture.pool, *node);
             assert!(members.iter().all(is_member));
         }
         Ok(())

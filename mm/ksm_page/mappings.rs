@@ -21,7 +21,7 @@ use kernel::{
 /// Where a KSM page is mapped; enough to find the page table entry, and those of forks.
 pub(crate) struct Mapping {
     pub(crate) vma: Arc<MergedVma>,
-    /// The number of the page in its area.
+    /// The number of the page in its vma.
     pub(crate) page: u32,
     /// Whose mapping it is.
     pub(crate) item: ItemId,

@@ -60,17 +60,17 @@ impl MergedVma {
     }
 
     /// What `ksmd`, and nobody else, knows the address space by: for as long as there is an item of a
-    /// merged page of the area.
+    /// merged page of the vma.
     pub(crate) fn owner(&self) -> SpaceId {
         self.owner
     }
 
-    /// The index under which a page of the area stands in the anon_vma's tree of vmas.
+    /// The index under which a page of the vma stands in the anon_vma's tree of vmas.
     pub(crate) fn index(&self, page: u32) -> usize {
         self.first_index + page as usize
     }
 
-    /// The number, in this area, of the page at `address` of `vma`, if it is part of the area.
+    /// The number of the page at `address` of `vma`, if this record is that of `vma`.
     fn page_at(&self, vma: &MergeableVma<'_>, address: usize, owner: SpaceId) -> Option<u32> {
         let same = self.owner == owner
             && self.mm == vma.mm_raw() as usize
@@ -106,7 +106,7 @@ impl RecentVmas {
         Self([const { None }; Self::COUNT])
     }
 
-    /// The area of the page at `address` of `vma`, and the page's number in it; `owner` is the
+    /// The record for the page at `address` of `vma`, and the page's number there; `owner` is the
     /// address space of `vma`.
     pub(crate) fn find(
         &mut self,
@@ -115,14 +115,14 @@ impl RecentVmas {
         owner: SpaceId,
     ) -> Result<(Arc<MergedVma>, u32)> {
         let place = &mut self.0[vma.anon_vma_number() % Self::COUNT];
-        if let Some(area) = place {
-            if let Some(page) = area.page_at(vma, address, owner) {
-                return Ok((area.clone(), page));
+        if let Some(known) = place {
+            if let Some(page) = known.page_at(vma, address, owner) {
+                return Ok((known.clone(), page));
             }
         }
-        let area = Arc::new(MergedVma::new(vma, address, owner), gfp::for_merge())?;
-        let page = area.page_at(vma, address, owner).ok_or(ERANGE)?;
-        Ok((place.insert(area).clone(), page))
+        let known = Arc::new(MergedVma::new(vma, address, owner), gfp::for_merge())?;
+        let page = known.page_at(vma, address, owner).ok_or(ERANGE)?;
+        Ok((place.insert(known).clone(), page))
     }
 
     /// Forgets them, and with them what they keep alive.

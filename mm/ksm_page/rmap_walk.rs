@@ -59,15 +59,15 @@ pub(crate) fn rmap_walk(folio: &KsmFolio<'_>, control: &mut RmapWalkControl<'_>)
     }
 }
 
-/// Walks a `run` of mappings of one area: all of it, or until somebody waits for the lock.
+/// Walks a `run` of mappings of one vma: all of it, or until somebody waits for the lock.
 fn walk_run<'a>(
     folio: &KsmFolio<'_>,
-    area: &MergedVma,
+    vma: &MergedVma,
     run: impl Iterator<Item = &'a Mapping>,
     round: Round,
     control: &mut RmapWalkControl<'_>,
 ) -> Walk {
-    let Some(anon_vma) = control.lock(area.anon_vma()) else {
+    let Some(anon_vma) = control.lock(vma.anon_vma()) else {
         return Walk::Done;
     };
     for mapping in run {

@@ -20,10 +20,10 @@ use crate::{
 };
 use kernel::{prelude::*, usage};
 
-/// A forest and its nodes, which are numbered from 1.
+/// A sharded tree and its nodes, which are numbered from 1.
 struct Wood {
     nodes: Counted<Table<UnstableNode>>,
-    forest: ShardedTree<UnstableNode>,
+    trees: ShardedTree<UnstableNode>,
 }
 
 /// What operations of one kind have touched.
@@ -54,7 +54,7 @@ impl Wood {
     fn new() -> Self {
         Self {
             nodes: Counted::new(Table::new()),
-            forest: ShardedTree::new().expect("memory"),
+            trees: ShardedTree::new().expect("memory"),
         }
     }
 
@@ -71,10 +71,10 @@ impl Wood {
         let checksum = self.nodes[node(number)].checksum();
         self.nodes.take();
         let place = self
-            .forest
+            .trees
             .descend(&self.nodes, checksum, |_, _| Verdict::After);
         match place {
-            Descent::Vacant(at) => self.forest.insert(&mut self.nodes, at, node(number)),
+            Descent::Vacant(at) => self.trees.insert(&mut self.nodes, at, node(number)),
             Descent::Found(_) | Descent::Stopped(_) => unreachable!("all go further"),
         }
         self.nodes.take()
@@ -82,7 +82,7 @@ impl Wood {
 
     fn remove(&mut self, number: u32) -> usize {
         self.nodes.take();
-        self.forest.remove(&mut self.nodes, node(number));
+        self.trees.remove(&mut self.nodes, node(number));
         let touched = self.nodes.take();
         self.nodes.values.remove(node(number));
         touched
@@ -92,7 +92,7 @@ impl Wood {
     fn look_up(&self, numbers: impl Iterator<Item = u32>) -> Touched {
         let mut touched = Touched::default();
         for number in numbers {
-            let found = self.forest.descend(&self.nodes, checksum(number), |at, _| {
+            let found = self.trees.descend(&self.nodes, checksum(number), |at, _| {
                 match at.raw() == number {
                     true => Verdict::Match,
                     false => Verdict::After,
@@ -165,7 +165,7 @@ fn no_change_touches_many_nodes() {
         let (mean, most) = (touched.mean(), touched.most);
         assert!(
             mean < 7.0 && most < 60,
-            "{change} touches {mean:.1} nodes, up to {most}, in a forest of up to {LARGE}"
+            "{change} touches {mean:.1} nodes, up to {most}, in a sharded tree of up to {LARGE}"
         );
     }
 }
@@ -211,7 +211,7 @@ fn all_pages_go_back() {
     let bare = usage::pages();
     wood.grow(1..LARGE);
     assert!(usage::pages() > bare + (LARGE / 1024) as isize);
-    wood.forest.forget();
+    wood.trees.forget();
     wood.nodes.values.clear();
     assert_eq!(usage::pages(), bare);
     wood.grow(1..LARGE);
@@ -231,7 +231,7 @@ fn what_goes_over_all_offers_the_cpu() {
     for (what, work) in [
         ("each", Wood::visit_all as fn(&mut Wood)),
         ("next", Wood::pass_over_vacant),
-        ("forget", |wood| wood.forest.forget()),
+        ("forget", |wood| wood.trees.forget()),
         ("clear", |wood| wood.nodes.values.clear()),
     ] {
         let before = offers();
@@ -267,7 +267,7 @@ fn growth_neither_needs_nor_copies_much_memory_at_once() {
     let (order, of_all) = (usage::highest_order(), usage::largest_vector() >> 10);
     assert!(
         order <= 3 && of_all <= 512,
-        "a pool of 2^24 values had {of_pool} KiB copied at once, a pool or a forest {of_all}; \
+        "a pool of 2^24 values had {of_pool} KiB copied at once, a pool or a trees {of_all}; \
          an allocation had order {order}"
     );
 }
