@@ -267,7 +267,7 @@ fn growth_neither_needs_nor_copies_much_memory_at_once() {
     let (order, of_all) = (usage::highest_order(), usage::largest_vector() >> 10);
     assert!(
         order <= 3 && of_all <= 512,
-        "a pool of 2^24 values had {of_pool} KiB copied at once, a pool or a trees {of_all}; \
+        "a pool of 2^24 values had {of_pool} KiB copied at once, a pool or a sharded tree {of_all}; \
          an allocation had order {order}"
     );
 }
