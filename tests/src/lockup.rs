@@ -21,7 +21,8 @@ impl Lockup {
         let Some(path) = env::var_os("KSM_TEST_LOCKUP_KO").map(PathBuf::from) else {
             return Ok(None);
         };
-        let lockup = Self(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+        let lockup =
+            Self(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
         match lockup.load("")? {
             Errno::EAGAIN => Ok(Some(lockup)),
             // User Mode Linux with much memory loads modules above the first 2 GiB of addresses, for

@@ -9,7 +9,8 @@ use ksm_tests::{
     cgroup::Cgroup,
     control_file,
     memory_block::Block,
-    numa, procfs,
+    numa, pagemap, procfs,
+    region::Region,
     swap::{Swap, Zram},
     MIB, PAGE_SIZE,
 };
@@ -19,7 +20,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{
     actor::{rest, Actor},
-    mirror::{draw_pages, Mirror},
+    mirror::Mirror,
 };
 
 const PAGES: usize = 48;
@@ -120,35 +121,82 @@ impl Actor for Reclaiming {
     }
 }
 
+/// Memory in pieces, of which some come and go. So compaction always has pages in low frames to move,
+/// and holes above them. Without it that would depend on the kernel's size and on what has run before.
+struct Holes {
+    pieces: Vec<Region>,
+}
+
+impl Holes {
+    /// Pages in a piece. Compaction looks for free frames in steps of up to 32.
+    const PAGES: usize = 64;
+
+    /// Pieces: as much as two blocks of User Mode Linux, as compaction moves pages from one block to
+    /// another.
+    const PIECES: usize = 32;
+
+    /// Pieces that are given back in one round, at most.
+    const MOST: usize = 3;
+
+    fn new() -> Result<Self> {
+        let piece = |_| Region::with_content(&[1; Self::PAGES * PAGE_SIZE]);
+        let pieces = (0..Self::PIECES).map(piece).collect::<Result<_>>()?;
+        Ok(Self { pieces })
+    }
+
+    /// Gives back a few of the pieces in high frames.
+    fn open(&mut self, random: &mut ChaCha8Rng) -> Result<()> {
+        let mut by_frame = Vec::new();
+        for (index, piece) in self.pieces.iter().enumerate() {
+            by_frame.push((pagemap::frames(piece)?[0], index));
+        }
+        by_frame.sort_unstable();
+        let high = by_frame.split_off(Self::PIECES / 2);
+        for _ in 0..random.random_range(1..=Self::MOST) {
+            let (_, index) = high[random.random_range(0..high.len())];
+            self.pieces[index].discard()?;
+        }
+        Ok(())
+    }
+
+    /// Takes frames for them again.
+    fn close(&self) -> Result<()> {
+        self.pieces.iter().try_for_each(Region::populate)
+    }
+}
+
 /// Moves its pages, and those that it shares, to another NUMA node, or has memory compacted.
 pub fn migrating(random: &mut ChaCha8Rng) -> Result<Box<dyn Actor>> {
     Ok(Box::new(Migrating {
         memory: Mirror::new(random, PAGES)?,
+        holes: match numa::has_node(1) {
+            true => None,
+            false => Some(Holes::new()?),
+        },
         moved: 0,
     }))
 }
 
 struct Migrating {
     memory: Mirror,
+    /// For compaction.
+    holes: Option<Holes>,
     moved: i64,
 }
 
 impl Actor for Migrating {
     fn round(&mut self, random: &mut ChaCha8Rng) -> Result<()> {
-        if numa::has_node(1) {
-            self.moved += numa::move_to(&self.memory.region, random.random_range(0..2))? as i64;
-        } else {
-            // Holes are what compaction fills.
-            let pieces = draw_pages(random, PAGES);
-            let mirror = Mirror {
-                region: ksm_tests::region::Region::mergeable(&pieces)?,
-                expected: pieces,
-            };
-            let before = procfs::vmstat("pgmigrate_success")?;
-            control_file::write("/proc/sys/vm/compact_memory", 1)?;
-            self.moved += procfs::vmstat("pgmigrate_success")? - before;
-            mirror.verify()?;
-        }
+        self.moved += match &mut self.holes {
+            None => numa::move_to(&self.memory.region, random.random_range(0..2))? as i64,
+            Some(holes) => {
+                holes.open(random)?;
+                let before = procfs::vmstat("pgmigrate_success")?;
+                control_file::write("/proc/sys/vm/compact_memory", 1)?;
+                let moved = procfs::vmstat("pgmigrate_success")? - before;
+                holes.close()?;
+                moved
+            }
+        };
         self.memory.write_somewhere(random);
         self.memory.verify()?;
         rest(random, 5_000);
