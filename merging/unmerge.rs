@@ -156,10 +156,8 @@ pub(crate) fn unmerge_all(shared: &Shared, records: &mut Records) -> Result<Left
         let arrivals = registry.arrivals();
         guarded = unmerge_all_slots(shared)? == Unmerged::NotGuarded;
         // Nodes first: they take their mappings with them, which else are looked up one by one.
-        let all_removed = records.remove_unmapped_nodes();
-        if all_removed {
-            records.forget_items();
-        }
+        records.remove_unmapped_nodes();
+        let all_removed = records.forget_items();
         collect_all_slots(shared, records);
         let any_came = registry.arrivals() != arrivals;
         if all_removed && !any_came {

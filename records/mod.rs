@@ -40,7 +40,14 @@ use crate::{
         TrackedMm, //
     },
 };
+#[cfg(CONFIG_KUNIT = "y")]
+use crate::{
+    mm::ksm_page::ids::SpaceId,
+    rmap_item::ListCursor, //
+};
 use counters::Counters;
+#[cfg(CONFIG_KUNIT = "y")]
+use kernel::page::PAGE_SIZE;
 use kernel::{
     prelude::*,
     sync::Arc,
@@ -108,15 +115,18 @@ impl Records {
 /// Records for KUnit suites of their users.
 #[cfg(CONFIG_KUNIT = "y")]
 impl Records {
+    /// Records of one address space, of which there are no items.
+    pub(crate) fn with_space(max_page_sharing: usize) -> Result<(Self, SpaceId)> {
+        let module = &<crate::LocalModule as kernel::ModuleMetadata>::THIS_MODULE;
+        let mut records = Self::new(module, max_page_sharing)?;
+        let space = records.spaces.insert(TrackedMm::default(), GFP_KERNEL)?;
+        Ok((records, space))
+    }
+
     /// Records of one address space, whose first `pages` pages have items; and the beginning of its
     /// list. The smart scan has not met them yet.
-    pub(crate) fn with_items(pages: usize) -> Result<(Self, crate::rmap_item::ListCursor)> {
-        use crate::rmap_item::ListCursor;
-        use kernel::page::PAGE_SIZE;
-
-        let module = &<crate::LocalModule as kernel::ModuleMetadata>::THIS_MODULE;
-        let mut records = Self::new(module, 256)?;
-        let space = records.spaces.insert(TrackedMm::default(), GFP_KERNEL)?;
+    pub(crate) fn with_items(pages: usize) -> Result<(Self, ListCursor)> {
+        let (mut records, space) = Self::with_space(256)?;
         let mut cursor = ListCursor::front(space);
         for page in 0..pages {
             records
@@ -140,24 +150,17 @@ mod tests {
             ksm_page::{
                 ids::{
                     ItemId,
-                    NodeId,
-                    SpaceId, //
+                    NodeId, //
                 },
                 ksm_folio::bind_page,
                 mappings::Mapping,
                 merged_vma::MergedVma, //
             }, //
         },
-        rmap_item::{
-            ListCursor,
-            Place, //
-        },
+        rmap_item::Place,
         testing::random::Random,
         unstable_tree::Outcome, //
     };
-    use kernel::page::PAGE_SIZE;
-
-    const MODULE: &ThisModule = &<crate::LocalModule as kernel::ModuleMetadata>::THIS_MODULE;
 
     /// Mappings that a KSM page of the model may have.
     const MOST_SHARING: usize = 3;
@@ -197,8 +200,7 @@ mod tests {
 
     impl Fixture {
         fn new() -> Result<Self> {
-            let mut records = Records::new(MODULE, MOST_SHARING)?;
-            let space = records.spaces.insert(TrackedMm::default(), GFP_KERNEL)?;
+            let (records, space) = Records::with_space(MOST_SHARING)?;
             Ok(Self {
                 records,
                 space,
