@@ -8,7 +8,7 @@
 
 MODULE_TARGETS := modules modules_install clean rust-analyzer nsdeps
 PROJECT_TARGETS := demo test test-kvm-full bench bench-kvm scale soak setup kernels programs shell
-PROJECT_TARGETS += check-patches help
+PROJECT_TARGETS += check-patches intree help
 
 .PHONY: $(MODULE_TARGETS) $(PROJECT_TARGETS)
 
@@ -66,6 +66,9 @@ programs:
 shell:
 	@tools/programs > /dev/null
 	@tools/vm shell
+
+intree:
+	@tools/intree '$(or $(TREE),$(error `make intree` needs TREE=/path/to/linux))'
 
 check-patches:
 	@tools/check-patches $(or $(TREE),$(KDIR))

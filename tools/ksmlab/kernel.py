@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import config, prune, qemu, reuse, source, uml
-from .flavour import ORDINARY
+from .flavour import ALL, ORDINARY
 from .locks import locked
 from .paths import REPO, in_cache
 from .say import step
@@ -30,10 +30,12 @@ class Kernel:
     tools: Toolchain
     tools_identity: str
     options: str
+    # Names what else makes it unlike the usual kernel of its flavour.
+    variant: str = ""
 
     @property
     def name(self) -> str:
-        parts = (self.lane, self.ksm, self.flavour)
+        parts = filter(None, (self.lane, self.ksm, self.flavour, self.variant))
         return "-".join(part for part in parts if part != ORDINARY)
 
     @property
@@ -108,8 +110,9 @@ def start_from_earlier(kernel: Kernel) -> None:
 
 def likeness(kernel: Kernel, build: Path) -> tuple[bool, bool]:
     """How much a build has in common with a kernel: the flavour touches every object."""
-    _, ksm, *flavour = build.name.split("-")[:-1]
-    return (flavour or [ORDINARY]) == [kernel.flavour], ksm == kernel.ksm
+    _, ksm, *rest = build.name.split("-")[:-1]
+    flavour = next((part for part in rest if part in ALL), ORDINARY)
+    return flavour == kernel.flavour, ksm == kernel.ksm
 
 
 def build(kernel: Kernel) -> None:
