@@ -101,6 +101,65 @@ impl SmartAge {
     }
 }
 
+/// What is known of the equals of a page that is not merged. It matters while the page is part of a large
+/// folio that is not worth a split yet.
+#[derive(Clone, Copy, Default)]
+struct Prospects(u8);
+
+impl Prospects {
+    /// Set if the folio is worth a split.
+    const SPLIT: u8 = 4;
+
+    /// How many more searches may be in vain until the page counts as one without an equal.
+    const PATIENCE: u8 = 3;
+
+    fn has_equal(self) -> bool {
+        self.0 & Self::PATIENCE > 0
+    }
+
+    /// An equal page was found.
+    fn note_equal(&mut self) {
+        self.0 |= Self::PATIENCE;
+    }
+
+    /// No equal page was found. One that waits for its own folio may just not be in the tree.
+    fn note_no_equal(&mut self) {
+        self.0 -= u8::from(self.has_equal());
+    }
+
+    fn may_split(self) -> bool {
+        self.0 & Self::SPLIT > 0
+    }
+
+    fn set_may_split(&mut self, may: bool) {
+        self.0 = match may {
+            true => self.0 | Self::SPLIT,
+            false => self.0 & !Self::SPLIT,
+        };
+    }
+}
+
+/// What an item keeps of a page while that is not merged.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct History {
+    age: SmartAge,
+    prospects: Prospects,
+}
+
+impl History {
+    fn from_detail(detail: usize) -> Self {
+        let [age, prospects, ..] = detail.to_le_bytes();
+        Self {
+            age: SmartAge(age),
+            prospects: Prospects(prospects),
+        }
+    }
+
+    fn detail(self) -> usize {
+        u16::from_le_bytes([self.age.0, self.prospects.0]).into()
+    }
+}
+
 /// Where an item stands, beside its list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Place {
@@ -123,7 +182,7 @@ impl Place {
 }
 
 /// What all items have in one word: from the top, the number of the virtual page; a detail, which
-/// is the [`SmartAge`] of a page that is not merged, or the lowest bits of the index of a mapping;
+/// is the [`History`] of a page that is not merged, or the lowest bits of the index of a mapping;
 /// a kind of place; and the number of a scan that has met the item there.
 #[derive(Clone, Copy, Default)]
 struct Head(u64);
@@ -246,20 +305,56 @@ impl RmapItem {
     /// Notes that the item's page, which belongs to `mm`, is not merged any more. It is a new page.
     pub(crate) fn note_parted(&mut self, mm: SpaceId) {
         self.head.set_kind(Head::NOWHERE);
-        self.set_age(SmartAge::default());
+        self.set_history(History::default());
         self.owner = mm.raw();
     }
 
-    /// The age of the page, which is not merged.
-    pub(crate) fn age(&self) -> SmartAge {
+    /// The history of the page, which is not merged.
+    pub(crate) fn history(&self) -> History {
         debug_assert!(self.head.kind() != Head::STABLE);
-        SmartAge(self.head.detail() as u8)
+        History::from_detail(self.head.detail())
     }
 
-    /// Gives the page, which is not merged, the age that it had before an attempt to merge it.
-    pub(crate) fn set_age(&mut self, age: SmartAge) {
+    /// Gives the page, which is not merged, the history that it had before an attempt to merge it.
+    pub(crate) fn set_history(&mut self, history: History) {
         debug_assert!(self.head.kind() != Head::STABLE);
-        self.head.set_detail(usize::from(age.0));
+        self.head.set_detail(history.detail());
+    }
+
+    fn change_history(&mut self, change: impl FnOnce(&mut History)) {
+        let mut history = self.history();
+        change(&mut history);
+        self.set_history(history);
+    }
+
+    /// Whether an equal of the page, which is not merged, was found not long ago.
+    pub(crate) fn has_equal(&self) -> bool {
+        self.history().prospects.has_equal()
+    }
+
+    /// Notes that the page, which is not merged, has an equal.
+    pub(crate) fn note_equal(&mut self) {
+        self.change_history(|history| history.prospects.note_equal());
+    }
+
+    /// Notes that a search has found no equal of the page, which is not merged.
+    pub(crate) fn note_no_equal(&mut self) {
+        self.change_history(|history| history.prospects.note_no_equal());
+    }
+
+    /// Notes that the page, which is not merged, has another content than its equals had.
+    pub(crate) fn forget_equals(&mut self) {
+        self.change_history(|history| history.prospects = Prospects::default());
+    }
+
+    /// Whether the large folio of the page, which is not merged, was found to be worth a split.
+    pub(crate) fn may_split(&self) -> bool {
+        self.history().prospects.may_split()
+    }
+
+    /// Notes whether the large folio of the page, which is not merged, is worth a split.
+    pub(crate) fn set_may_split(&mut self, may: bool) {
+        self.change_history(|history| history.prospects.set_may_split(may));
     }
 
     /// Notes that the mapping of a merged page has another index.
@@ -305,7 +400,7 @@ impl RmapItem {
     /// Whether the page, which is not merged, has had every chance to merge, and scans pass over it
     /// now and then.
     pub(crate) fn is_old(&self) -> bool {
-        self.age().is_old()
+        self.history().age.is_old()
     }
 
     /// Whether this scan is to pass over the page; to be asked once a scan.
@@ -313,9 +408,9 @@ impl RmapItem {
         if self.head.kind() == Head::STABLE {
             return false;
         }
-        let mut age = self.age();
-        let skip = age.advance();
-        self.set_age(age);
+        let mut history = self.history();
+        let skip = history.age.advance();
+        self.set_history(history);
         skip
     }
 }
@@ -533,6 +628,35 @@ mod tests {
             assert_eq!(item.possible_indices(index + 1).last(), Some(index));
             assert_eq!(item.possible_indices(8192).count(), 2);
         }
+        Ok(())
+    }
+
+    #[test]
+    fn an_equal_is_forgotten_after_some_searches_in_vain() -> Result {
+        let (mm, node) = owners()?;
+        let mut item = RmapItem::new(mm, PAGE_SIZE);
+        item.set_may_split(true);
+        for _ in 0..40 {
+            assert!(!item.has_equal() && item.may_split());
+            item.note_equal();
+            for _ in 0..Prospects::PATIENCE {
+                assert!(item.has_equal());
+                item.is_to_be_skipped();
+                item.note_no_equal();
+            }
+            item.note_no_equal();
+            assert!(item.is_old());
+        }
+        item.note_equal();
+        let history = item.history();
+        item.note_merged(node, 4095);
+        item.note_parted(mm);
+        assert!(!item.has_equal() && !item.may_split() && !item.is_old());
+        item.set_history(history);
+        assert!(item.has_equal() && item.may_split() && item.is_old());
+        item.forget_equals();
+        assert!(!item.has_equal() && !item.may_split() && item.is_old());
+        assert_eq!(item.address(), PAGE_SIZE);
         Ok(())
     }
 

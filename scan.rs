@@ -10,9 +10,12 @@
 #![deny(unsafe_code)]
 
 pub(crate) mod batch;
+mod look_up;
 pub(crate) mod pace;
 pub(crate) mod prune;
 pub(crate) mod skip_filter;
+mod turns;
+pub(crate) mod zero_sweep;
 
 use crate::{
     kernel_api::kthread,
@@ -28,7 +31,7 @@ use crate::{
             trace,
             walk::{
                 collect_candidates,
-                Candidate, //
+                Candidates, //
             }, //
         },
         lru,
@@ -52,10 +55,8 @@ use crate::{
         race_window::RaceWindow, //
     }, //
 };
-use batch::{
-    BatchWork,
-    UnmergedPage, //
-};
+use batch::BatchWork;
+use core::ops::Range;
 use kernel::{
     mm::MmWithUser,
     prelude::*,
@@ -65,12 +66,17 @@ use kernel::{
         Monotonic, //
     }, //
 };
+use look_up::UnmergedPage;
 use pace::{
     Step,
     Work, //
 };
 use prune::Pruning;
-use skip_filter::SkipFilter;
+use skip_filter::{
+    SkipFilter,
+    Wanted, //
+};
+use zero_sweep::ZeroSweep;
 
 /// Candidates in a batch: enough to make one mmap lock and page-table walk worthwhile.
 const BATCH: usize = 128;
@@ -101,6 +107,8 @@ pub(crate) struct Visit {
     address: usize,
     /// How often the mmap lock could not be had.
     failed_locks: u8,
+    /// The addresses of the large folio that was judged last.
+    judged: Range<usize>,
 }
 
 /// What a batch leaves to be done in its address space.
@@ -126,8 +134,9 @@ pub(crate) struct Scanner {
     epoch: Instant<Monotonic>,
     stage: Stage,
     /// Both are empty between two batches.
-    batch: KVec<Candidate>,
+    batch: Candidates,
     unmerged: KVec<UnmergedPage>,
+    zero_sweep: ZeroSweep,
 }
 
 impl Scanner {
@@ -140,8 +149,9 @@ impl Scanner {
             advice: advisor::History::default(),
             epoch: Instant::now(),
             stage: Stage::Idle,
-            batch: KVec::with_capacity(BATCH, GFP_KERNEL)?,
+            batch: Candidates::with_capacity(BATCH)?,
             unmerged: KVec::with_capacity(BATCH, GFP_KERNEL)?,
+            zero_sweep: ZeroSweep::with_capacity(BATCH)?,
         })
     }
 
@@ -194,6 +204,7 @@ impl Scanner {
                 slot,
                 address: 0,
                 failed_locks: 0,
+                judged: 0..0,
             }),
             None => {
                 self.end_full_scan(shared);
@@ -209,6 +220,7 @@ impl Scanner {
         if self.merge.take_drain_wanted() {
             lru::drain_all();
         }
+        self.zero_sweep.begin_scan();
         self.records.begin_scan();
     }
 
@@ -245,9 +257,17 @@ impl Scanner {
             // Its exit discards the slot, and so the items.
             return Stage::Between(visit.slot.key());
         };
-        let left = self.fill_batch(shared, &mm, &mut visit, step);
+        let wanted = match shared.tunables.only_zero_pages.is_set() {
+            true => Wanted::OnlyZeros,
+            false => Wanted::All,
+        };
+        let left = self.fill_batch(shared, &mm, &mut visit, (step, wanted));
         race_delay::pause(RaceWindow::Gathered);
-        self.work_off(shared, &mm, &mut visit);
+        match wanted {
+            Wanted::All => self.work_off(shared, &mm, &mut visit),
+            Wanted::OnlyZeros => self.sweep_zeros(shared, &mm),
+        }
+        self.prune(shared);
         match left {
             Left::More => Stage::Inside(visit),
             Left::Nothing => {
@@ -272,11 +292,11 @@ impl Scanner {
         shared: &Shared,
         mm: &MmWithUser,
         visit: &mut Visit,
-        step: &mut Step<'_>,
+        (step, wanted): (&mut Step<'_>, Wanted),
     ) -> Left {
         let room = step.pages().min(BATCH);
         let records = self.records.walk_view();
-        let mut filter = SkipFilter::new(shared, records, visit.cursor, step);
+        let mut filter = SkipFilter::new(shared, records, visit.cursor, (step, wanted));
         let left = match ReadLockedMm::try_new(mm, self.merge.begin_batch()) {
             Some(locked) => gather(shared, &locked, visit, &mut self.batch, room, &mut filter),
             None => Left::Contended,
@@ -294,6 +314,7 @@ impl Scanner {
             records: &mut self.records,
             merge: &mut self.merge,
             mm,
+            judged: &mut visit.judged,
         };
         work.work_off(
             &visit.slot,
@@ -301,6 +322,16 @@ impl Scanner {
             &mut self.batch,
             &mut self.unmerged,
         );
+    }
+
+    /// Looks for zeros in the candidates of the batch.
+    fn sweep_zeros(&mut self, shared: &Shared, mm: &MmWithUser) {
+        let (records, merge) = (&mut self.records, &mut self.merge);
+        self.zero_sweep
+            .work_off(shared, records, merge, mm, &mut self.batch);
+    }
+
+    fn prune(&mut self, shared: &Shared) {
         let epoch = self.epoch;
         let now = || epoch.elapsed().as_millis() as u32;
         self.pruning.prune(shared, &mut self.records, now);
@@ -351,7 +382,7 @@ fn gather(
     shared: &Shared,
     locked: &ReadLockedMm<'_>,
     visit: &mut Visit,
-    batch: &mut KVec<Candidate>,
+    batch: &mut Candidates,
     room: usize,
     filter: &mut SkipFilter<'_, '_>,
 ) -> Left {

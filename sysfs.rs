@@ -19,7 +19,10 @@ use crate::{
         Run, //
     },
     mm::address_space::zero_pages,
-    policy::tunables::U32_MAX, //
+    policy::tunables::{
+        PAGES_OF_HUGE_PAGE,
+        U32_MAX, //
+    },
 };
 use core::fmt::Write;
 use kernel::{
@@ -161,11 +164,15 @@ static FILES: &[File<Ksm>] = &[
     counter!(c"general_profit", |ksm| ksm.general_profit()),
 ];
 
-static OWN_FILES: &[File<Ksm>] = &[counter!(c"pages_untracked", |ksm| ksm
-    .shared
-    .stats
-    .pages_untracked
-    .get())];
+static OWN_FILES: &[File<Ksm>] = &[
+    tunable!(c"huge_page_min_equal", parse_min_equal, huge_page_min_equal),
+    tunable!(c"only_zero_pages", parse_bool, only_zero_pages),
+    counter!(c"pages_untracked", |ksm| ksm
+        .shared
+        .stats
+        .pages_untracked
+        .get()),
+];
 
 fn line(out: &mut Output<'_>, value: impl fmt::Display) -> fmt::Result {
     out.write_fmt(fmt!("{value}\n"))
@@ -230,6 +237,14 @@ fn parse_seconds(text: &[u8]) -> Result<usize> {
     }
 }
 
+/// A number of pages of a huge page.
+fn parse_min_equal(text: &[u8]) -> Result<usize> {
+    match parse(text, PAGES_OF_HUGE_PAGE)? {
+        0 => Err(EINVAL),
+        pages => Ok(pages),
+    }
+}
+
 /// A written switch: what begins with 1, y, t, e or "on", or with 0, n, f, d or "of".
 fn parse_bool(text: &[u8]) -> Result<usize> {
     kstrtobool_bytes(text).map(usize::from)
@@ -287,6 +302,14 @@ mod tests {
         assert!(parse(b"18446744073709551616x", usize::MAX) == Err(ERANGE));
         assert!(parse_u32(b"4294967296") == Err(EINVAL));
         assert!(parse_seconds(b"0") == Err(EINVAL));
+    }
+
+    #[test]
+    fn limits_of_equal_pages() {
+        assert!(parse_min_equal(b"0") == Err(EINVAL));
+        assert!(parse_min_equal(b"1\n") == Ok(1));
+        assert!(parse_min_equal(b"512") == Ok(PAGES_OF_HUGE_PAGE));
+        assert!(parse_min_equal(b"513") == Err(ERANGE));
     }
 
     #[test]

@@ -14,19 +14,16 @@ use crate::{
             ReadLockedMm,
             UserMm, //
         },
-        folio::PinnedPage,
         ksm_page::{
-            compare::{
-                verdict,
-                Compare, //
-            },
+            compare::verdict,
             ids::ItemId,
             walk::{
                 page_at,
-                Candidate,
+                Candidates,
                 FoundPage, //
             }, //
-        }, //
+        },
+        page::PinnedPage, //
     },
     records::waiting::Locations,
     unstable_tree::Outcome, //
@@ -49,32 +46,20 @@ pub(super) enum UnstableResult {
     Refused,
 }
 
-/// After two pages with equal samples were found different, this many pages are compared whole.
-const PAGES_TO_COMPARE_WHOLE: u32 = 256;
-
 /// The number of items without a page that a search takes out of the unstable tree. More of them in
 /// one place are no accident.
 const MOST_GONE: usize = 8;
 
 impl Merging<'_> {
-    /// How to compare `page` with others before a merge is attempted.
-    ///
-    /// An attempt that fails has emptied a page table entry for nothing, and may have split a huge page.
-    /// But a comparison of whole pages before each attempt makes merges a quarter slower, and nearly all
-    /// pages with equal checksums are equal. So large folios, which have to be split, are compared
-    /// whole, and small ones only for some time after samples have misled.
-    pub(super) fn how_to_compare(&mut self, page: &PinnedPage) -> Compare {
-        let is_doubtful = self.state.pages_to_compare_whole > 0;
-        self.state.pages_to_compare_whole -= u32::from(is_doubtful);
-        match is_doubtful || page.folio().is_large() {
-            true => Compare::Whole,
-            false => Compare::Sample,
+    /// Takes a reference to the page at `address` in the address space whose pages are merged; `None` if
+    /// its mmap lock cannot be had, or if the page is gone or merged.
+    pub(crate) fn pin_page(&mut self, address: usize) -> Option<PinnedPage> {
+        let locked = ReadLockedMm::try_new(self.mm, &mut self.state.patience)?;
+        let vma = locked.mergeable_at(address)?;
+        match page_at(&vma, address, self.records.nodes(), &mut self.state.probe)? {
+            FoundPage::Anonymous(page) => Some(page),
+            FoundPage::Ksm(_) => None,
         }
-    }
-
-    /// Notes that pages with equal samples were found different.
-    pub(super) fn note_false_match(&mut self) {
-        self.state.pages_to_compare_whole = PAGES_TO_COMPARE_WHOLE;
     }
 
     /// Looks in the unstable tree for a page like `page`, whose item waits there if there is none.
@@ -135,7 +120,7 @@ fn pin_page_of(
     locations: &Locations<'_>,
     item: ItemId,
     patience: &mut Patience,
-    probe: &mut KVec<Candidate>,
+    probe: &mut Candidates,
 ) -> Result<PinnedEqual, CannotPin> {
     let (slot, address) = locations.of(item).ok_or(CannotPin::Gone)?;
     let mm = user_of(slot.mm()).ok_or(CannotPin::Gone)?;

@@ -21,10 +21,11 @@ use crate::{
         address_space::ReadLockedMm,
         folio::{
             zero_pfn,
-            PinnedPage, //
+            LockedFolio, //
         },
         ksm_page::{
             compare::Compare,
+            huge_zeros,
             ids::{
                 ItemId,
                 NodeId, //
@@ -41,6 +42,10 @@ use crate::{
                 page_at,
                 FoundPage, //
             }, //
+        },
+        page::{
+            Page,
+            PinnedPage, //
         },
         vma::MergeableVma, //
     },
@@ -78,7 +83,7 @@ impl Merging<'_> {
         {
             return false;
         }
-        let how = self.how_to_compare(page);
+        let how = self.state.how_to_compare(page);
         let is_zero = match how {
             Compare::Sample => page.sample_is_zero(),
             Compare::Whole => page.is_zero(),
@@ -86,19 +91,35 @@ impl Merging<'_> {
         if !is_zero {
             return false;
         }
+        if !self.may_merge(item, page) {
+            return true;
+        }
         let address = self.records.address(item);
-        let Some(locked) = ReadLockedMm::try_new(self.mm, &mut self.state.patience) else {
+        let Some(result) = self.replace_by_zeros(Some(item), address, page) else {
             return true;
         };
-        let Some(vma) = locked.mergeable_at(address) else {
-            return true;
-        };
-        let result = self.try_replace(&vma, address, page, Target::Zero);
-        trace::merge_one_page(zero_pfn(), item, self.mm, &result);
         if how == Compare::Sample && result == Err(EAGAIN) {
-            self.note_false_match();
+            self.state.note_false_match();
         }
         result.is_ok()
+    }
+
+    /// Replaces `page` at `address`, of which there need not be an item, by the zero page; `None` if it
+    /// cannot be reached now.
+    pub(crate) fn replace_by_zeros(
+        &mut self,
+        item: Option<ItemId>,
+        address: usize,
+        page: &PinnedPage,
+    ) -> Option<Result> {
+        let locked = ReadLockedMm::try_new(self.mm, &mut self.state.patience)?;
+        let vma = locked.mergeable_at(address)?;
+        let result = match huge_zeros::replace(&vma, address, page) {
+            true => Ok(()),
+            false => self.try_replace(&vma, address, page, Target::Zero),
+        };
+        trace::merge_one_page(zero_pfn(), item, self.mm, &result);
+        Some(result)
     }
 
     /// Merges `page` with a KSM page that is equal and may have another mapping; has the CPU fetch
@@ -108,15 +129,16 @@ impl Merging<'_> {
     pub(crate) fn merge_with_stable(
         &mut self,
         item: ItemId,
-        (page, next): (&PinnedPage, &PinnedPage),
+        (page, next): (&PinnedPage, &Page),
     ) -> Attempt {
-        let mut how = self.how_to_compare(page);
+        let mut how = self.state.how_to_compare(page);
         loop {
             match self.records.find_equal(item, (page, next), how) {
+                Equal::WithRoom(..) if !self.may_merge(item, page) => return Attempt::Settled,
                 Equal::WithRoom(node, equal) => {
                     match self.merge_into(self.mm, item, (page, next), (node, &equal)) {
                         Err(ENOMEM) => return Attempt::NotMade,
-                        Err(EAGAIN) if how == Compare::Sample => self.note_false_match(),
+                        Err(EAGAIN) if how == Compare::Sample => self.state.note_false_match(),
                         _ => return Attempt::Settled,
                     }
                 }
@@ -133,6 +155,12 @@ impl Merging<'_> {
         let UnstableResult::Equal(other, pinned) = self.find_waiting(item, page) else {
             return;
         };
+        if !self.may_merge_pair(item, page, (other, &pinned)) {
+            return;
+        }
+        if core::ptr::eq(page.folio(), pinned.page.folio()) {
+            return self.merge_parts(item, page, pinned);
+        }
         let result = self.merge_pair(item, page, (other, pinned));
         // The other page is in use, perhaps for long. It has left the tree, so that further equals do
         // not try it too, but meet this one.
@@ -176,7 +204,7 @@ impl Merging<'_> {
         &mut self,
         mm: &MmWithUser,
         item: ItemId,
-        (page, next): (&PinnedPage, &PinnedPage),
+        (page, next): (&PinnedPage, &Page),
         (node, equal): (NodeId, &KsmPage),
     ) -> Result {
         race_delay::pause(RaceWindow::Found);
@@ -190,7 +218,7 @@ impl Merging<'_> {
         &mut self,
         mm: &MmWithUser,
         item: ItemId,
-        (page, next): (&PinnedPage, &PinnedPage),
+        (page, next): (&PinnedPage, &Page),
         (node, target): (NodeId, &KsmPage),
     ) -> Result {
         let address = self.records.address(item);
@@ -203,7 +231,7 @@ impl Merging<'_> {
             // Whoever has mapped it does not any more, so its node will soon be collected.
             return Err(EFAULT);
         }
-        let age = self.records.age(item);
+        let history = self.records.history(item);
         self.records.attach(node, &mut shared, mapping)?;
         race_delay::pause(RaceWindow::Listed);
         let replaced = self.try_replace(&vma, address, page, Target::Ksm { page: target, next });
@@ -217,10 +245,19 @@ impl Merging<'_> {
             Err(_) => {
                 drop(shared);
                 self.records.leave_tree(item);
-                self.records.restore_age(item, age);
+                self.records.restore_history(item, history);
             }
         }
         replaced
+    }
+
+    /// Merges equal parts of one large folio, which can be split by one holder only: so splits it, and looks
+    /// for the other part anew.
+    fn merge_parts(&mut self, item: ItemId, page: &PinnedPage, other: PinnedEqual) {
+        drop(other);
+        if page.try_lock_single().is_some() {
+            self.meet_in_unstable(item, page);
+        }
     }
 
     /// Makes a KSM page of `page`, and lets the other item map it too.
@@ -230,14 +267,7 @@ impl Merging<'_> {
         page: &PinnedPage,
         (other, pinned): (ItemId, PinnedEqual),
     ) -> Result {
-        if core::ptr::eq(page.folio(), pinned.page.folio()) {
-            // Equal parts of one large folio, which can be split by one holder only: so split it, and
-            // let the next scan merge what comes of it.
-            drop(pinned);
-            drop(page.try_lock_single());
-            return Ok(());
-        }
-        let age = self.records.age(item);
+        let history = self.records.history(item);
         let promoted = self.promote(item, page);
         let result = promoted.as_ref().map(|_| ()).map_err(|error| *error);
         trace::merge_with_ksm_page(None, page.pfn(), item, self.mm, &result);
@@ -251,7 +281,7 @@ impl Merging<'_> {
             Err(_) => {
                 race_delay::pause(RaceWindow::Refused);
                 match self.demote(item) {
-                    true => self.records.restore_age(item, age),
+                    true => self.records.restore_history(item, history),
                     false => self.records.forget_checksum(item),
                 }
             }
@@ -275,7 +305,7 @@ impl Merging<'_> {
         let address = self.records.address(item);
         let locked = ReadLockedMm::try_new(self.mm, &mut self.state.patience).ok_or(EFAULT)?;
         let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
-        let single = page.try_lock_single();
+        let single = self.try_lock_single(&vma, address, page);
         let Some(Ok(protected)) = single
             .as_ref()
             .map(|single| share::protect(&vma, address, single))
@@ -288,6 +318,24 @@ impl Merging<'_> {
             .make_node(item, mapping, page, |anchor| protected.bind(anchor))
     }
 
+    /// Locks the folio of `page`, which is split if it is a large one, unless `address` does not map the page
+    /// any more: other processes may have the rest of it.
+    fn try_lock_single<'b>(
+        &mut self,
+        vma: &MergeableVma<'_>,
+        address: usize,
+        page: &'b PinnedPage,
+    ) -> Option<LockedFolio<'b>> {
+        if page.folio().is_large() {
+            let met = page_at(vma, address, self.records.nodes(), &mut self.state.probe);
+            match met? {
+                FoundPage::Anonymous(found) if found.as_raw() == page.as_raw() => {}
+                _ => return None,
+            }
+        }
+        page.try_lock_single()
+    }
+
     /// Locks and splits the folio of `page`, and replaces the page.
     fn try_replace(
         &mut self,
@@ -296,7 +344,7 @@ impl Merging<'_> {
         page: &PinnedPage,
         target: Target<'_>,
     ) -> Result {
-        let refusal = match page.try_lock_single() {
+        let refusal = match self.try_lock_single(vma, address, page) {
             Some(single) => share::replace(vma, address, page, &single, target),
             None => Err(Refusal::InUse),
         };

@@ -9,14 +9,21 @@
 
 mod lookup;
 pub(crate) mod merge;
+mod split;
 pub(crate) mod unmerge;
 
 use crate::{
     mm::{
         address_space::Patience,
-        folio::PinnedPage,
         folio_batch::FolioBatch,
-        ksm_page::walk::Candidate, //
+        ksm_page::{
+            compare::Compare,
+            walk::Candidates, //
+        },
+        page::{
+            Page,
+            PinnedPage, //
+        }, //
     },
     page::checksum::Keys,
     policy::shared::Shared,
@@ -26,6 +33,9 @@ use kernel::{
     mm::MmWithUser,
     prelude::*, //
 };
+
+/// After two pages with equal samples were found different, this many pages are compared whole.
+const PAGES_TO_COMPARE_WHOLE: u32 = 256;
 
 /// What merging keeps from page to page. The scan mutex protects it.
 pub(crate) struct MergeState {
@@ -41,7 +51,7 @@ pub(crate) struct MergeState {
     /// Pages that were replaced, and that nothing but a reference keeps from being freed.
     outgoing: FolioBatch,
     /// Has room for the one page that another is compared with.
-    probe: KVec<Candidate>,
+    probe: Candidates,
 }
 
 impl MergeState {
@@ -53,7 +63,7 @@ impl MergeState {
             pages_to_compare_whole: 0,
             is_drain_wanted: false,
             outgoing: FolioBatch::new(),
-            probe: KVec::with_capacity(1, GFP_KERNEL)?,
+            probe: Candidates::with_capacity(1)?,
         })
     }
 
@@ -76,6 +86,26 @@ impl MergeState {
     /// Whether the LRU batches of the CPUs are to be drained; they are after that.
     pub(crate) fn take_drain_wanted(&mut self) -> bool {
         core::mem::take(&mut self.is_drain_wanted)
+    }
+
+    /// How to compare `page` with others before a merge is attempted.
+    ///
+    /// An attempt that fails has emptied a page table entry for nothing, and may have split a huge page.
+    /// But a comparison of whole pages before each attempt makes merges a quarter slower, and nearly all
+    /// pages with equal checksums are equal. So large folios, which have to be split, are compared
+    /// whole, and small ones only for some time after samples have misled.
+    fn how_to_compare(&mut self, page: &Page) -> Compare {
+        let is_doubtful = self.pages_to_compare_whole > 0;
+        self.pages_to_compare_whole -= u32::from(is_doubtful);
+        match is_doubtful || page.folio().is_large() {
+            true => Compare::Whole,
+            false => Compare::Sample,
+        }
+    }
+
+    /// Notes that pages with equal samples were found different.
+    fn note_false_match(&mut self) {
+        self.pages_to_compare_whole = PAGES_TO_COMPARE_WHOLE;
     }
 
     /// Gives up the reference to `page`; together with others if the page was replaced, so that
@@ -114,5 +144,47 @@ impl<'a> Merging<'a> {
             state,
             mm,
         }
+    }
+
+    /// See [`MergeState::take_drain_wanted`].
+    pub(crate) fn take_drain_wanted(&mut self) -> bool {
+        self.state.take_drain_wanted()
+    }
+}
+
+#[kernel::macros::kunit_tests(ksm_rs_merging)]
+mod tests {
+    use super::*;
+    use crate::mm::page::fresh;
+
+    #[test]
+    fn small_pages_are_compared_whole_for_some_time_after_a_false_match() -> Result {
+        let mut state = MergeState::new(1)?;
+        let page = fresh::page(1)?;
+        for _ in 0..2 {
+            assert!(state.how_to_compare(&page) == Compare::Sample);
+            state.note_false_match();
+            for _ in 0..PAGES_TO_COMPARE_WHOLE {
+                assert!(state.how_to_compare(&page) == Compare::Whole);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn pages_of_large_folios_are_always_compared_whole() -> Result {
+        let mut state = MergeState::new(1)?;
+        let large = fresh::large(2)?;
+        assert!(state.how_to_compare(&large) == Compare::Whole);
+        Ok(())
+    }
+
+    #[test]
+    fn a_drain_is_wanted_once() -> Result {
+        let mut state = MergeState::new(1)?;
+        assert!(!state.take_drain_wanted());
+        state.note_new_page();
+        assert!(state.take_drain_wanted() && !state.take_drain_wanted());
+        Ok(())
     }
 }

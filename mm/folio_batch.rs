@@ -4,7 +4,7 @@
 //!
 //! C header: [`include/linux/folio_batch.h`](srctree/include/linux/folio_batch.h)
 
-use crate::mm::folio::PinnedPage;
+use crate::mm::page::PinnedPage;
 use core::ptr;
 use kernel::bindings;
 
@@ -62,7 +62,7 @@ impl Drop for FolioBatch {
 #[kernel::macros::kunit_tests(ksm_rs_folio_batch)]
 mod tests {
     use super::*;
-    use crate::mm::folio::fresh;
+    use crate::mm::page::fresh;
     use kernel::prelude::*;
 
     /// A second reference to a page, and the page with the first.

@@ -11,6 +11,7 @@ pub(crate) mod anon_vma;
 pub(crate) mod copies;
 pub(crate) mod folio;
 pub(crate) mod folio_batch;
+pub(crate) mod held_pages;
 #[cfg(CONFIG_MEMORY_HOTREMOVE)]
 pub(crate) mod hotplug;
 pub(crate) mod ksm_page;
@@ -18,6 +19,7 @@ pub(crate) mod lru;
 pub(crate) mod new_folios;
 pub(crate) mod notifier;
 pub(crate) mod oom;
+pub(crate) mod page;
 pub(crate) mod page_table;
 pub(crate) mod pte;
 pub(crate) mod rmap;

@@ -7,9 +7,10 @@
 use crate::mm::{
     folio::{
         Folio,
-        PinnedFolio,
-        PinnedPage, //
+        LockedFolio,
+        PinnedFolio, //
     },
+    page::PinnedPage,
     pte::Pte,
     vma::LockedVma, //
 };
@@ -39,6 +40,9 @@ pub(crate) struct PageTable<'a> {
     pmd: *mut bindings::pmd_t,
     range: Range<usize>,
 }
+
+/// Bytes that a page table, or the huge page in its place, maps.
+const HUGE_PAGE_SIZE: usize = PAGE_SIZE / size_of::<bindings::pte_t>() * PAGE_SIZE;
 
 /// Addresses that are searched for page tables at a time: 64 GiB of address space, of which the tables
 /// above those of entries fill a page for each GiB.
@@ -91,6 +95,11 @@ impl<'a> PageTable<'a> {
         })
     }
 
+    /// The page table for `address` of `vma`, or the huge page in its place.
+    pub(crate) fn at(vma: LockedVma<'a>, address: usize) -> Option<Self> {
+        Self::first_in(vma, address..address + PAGE_SIZE)
+    }
+
     fn first_in(vma: LockedVma<'a>, mut range: Range<usize>) -> Option<Self> {
         // SAFETY: By its invariant the mmap lock of the vma is held, and the range lies in the vma.
         let pmd = unsafe { bindings::ksm_next_pmd(vma.mm_raw(), &mut range.start, &mut range.end) };
@@ -124,6 +133,28 @@ impl<'a> PageTable<'a> {
         })
     }
 
+    /// The addresses that a huge page in place of the table would have.
+    pub(crate) fn huge_range(&self) -> Range<usize> {
+        let start = self.range.start - self.range.start % HUGE_PAGE_SIZE;
+        start..start + HUGE_PAGE_SIZE
+    }
+
+    /// Lets nobody write the huge page of `page`, whose lock is `locked`; `None` if it is not the one in place of
+    /// the table, or if anybody uses it but its mappings and the owner of `page`.
+    pub(crate) fn protect_huge<'b>(
+        &'b self,
+        page: &'b PinnedPage,
+        locked: &'b LockedFolio<'_>,
+    ) -> Option<ProtectedHuge<'b>> {
+        let folio = page.folio().as_raw();
+        assert!(ptr::eq(folio, locked.folio().as_raw()));
+        let vma = self.vma.as_raw();
+        // SAFETY: By the type invariant the entry is valid, and of the vma. The folio is locked.
+        let allowed = unsafe { bindings::ksm_protect_huge(vma, self.range.start, self.pmd, folio) };
+        // INVARIANT: As long as the lock is held nobody can write the page again.
+        allowed.then_some(ProtectedHuge { table: self, page })
+    }
+
     /// Takes the table's lock; `None` if there is no table any more, or a huge page.
     pub(crate) fn lock(&self) -> Option<Entries<'_>> {
         let mut lock = ptr::null_mut();
@@ -147,6 +178,45 @@ impl<'a> PageTable<'a> {
     }
 }
 
+/// A huge page that nobody can write.
+///
+/// # Invariants
+///
+/// [`PageTable::protect_huge`] has succeeded for the folio of `page`, which was locked and will be for the
+/// duration of 'a.
+pub(crate) struct ProtectedHuge<'a> {
+    table: &'a PageTable<'a>,
+    page: &'a PinnedPage,
+}
+
+impl<'a> ProtectedHuge<'a> {
+    /// The page if all of it is zero.
+    pub(crate) fn if_zero(self) -> Option<ZeroHuge<'a>> {
+        let is_zero = self.page.parts().all(|part| part.is_zero_at_each_line());
+        // INVARIANT: By the invariant of `Self` this goes on to be so.
+        is_zero.then_some(ZeroHuge(self))
+    }
+}
+
+/// A huge page that holds nothing but zeros.
+///
+/// # Invariants
+///
+/// It does for as long as this lives.
+pub(crate) struct ZeroHuge<'a>(ProtectedHuge<'a>);
+
+impl ZeroHuge<'_> {
+    /// Maps the zero page instead; `false` if the huge page is not there any more.
+    pub(crate) fn map_zeros(self) -> bool {
+        let ProtectedHuge { table, page } = self.0;
+        let (vma, folio) = (table.vma.as_raw(), page.folio().as_raw());
+        // SAFETY: By the invariant of `PageTable` the entry is valid, and of the vma; by that of
+        // `ProtectedHuge` the folio was protected, and is locked; by that of `Self` it is zero. The
+        // mapping gives up its own reference.
+        unsafe { bindings::ksm_map_huge_zeros(vma, table.range.start, table.pmd, folio) }
+    }
+}
+
 /// A huge page, or the part of one that lies in a range.
 ///
 /// # Invariants
@@ -158,17 +228,13 @@ pub(crate) struct HugePage {
 }
 
 impl HugePage {
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = usize> + use<> {
         self.range.clone().step_by(PAGE_SIZE)
     }
 
-    /// The page at `address`; panics unless it lies in the range of the
-    /// huge page.
-    pub(crate) fn into_page_at(self, address: usize) -> PinnedPage {
-        assert!(self.range.contains(&address));
-        let distance = (address - self.range.start) / PAGE_SIZE;
-        // SAFETY: By the type invariant the page is part of the folio.
-        unsafe { self.first.into_neighbour(distance) }
+    /// The page at the first of these addresses.
+    pub(crate) fn into_first(self) -> PinnedPage {
+        self.first
     }
 }
 
@@ -309,6 +375,11 @@ impl<'a> MappedPage<'a> {
     pub(crate) fn folio(&self) -> &'a Folio {
         // SAFETY: By the type invariant the folio is mapped, and so not freed.
         unsafe { Folio::from_raw(self.folio.as_ptr()) }
+    }
+
+    /// Which page of its folio this is.
+    pub(crate) fn part(&self) -> usize {
+        (self.page.addr().get() - self.folio.addr().get()) / size_of::<bindings::page>()
     }
 
     /// Takes a reference, with which the page stays when the lock is given up.

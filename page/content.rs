@@ -68,6 +68,12 @@ pub(crate) fn is_zero(content: &Content) -> bool {
     is_none(bits)
 }
 
+/// As [`is_zero`], for a content of which nothing is known: leaves it at the first line with another bit.
+pub(crate) fn is_zero_at_each_line(content: &Content) -> bool {
+    let is_zero = |line: &Line| is_none(from_fn(|word| line[word].load(Relaxed)));
+    content.iter().all(is_zero)
+}
+
 /// Whether two contents are equal; has the CPU fetch `later` meanwhile.
 ///
 /// Reads all of both: who asks has reason to expect the answer yes, as checksums are equal. It takes

@@ -15,6 +15,9 @@ pub(crate) const DEFAULT_PAGES_TO_SCAN: usize = 100;
 /// Mappings that one KSM page may have, unless somebody says otherwise.
 pub(crate) const DEFAULT_MAX_PAGE_SHARING: usize = 256;
 
+/// Pages of a huge page that [`Tunables::huge_page_min_equal`] speaks of: those that a PMD maps.
+pub(crate) const PAGES_OF_HUGE_PAGE: usize = 512;
+
 /// The largest value of what user space reads as an `unsigned int`.
 pub(crate) const U32_MAX: usize = u32::MAX as usize;
 
@@ -57,6 +60,10 @@ pub(crate) struct Tunables {
     pub(crate) use_zero_pages: Tunable,
     /// Whether to pass over pages that have not found an equal for long.
     pub(crate) smart_scan: Tunable,
+    /// Pages of a huge page that must have equals for it to be split, scaled for smaller folios.
+    pub(crate) huge_page_min_equal: Tunable,
+    /// Whether pages of zeros are merged, with the kernel's zero page, and no others.
+    pub(crate) only_zero_pages: Tunable,
     pub(crate) advisor: Advisor,
 }
 
@@ -71,8 +78,17 @@ impl Tunables {
             merge_across_nodes: Tunable::new(1),
             use_zero_pages: Tunable::new(0),
             smart_scan: Tunable::new(1),
+            huge_page_min_equal: Tunable::new(1),
+            only_zero_pages: Tunable::new(0),
             advisor: Advisor::new(),
         }
+    }
+}
+
+impl Tunables {
+    /// How many pages of a folio of so many must have equals for it to be split.
+    pub(crate) fn least_equal(&self, pages: usize) -> usize {
+        (self.huge_page_min_equal.get() * pages).div_ceil(PAGES_OF_HUGE_PAGE)
     }
 }
 
@@ -98,6 +114,30 @@ impl Advisor {
             min_pages_to_scan: Tunable::new(500),
             max_pages_to_scan: Tunable::new(30000),
             target_scan_time: Tunable::new(200),
+        }
+    }
+}
+
+#[kernel::macros::kunit_tests(ksm_rs_tunables)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_smaller_folio_needs_fewer_equal_pages() {
+        let tunables = Tunables::new();
+        for (min_equal, pages, least) in [
+            (1, 1, 1),
+            (1, 512, 1),
+            (64, 512, 64),
+            (64, 256, 32),
+            (64, 16, 2),
+            (65, 16, 3),
+            (64, 4, 1),
+            (512, 512, 512),
+            (512, 4, 4),
+        ] {
+            tunables.huge_page_min_equal.set(min_equal);
+            assert_eq!(tunables.least_equal(pages), least);
         }
     }
 }

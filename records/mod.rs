@@ -9,6 +9,7 @@
 //! | file | what it has of `impl Records` |
 //! |---|---|
 //! | [`tracking`] | address spaces and their lists of items |
+//! | [`large_folios`] | which pages of large folios have equals |
 //! | [`waiting`] | pages that are not merged: checksums, the unstable tree |
 //! | [`attaching`] | mappings of stable nodes come and go |
 //! | [`stable_nodes`] | stable nodes come, go, and move between trees |
@@ -18,6 +19,7 @@
 
 pub(crate) mod attaching;
 pub(crate) mod counters;
+pub(crate) mod large_folios;
 pub(crate) mod partition;
 pub(crate) mod registry;
 pub(crate) mod stable_node;
@@ -143,10 +145,6 @@ mod tests {
     use crate::{
         containers::rbtree::Verdict,
         mm::{
-            folio::{
-                fresh,
-                PinnedPage, //
-            },
             ksm_page::{
                 ids::{
                     ItemId,
@@ -155,6 +153,10 @@ mod tests {
                 ksm_folio::bind_page,
                 mappings::Mapping,
                 merged_vma::MergedVma, //
+            },
+            page::{
+                fresh,
+                PinnedPage, //
             }, //
         },
         rmap_item::Place,
@@ -441,6 +443,8 @@ mod tests {
             }
             fixture.ensure_agreement();
         }
+        // An anchor that a page points to stays when its records go.
+        assert!(fixture.records.remove_unmapped_nodes());
         Ok(())
     }
 

@@ -12,11 +12,11 @@ use crate::{
         pool::Pool, //
     },
     mm::{
-        folio::PinnedPage,
         ksm_page::ids::{
             ItemId,
             PartitionId, //
-        }, //
+        },
+        page::Page, //
     },
     records::{
         stable_node::StableNode,
@@ -63,7 +63,7 @@ impl Partitions {
     }
 
     /// The partition for `page`, where it is now.
-    pub(crate) fn of(&self, page: &PinnedPage) -> PartitionId {
+    pub(crate) fn of(&self, page: &Page) -> PartitionId {
         PartitionId::from_raw(match self.by_node() {
             true => page.node() as u32,
             false => 0,

@@ -21,7 +21,6 @@ use crate::{
         prefetch::prefetch, //
     },
     mm::{
-        folio::PinnedPage,
         ksm_page::{
             compare::{
                 ksm_verdict,
@@ -43,6 +42,10 @@ use crate::{
             },
             node_state::NodeState,
             share::KsmPage, //
+        },
+        page::{
+            Page,
+            PinnedPage, //
         }, //
     },
     stable_tree::{
@@ -91,7 +94,7 @@ impl Records {
         &mut self,
         item: ItemId,
         mapping: Mapping,
-        page: &PinnedPage,
+        page: &Page,
         bind: impl FnOnce(&Anchor),
     ) -> Result<NodeId> {
         if self.module_hold.is_none() {
@@ -110,12 +113,12 @@ impl Records {
     }
 
     /// Whether some KSM page that may be equal to `page` has this checksum.
-    pub(crate) fn has_stable(&self, page: &PinnedPage, checksum: u32) -> bool {
+    pub(crate) fn has_stable(&self, page: &Page, checksum: u32) -> bool {
         self.trees_of(page).stable.has(&self.nodes, checksum)
     }
 
     /// Asks the CPU to fetch what a search of the stable tree begins with.
-    pub(crate) fn prefetch_stable_root(&self, item: ItemId, page: &PinnedPage) {
+    pub(crate) fn prefetch_stable_root(&self, item: ItemId, page: &Page) {
         let checksum = self.checksum(item);
         self.trees_of(page).stable.trees().prefetch_root(checksum);
     }
@@ -127,7 +130,7 @@ impl Records {
     pub(crate) fn find_equal(
         &mut self,
         item: ItemId,
-        (page, next): (&PinnedPage, &PinnedPage),
+        (page, next): (&Page, &Page),
         how: Compare,
     ) -> Equal {
         let checksum = self.checksum(item);
@@ -153,7 +156,7 @@ impl Records {
     }
 
     /// Puts `node`, whose page is `page`, into the stable tree.
-    pub(crate) fn insert_node(&mut self, node: NodeId, page: &PinnedPage) {
+    pub(crate) fn insert_node(&mut self, node: NodeId, page: &Page) {
         let partition = self.nodes[node].partition();
         loop {
             let stable = &mut self.partitions.get(partition).stable;
@@ -354,9 +357,9 @@ impl Records {
 
 /// Where `page` stands, seen from the page of `node`, which comes with it.
 fn node_verdict(
-    page: &PinnedPage,
+    page: &Page,
     node: &StableNode,
-    next: &PinnedPage,
+    next: &Page,
     how: Compare,
 ) -> (Verdict, Option<KsmPage>) {
     match node.anchor.as_deref().map(KsmPage::of) {

@@ -19,20 +19,20 @@ use crate::{
     },
     kernel_api::gfp,
     mm::{
-        folio::PinnedPage,
         ksm_page::{
             ids::{
                 Item,
                 ItemId, //
             },
             ksm_folio::AnchorOwner, //
-        }, //
+        },
+        page::Page, //
     },
     page::checksum,
     rmap_item::{
+        History,
         Place,
         RmapItem,
-        SmartAge,
         TrackedMm, //
     },
     unstable_tree::Outcome, //
@@ -79,14 +79,14 @@ impl Records {
         self.items[item].address()
     }
 
-    /// The smart scan's age of the page of `item`, which is not merged.
-    pub(crate) fn age(&self, item: ItemId) -> SmartAge {
-        self.items[item].age()
+    /// The history of the page of `item`, which is not merged.
+    pub(crate) fn history(&self, item: ItemId) -> History {
+        self.items[item].history()
     }
 
-    /// Gives the page of `item`, which is not merged, the age that it had before an attempt.
-    pub(crate) fn restore_age(&mut self, item: ItemId, age: SmartAge) {
-        self.items[item].set_age(age);
+    /// Gives the page of `item`, which is not merged, the history that it had before an attempt.
+    pub(crate) fn restore_history(&mut self, item: ItemId, history: History) {
+        self.items[item].set_history(history);
     }
 
     /// Lets the page of `item`, which is not merged, have a checksum, and takes it out of where it
@@ -125,6 +125,7 @@ impl Records {
             // In a tree it stands under its checksum.
             self.leave_tree(item);
             self.unstable_nodes[item].set_checksum(checksum);
+            self.items[item].forget_equals();
         }
         is_unchanged
     }
@@ -150,7 +151,7 @@ impl Records {
     pub(crate) fn search_or_wait(
         &mut self,
         item: ItemId,
-        page: &PinnedPage,
+        page: &Page,
         mut compare: impl FnMut(ItemId, &Locations<'_>) -> Verdict,
     ) -> Outcome<Item> {
         let partition = self.partitions.of(page);
@@ -165,6 +166,7 @@ impl Records {
         });
         if matches!(outcome, Outcome::Inserted) {
             self.items[item].note_waiting();
+            self.items[item].note_no_equal();
             self.counters.pages_unshared.add(1);
         }
         outcome
@@ -185,19 +187,19 @@ impl Records {
     }
 
     /// The trees in which the equals of `page` are.
-    pub(super) fn trees_of(&self, page: &PinnedPage) -> &Partition {
+    pub(super) fn trees_of(&self, page: &Page) -> &Partition {
         self.partitions.trees(self.partitions.of(page))
     }
 
     /// Asks the CPU to fetch what a search of the unstable tree begins with.
-    pub(crate) fn prefetch_unstable_root(&self, item: ItemId, page: &PinnedPage) {
+    pub(crate) fn prefetch_unstable_root(&self, item: ItemId, page: &Page) {
         let checksum = self.checksum(item);
         let trees = self.trees_of(page);
         trees.unstable.trees().prefetch_root(checksum);
     }
 
     /// Asks the CPU to fetch the nodes that searches of both trees will meet first.
-    pub(crate) fn prefetch_tops(&self, item: ItemId, page: &PinnedPage) {
+    pub(crate) fn prefetch_tops(&self, item: ItemId, page: &Page) {
         let checksum = self.checksum(item);
         let trees = self.trees_of(page);
         trees.stable.trees().prefetch_top(&self.nodes, checksum);

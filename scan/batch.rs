@@ -15,7 +15,11 @@ use crate::{
         Merging, //
     },
     mm::{
-        folio::PinnedPage,
+        held_pages::{
+            FolioPart,
+            HeldPage,
+            HeldPages, //
+        },
         ksm_page::{
             ids::{
                 ItemId,
@@ -23,14 +27,16 @@ use crate::{
             },
             walk::{
                 Candidate,
+                Candidates,
                 FoundPage, //
             }, //
+        },
+        page::{
+            Page,
+            PinnedPage, //
         }, //
     },
-    page::{
-        checksum::UNKNOWN,
-        content::LINES, //
-    },
+    page::content::LINES,
     policy::shared::Shared,
     records::{
         registry::MmSlot,
@@ -41,46 +47,31 @@ use crate::{
         ListCursor,
         Place, //
     },
+    scan::{
+        look_up::{
+            LookUp,
+            LookUpChoice,
+            UnmergedPage,
+            PAGES_AHEAD, //
+        },
+        turns::Turns, //
+    },
     testing::{
         race_delay,
         race_window::RaceWindow, //
     }, //
 };
+use core::ops::Range;
 use kernel::{
     mm::MmWithUser,
+    page::PAGE_SIZE,
     prelude::*,
     sync::Arc, //
 };
 
-/// How many pages before its turn a page is fetched.
-const PAGES_AHEAD: usize = 2;
-
 /// How many lines of the first pages of a batch are fetched for each item that is found. Later pages are
 /// fetched while an earlier one is hashed.
 const LINES_PER_ITEM: usize = 2;
-
-/// How many pages before its turn the beginning of a page is fetched, and with it the translation
-/// of its address.
-const BEGINNINGS_AHEAD: usize = 6;
-
-/// A candidate that is not merged.
-pub(crate) struct UnmergedPage {
-    item: ItemId,
-    page: PinnedPage,
-    look_up: LookUp,
-}
-
-/// Whether and how a page is looked up in this scan.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum LookUp {
-    /// It is not: its checksum has changed since the last scan, or it waits where others find it.
-    NotNow,
-    /// By its checksum, which is that of the last scan.
-    ByChecksum,
-    /// By the checksum of the last scan, which is that of a KSM page, or of zeros. The comparison with
-    /// that page will show whether the content is still the same: nothing need be read twice.
-    ByLastChecksum,
-}
 
 /// See the [module's description](self).
 pub(crate) struct BatchWork<'a> {
@@ -89,6 +80,8 @@ pub(crate) struct BatchWork<'a> {
     pub(crate) merge: &'a mut MergeState,
     /// The address space of the candidates.
     pub(crate) mm: &'a MmWithUser,
+    /// The addresses of the large folio that was judged last.
+    pub(crate) judged: &'a mut Range<usize>,
 }
 
 impl BatchWork<'_> {
@@ -98,27 +91,48 @@ impl BatchWork<'_> {
         &mut self,
         slot: &Arc<MmSlot>,
         cursor: &mut Option<ListCursor>,
-        batch: &mut KVec<Candidate>,
+        batch: &mut Candidates,
         all: &mut KVec<UnmergedPage>,
     ) {
         self.find_items(slot, cursor, batch, all);
         kthread::cond_resched();
-        self.choose_look_ups(all);
+        self.choice().choose_all(&batch.held, all);
         kthread::cond_resched();
-        // A page that others can find in the unstable tree merges only if nobody else holds it. So
-        // the references to those that stay there go now, and each other one with its page's turn.
-        all.retain(|page| page.look_up != LookUp::NotNow);
-        for UnmergedPage { item, page, .. } in all.iter() {
-            self.records.prefetch_tops(*item, page);
-        }
+        self.release_those_that_stay(&mut batch.held, all);
         all.reverse();
+        let mut turns = Turns::begin(&mut batch.held);
         while let Some(unmerged) = all.pop() {
             race_delay::pause(RaceWindow::Hashed);
-            self.look_up_and_merge(&unmerged, all.last());
-            self.merge.give_up(unmerged.page);
+            let address = self.records.address(unmerged.item);
+            let page = turns.take(unmerged.page, || self.merging().pin_page(address));
+            if let Some(page) = page {
+                let next = all.last().filter(|next| next.is_to_be_read());
+                let next = next.and_then(|next| turns.held().get(next.page));
+                self.look_up_and_merge(&unmerged, (&page, next.unwrap_or(&page)));
+                turns.end(unmerged.page, page, self.merge);
+            }
             kthread::cond_resched();
         }
+        drop(turns);
         self.merge.end_batch();
+    }
+
+    /// Gives up the references to pages that others can find in the unstable tree: they merge only if
+    /// nobody else holds them. Each other one goes with its page's turn.
+    fn release_those_that_stay(&mut self, held: &mut HeldPages, all: &mut KVec<UnmergedPage>) {
+        for UnmergedPage {
+            item,
+            page,
+            look_up,
+        } in all.iter()
+        {
+            match (look_up, held.get(*page)) {
+                (LookUp::NotNow, Some(_)) if !held.is_large(*page) => drop(held.take(*page)),
+                (LookUp::NotNow, _) | (_, None) => {}
+                (_, Some(page)) => self.records.prefetch_tops(*item, page),
+            }
+        }
+        all.retain(|page| page.look_up != LookUp::NotNow);
     }
 
     /// Finds the items of a batch, which is empty then, and deals with KSM pages at once.
@@ -126,11 +140,15 @@ impl BatchWork<'_> {
         &mut self,
         slot: &Arc<MmSlot>,
         cursor: &mut Option<ListCursor>,
-        batch: &mut KVec<Candidate>,
+        batch: &mut Candidates,
         all: &mut KVec<UnmergedPage>,
     ) {
         let mut scanned = 0;
-        for Candidate { address, page } in batch.drain_all() {
+        let counts_equal_pages = self.shared.tunables.huge_page_min_equal.get() > 1;
+        for Candidate { address, page } in batch.found.drain_all() {
+            if let (FoundPage::Anonymous(page), true) = (&page, counts_equal_pages) {
+                self.judge_folio(cursor, address, batch.held.place_of(*page));
+            }
             let Some(item) = self.item_at(slot, cursor, address) else {
                 self.shared.stats.pages_untracked.add(1);
                 continue;
@@ -138,10 +156,32 @@ impl BatchWork<'_> {
             scanned += 1;
             match page {
                 FoundPage::Ksm(node) => self.consider_ksm(item, node),
-                FoundPage::Anonymous(page) => self.consider_anonymous(item, page, all),
+                FoundPage::Anonymous(page) => {
+                    self.consider_anonymous(item, (page, &batch.held), all);
+                }
             }
         }
         self.shared.stats.pages_scanned.add(scanned);
+    }
+
+    /// Judges whether a large folio is worth a split, when the scan comes to the first of its pages. Page
+    /// number `part` of so many is at `address`.
+    fn judge_folio(
+        &mut self,
+        cursor: &mut Option<ListCursor>,
+        address: usize,
+        FolioPart { part, pages }: FolioPart,
+    ) {
+        let start = address.saturating_sub(part * PAGE_SIZE);
+        let addresses = start..start.saturating_add(pages * PAGE_SIZE);
+        let Some(cursor) = cursor.as_mut().filter(|_| pages > 1) else {
+            return;
+        };
+        if *self.judged != addresses {
+            let least = self.shared.tunables.least_equal(pages);
+            self.records.judge_folio(cursor, &addresses, least);
+            *self.judged = addresses;
+        }
     }
 
     /// The item for `address`; collects those that stand before it.
@@ -173,13 +213,20 @@ impl BatchWork<'_> {
     }
 
     /// A page that is not merged: one more for `all`, which has room for the whole batch.
-    fn consider_anonymous(&mut self, item: ItemId, page: PinnedPage, all: &mut KVec<UnmergedPage>) {
+    fn consider_anonymous(
+        &mut self,
+        item: ItemId,
+        (page, held): (HeldPage, &HeldPages),
+        all: &mut KVec<UnmergedPage>,
+    ) {
         if self.records.make_searchable(item).is_err() {
             self.shared.stats.pages_untracked.add(1);
             return;
         }
-        self.records.prefetch_stable_root(item, &page);
-        fetch_early(all);
+        if let Some(page) = held.get(page) {
+            self.records.prefetch_stable_root(item, page);
+        }
+        fetch_early(held, all);
         let _ = all.push_within_capacity(UnmergedPage {
             item,
             page,
@@ -187,70 +234,14 @@ impl BatchWork<'_> {
         });
     }
 
-    fn choose_look_ups(&mut self, all: &mut [UnmergedPage]) {
-        for index in 0..all.len() {
-            let look_up = self.look_up_for(&all[index..]);
-            all[index].look_up = look_up;
-        }
-    }
-
-    /// How the first page of `rest` is looked up.
-    fn look_up_for(&mut self, rest: &[UnmergedPage]) -> LookUp {
-        let Some(UnmergedPage { item, page, .. }) = rest.first() else {
-            return LookUp::NotNow;
-        };
-        if self.was_that_of_ksm(*item, page) {
-            return LookUp::ByLastChecksum;
-        }
-        if let Some(far) = rest.get(BEGINNINGS_AHEAD) {
-            far.page.prefetch(0..1);
-        }
-        let later = rest.get(PAGES_AHEAD).map_or(page, |later| &later.page);
-        let unchanged = self.is_unchanged(*item, page, later);
-        // In the unstable tree others find it.
-        let is_waiting = self.records.place(*item) == Place::Unstable;
-        if !unchanged || is_waiting && !self.is_to_be_renewed(*item) {
-            return LookUp::NotNow;
-        }
-        self.records.leave_tree(*item);
-        self.records.prefetch_unstable_root(*item, page);
-        LookUp::ByChecksum
-    }
-
-    fn is_to_be_renewed(&self, item: ItemId) -> bool {
-        let smart_scan = self.shared.tunables.smart_scan.is_set();
-        self.records.is_to_be_renewed(item, smart_scan)
-    }
-
-    /// Whether the page's checksum of the last scan is that of a KSM page, or of the zero page.
-    fn was_that_of_ksm(&self, item: ItemId, page: &PinnedPage) -> bool {
-        let checksum = self.records.checksum(item);
-        if checksum == UNKNOWN {
-            return false;
-        }
-        let use_zero_pages = self.shared.tunables.use_zero_pages.is_set();
-        use_zero_pages && self.merge.keys().is_that_of_zeros(checksum)
-            || self.records.has_stable(page, checksum)
-    }
-
-    /// Whether the content of `page` is that of the last scan; has the CPU fetch `later` meanwhile.
-    fn is_unchanged(&mut self, item: ItemId, page: &PinnedPage, later: &PinnedPage) -> bool {
-        let keys = self.merge.keys();
-        let checksum =
-            page.with_content(|content| later.with_content(|ahead| keys.checksum(content, ahead)));
-        self.records.note_checksum(item, checksum)
-    }
-
     /// Merges the page with an equal one, or leaves it where it can be found.
-    fn look_up_and_merge(&mut self, unmerged: &UnmergedPage, next: Option<&UnmergedPage>) {
-        let UnmergedPage {
-            item,
-            page,
-            look_up,
-        } = unmerged;
-        // Any other has been read a moment ago.
-        let next = next.filter(|next| next.look_up == LookUp::ByLastChecksum);
-        let pages = (page, next.map_or(page, |next| &next.page));
+    /// Has the CPU fetch `next` meanwhile.
+    fn look_up_and_merge(
+        &mut self,
+        UnmergedPage { item, look_up, .. }: &UnmergedPage,
+        pages: (&PinnedPage, &Page),
+    ) {
+        let page = pages.0;
         match look_up {
             LookUp::NotNow => {}
             LookUp::ByChecksum => self.seek_equal(*item, pages, |_| true),
@@ -263,7 +254,9 @@ impl BatchWork<'_> {
                     return;
                 }
                 self.records.leave_tree(*item);
-                self.seek_equal(*item, pages, |work| work.is_unchanged(*item, page, page));
+                self.seek_equal(*item, pages, |work| {
+                    work.choice().is_unchanged(*item, page, page)
+                });
             }
         }
     }
@@ -273,7 +266,7 @@ impl BatchWork<'_> {
     fn seek_equal(
         &mut self,
         item: ItemId,
-        (page, next): (&PinnedPage, &PinnedPage),
+        (page, next): (&PinnedPage, &Page),
         has_settled: impl FnOnce(&mut Self) -> bool,
     ) {
         let mut merging = self.merging();
@@ -286,16 +279,25 @@ impl BatchWork<'_> {
         }
     }
 
+    fn choice(&mut self) -> LookUpChoice<'_> {
+        LookUpChoice {
+            shared: self.shared,
+            records: self.records,
+            keys: self.merge.keys(),
+        }
+    }
+
     fn merging(&mut self) -> Merging<'_> {
         Merging::new(self.shared, self.records, self.merge, self.mm)
     }
 }
 
 /// Asks the CPU to fetch some lines of one of the first pages of a batch that grows.
-fn fetch_early(all: &[UnmergedPage]) {
+fn fetch_early(held: &HeldPages, all: &[UnmergedPage]) {
     let line = all.len() * LINES_PER_ITEM;
-    if let Some(early) = all.iter().take(PAGES_AHEAD).nth(line / LINES) {
+    let early = all.iter().take(PAGES_AHEAD).nth(line / LINES);
+    if let Some(early) = early.and_then(|early| held.get(early.page)) {
         let first = line % LINES;
-        early.page.prefetch(first..first + LINES_PER_ITEM);
+        early.prefetch(first..first + LINES_PER_ITEM);
     }
 }

@@ -42,6 +42,15 @@ const STEPS_FOR_PAGE: usize = 8;
 /// What looking through a page table takes.
 const STEPS_FOR_TABLE: usize = 64;
 
+/// Which pages a walk is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// All that need attention.
+    All,
+    /// Those that may be pages of zeros, whether there is an item or not.
+    OnlyZeros,
+}
+
 /// What stands in the list of items at the address of a page.
 enum Found {
     Item(ItemId),
@@ -55,6 +64,7 @@ pub(crate) struct SkipFilter<'a, 's> {
     shared: &'a Shared,
     records: WalkView<'a>,
     step: &'a mut Step<'s>,
+    wanted: Wanted,
     /// Steps that are left to the walk.
     steps: usize,
     /// The place in the list that the walk has reached, if there is a list.
@@ -71,12 +81,13 @@ impl<'a, 's> SkipFilter<'a, 's> {
         shared: &'a Shared,
         records: WalkView<'a>,
         cursor: Option<ListCursor>,
-        step: &'a mut Step<'s>,
+        (step, wanted): (&'a mut Step<'s>, Wanted),
     ) -> Self {
         Self {
             shared,
             records,
             step,
+            wanted,
             steps: STEPS_IN_WALK,
             ahead: cursor,
             settled: cursor,
@@ -167,10 +178,13 @@ impl Filter for SkipFilter<'_, '_> {
             return Decision::Stop;
         }
         self.take(STEPS_FOR_PAGE);
-        let passed = match self.find(address) {
-            Found::Item(item) => self.pass(item, page),
-            Found::Nothing => None,
-            Found::TooFar => return Decision::Stop,
+        let passed = match (self.wanted, page) {
+            (Wanted::OnlyZeros, Seen::Anonymous) => None,
+            _ => match self.find(address) {
+                Found::Item(item) => self.pass(item, page),
+                Found::Nothing => None,
+                Found::TooFar => return Decision::Stop,
+            },
         };
         let Some(work) = passed else {
             self.step.charge(Work::Page, 1);
@@ -219,7 +233,12 @@ mod tests {
     ) -> (Option<ListCursor>, usize) {
         let (waiters, thread) = (Waiters::new(), Current::in_kunit());
         let mut step = Step::new(&waiters, &thread, pages);
-        let mut filter = SkipFilter::new(shared, records.walk_view(), cursor, &mut step);
+        let mut filter = SkipFilter::new(
+            shared,
+            records.walk_view(),
+            cursor,
+            (&mut step, Wanted::All),
+        );
         walk(&mut filter);
         filter.finish()
     }
@@ -301,6 +320,26 @@ mod tests {
         });
         let next = settled.and_then(|settled| records.walk_view().next(&settled));
         assert!(next.is_some_and(|(_, address)| address == 0));
+        Ok(())
+    }
+
+    #[test]
+    fn a_walk_for_zeros_takes_old_pages_too() -> Result {
+        let (mut records, front) = Records::with_items(4)?;
+        let shared = shared(&records)?;
+        let (waiters, thread) = (Waiters::new(), Current::in_kunit());
+        for _ in 0..SCANS {
+            records.begin_scan();
+            let mut step = Step::new(&waiters, &thread, MANY);
+            let wanted = (&mut step, Wanted::OnlyZeros);
+            let mut filter = SkipFilter::new(&shared, records.walk_view(), Some(front), wanted);
+            assert_eq!(count_taken(&mut filter, 4), 4);
+        }
+        assert_eq!(shared.stats.pages_skipped.get(), 0);
+        // This scan has met none of the items, so they go.
+        let mut cursor = front;
+        records.settle_some(&mut cursor, 4 * PAGE_SIZE);
+        assert_eq!(records.counters().rmap_items(), 0);
         Ok(())
     }
 

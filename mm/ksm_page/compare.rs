@@ -7,8 +7,8 @@
 use crate::{
     containers::rbtree::Verdict,
     mm::{
-        folio::PinnedPage,
-        ksm_page::share::KsmPage, //
+        ksm_page::share::KsmPage,
+        page::Page, //
     }, //
 };
 use core::cmp::Ordering;
@@ -23,7 +23,7 @@ pub(crate) enum Compare {
 }
 
 /// Where `page` stands, seen from a page with the same checksum; has the CPU fetch `next` meanwhile.
-pub(crate) fn verdict(page: &PinnedPage, other: &PinnedPage, next: &PinnedPage) -> Verdict {
+pub(crate) fn verdict(page: &Page, other: &Page, next: &Page) -> Verdict {
     match page.compare(other, next) {
         Ordering::Less => Verdict::Before,
         Ordering::Equal => Verdict::Match,
@@ -32,12 +32,7 @@ pub(crate) fn verdict(page: &PinnedPage, other: &PinnedPage, next: &PinnedPage) 
 }
 
 /// As [`verdict`], seen from a KSM page.
-pub(crate) fn ksm_verdict(
-    page: &PinnedPage,
-    other: &KsmPage,
-    next: &PinnedPage,
-    how: Compare,
-) -> Verdict {
+pub(crate) fn ksm_verdict(page: &Page, other: &KsmPage, next: &Page, how: Compare) -> Verdict {
     // Without a content that could be compared it has a place in the tree still.
     match page.is_poisoned() || other.page().is_poisoned() {
         true => Verdict::Before,

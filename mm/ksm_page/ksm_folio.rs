@@ -23,14 +23,14 @@ use crate::{
     mm::{
         folio::{
             Folio,
-            LockedFolio,
-            PinnedPage, //
+            LockedFolio, //
         },
         ksm_page::{
             ids::NodeId,
             mappings::Mappings,
             node_state::NodeState, //
         },
+        page::PinnedPage,
         page_table::{
             MappedPage,
             MergedEntry, //
@@ -429,8 +429,8 @@ pub(crate) fn bind_page(page: &PinnedPage, anchor: &Anchor) {
 mod tests {
     use super::*;
     use crate::mm::{
-        folio::fresh,
-        ksm_page::ids::PartitionId, //
+        ksm_page::ids::PartitionId,
+        page::fresh, //
     };
 
     fn anchor(number: u32) -> Result<OwnedAnchor> {

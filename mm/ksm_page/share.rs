@@ -16,15 +16,16 @@
 
 use crate::{
     mm::{
-        folio::{
-            LockedFolio,
-            PinnedPage, //
-        },
+        folio::LockedFolio,
         ksm_page::ksm_folio::{
             self,
             Anchor, //
         },
         notifier::with_page_invalidated,
+        page::{
+            Page,
+            PinnedPage, //
+        },
         pte::{
             Pte,
             PteGuard, //
@@ -99,7 +100,7 @@ impl Protected<'_> {
 pub(crate) fn replace(
     vma: &MergeableVma<'_>,
     address: usize,
-    page: &PinnedPage,
+    page: &Page,
     old: &LockedFolio<'_>,
     target: Target<'_>,
 ) -> Result<(), Refusal> {
@@ -134,7 +135,7 @@ impl KsmPage {
         anchor.page().map(Self)
     }
 
-    pub(crate) fn page(&self) -> &PinnedPage {
+    pub(crate) fn page(&self) -> &Page {
         &self.0
     }
 }
@@ -145,14 +146,14 @@ pub(crate) enum Target<'a> {
     Ksm {
         page: &'a KsmPage,
         /// What the CPU is to fetch while the contents are compared.
-        next: &'a PinnedPage,
+        next: &'a Page,
     },
     /// The kernel's page of zeros, which has no reverse mappings.
     Zero,
 }
 
 impl Target<'_> {
-    fn has_content_of(self, page: &PinnedPage) -> bool {
+    fn has_content_of(self, page: &Page) -> bool {
         match self {
             Target::Ksm { page: ksm, next } => page.equals(&ksm.0, next),
             Target::Zero => page.is_zero(),

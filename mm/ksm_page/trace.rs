@@ -5,8 +5,8 @@
 //! C header: [`include/trace/events/ksm.h`](srctree/include/trace/events/ksm.h)
 
 use crate::mm::{
-    folio::PinnedPage,
     ksm_page::ids::ItemId, //
+    page::Page,
 };
 use kernel::{
     bindings,
@@ -43,16 +43,26 @@ pub(crate) fn stop_scan(full_scans: usize, items: usize) {
 }
 
 /// A page was merged with the zero page `pfn`, or was not.
-pub(crate) fn merge_one_page(pfn: usize, item: ItemId, mm: &Mm, result: &Result<(), Error>) {
+pub(crate) fn merge_one_page(
+    pfn: usize,
+    item: Option<ItemId>,
+    mm: &Mm,
+    result: &Result<(), Error>,
+) {
     // SAFETY: The arguments are shown, not followed.
     unsafe {
-        bindings::trace_ksm_merge_one_page(pfn, shown(item), mm.as_raw().cast(), errno(result))
+        bindings::trace_ksm_merge_one_page(
+            pfn,
+            item.map_or(core::ptr::null_mut(), shown),
+            mm.as_raw().cast(),
+            errno(result),
+        )
     };
 }
 
 /// A page was merged with `target`, or became a KSM page itself (`None`), or was not.
 pub(crate) fn merge_with_ksm_page(
-    target: Option<&PinnedPage>,
+    target: Option<&Page>,
     pfn: usize,
     item: ItemId,
     mm: &Mm,

@@ -9,7 +9,10 @@ use crate::{
             Batch,
             Merged, //
         },
-        folio::PinnedPage,
+        held_pages::{
+            HeldPage,
+            HeldPages, //
+        },
         ksm_page::{
             ids::NodeId,
             ksm_folio::{
@@ -19,6 +22,7 @@ use crate::{
                 Tie, //
             }, //
         },
+        page::PinnedPage,
         page_table::{
             HugePage,
             MappedPage,
@@ -33,6 +37,7 @@ use crate::{
 };
 use core::ops::Range;
 use kernel::{
+    alloc::AllocError,
     page::PAGE_SIZE,
     prelude::*, //
 };
@@ -40,18 +45,45 @@ use kernel::{
 /// An anonymous page that a walk has met.
 pub(crate) struct Candidate {
     pub(crate) address: usize,
-    pub(crate) page: FoundPage,
+    pub(crate) page: FoundPage<HeldPage>,
 }
 
 /// What kind of page was met.
-pub(crate) enum FoundPage {
+pub(crate) enum FoundPage<Held> {
     /// One that may be merged.
-    Anonymous(PinnedPage),
+    Anonymous(Held),
     /// A KSM page. Nothing is held: the node says what there is to know.
     Ksm(NodeId),
 }
 
+/// Candidates, and the references to their pages.
+pub(crate) struct Candidates {
+    pub(crate) found: KVec<Candidate>,
+    pub(crate) held: HeldPages,
+}
+
+impl Candidates {
+    /// Has room for `count` candidates.
+    pub(crate) fn with_capacity(count: usize) -> Result<Self, AllocError> {
+        Ok(Self {
+            found: KVec::with_capacity(count, GFP_KERNEL)?,
+            held: HeldPages::with_capacity(count)?,
+        })
+    }
+
+    /// Takes the only candidate.
+    fn take_only(&mut self) -> Option<FoundPage<PinnedPage>> {
+        let page = match self.found.pop()?.page {
+            FoundPage::Anonymous(held) => self.held.take(held).map(FoundPage::Anonymous),
+            FoundPage::Ksm(node) => Some(FoundPage::Ksm(node)),
+        };
+        self.held.clear();
+        page
+    }
+}
+
 /// An anonymous page, to somebody who decides whether it becomes a candidate.
+#[derive(Clone, Copy)]
 pub(crate) enum Seen<'a> {
     Anonymous,
     /// The KSM page of a node. To ask the anchor for more costs a cache miss.
@@ -89,14 +121,13 @@ pub(crate) struct Walked {
 /// Walks `range` of `vma`, and puts into `batch`, which has room for `limit` candidates, the pages
 /// that `filter` takes.
 ///
-/// Of a large folio the batch gets one page, as its last: a second reference would keep the folio
-/// from being split. `owner` keeps the stable nodes meanwhile.
+/// All pages of a large folio share one reference. `owner` keeps the stable nodes meanwhile.
 pub(crate) fn collect_candidates(
     vma: &MergeableVma<'_>,
     range: Range<usize>,
     owner: &impl AnchorOwner,
     limit: usize,
-    batch: &mut KVec<Candidate>,
+    batch: &mut Candidates,
     filter: &mut impl Filter,
 ) -> Walked {
     let mut walk = CandidateWalk {
@@ -140,11 +171,11 @@ pub(crate) fn page_at(
     vma: &MergeableVma<'_>,
     address: usize,
     owner: &impl AnchorOwner,
-    buffer: &mut KVec<Candidate>,
-) -> Option<FoundPage> {
+    buffer: &mut Candidates,
+) -> Option<FoundPage<PinnedPage>> {
     let range = address..address + PAGE_SIZE;
     collect_candidates(vma, range, owner, 1, buffer, &mut Anything);
-    Some(buffer.pop()?.page)
+    buffer.take_only()
 }
 
 /// Puts into `batch`, as long as that has room, the first addresses in `range` of `vma` that map a page
@@ -180,7 +211,7 @@ pub(crate) fn find_merged(vma: LockedVma<'_>, range: Range<usize>, batch: &mut B
 struct CandidateWalk<'a, O, F> {
     owner: &'a O,
     limit: usize,
-    batch: &'a mut KVec<Candidate>,
+    batch: &'a mut Candidates,
     filter: &'a mut F,
     /// The address from which to go on.
     resume: usize,
@@ -224,15 +255,22 @@ impl<O: AnchorOwner, F: Filter> CandidateWalk<'_, O, F> {
         decision
     }
 
-    fn push(&mut self, address: usize, page: FoundPage) -> Step {
+    fn push(&mut self, address: usize, page: FoundPage<HeldPage>) -> Step {
         // There is room: the walk ends when the limit is reached.
-        let pushed = self
-            .batch
+        let found = &mut self.batch.found;
+        let pushed = found
             .push_within_capacity(Candidate { address, page })
             .is_ok();
-        match pushed && self.batch.len() < self.limit {
+        match pushed && found.len() < self.limit {
             true => Step::Continue,
             false => Step::Stop,
+        }
+    }
+
+    fn push_held(&mut self, address: usize, page: Option<HeldPage>) -> Step {
+        match page {
+            Some(held) => self.push(address, FoundPage::Anonymous(held)),
+            None => Step::Stop,
         }
     }
 
@@ -247,23 +285,39 @@ impl<O: AnchorOwner, F: Filter> CandidateWalk<'_, O, F> {
             (Decision::Stop, _) => Step::Stop,
             (Decision::Pass, _) => Step::Continue,
             (Decision::Take, Some(anchor)) => self.push(address, FoundPage::Ksm(anchor.node())),
-            (Decision::Take, None) => match self.push(address, FoundPage::Anonymous(page.hold())) {
-                Step::Continue if !page.folio().is_large() => Step::Continue,
-                _ => Step::Stop,
-            },
+            (Decision::Take, None) => {
+                let held = self.hold(page);
+                self.push_held(address, held)
+            }
         }
     }
 
-    /// Takes the first page that is wanted of a huge page, or of a part of one.
+    /// Holds `page`, by the reference to another page of its folio if there is one.
+    fn hold(&mut self, page: &MappedPage<'_>) -> Option<HeldPage> {
+        let held = &mut self.batch.held;
+        let found = match page.folio().is_large() {
+            true => held.find(page.folio(), page.part()),
+            false => None,
+        };
+        found.or_else(|| held.hold(page.hold()))
+    }
+
+    /// Takes the pages that are wanted of a huge page, or of a part of one.
     fn meet_huge(&mut self, huge: HugePage) -> Step {
-        for address in huge.addresses() {
+        let addresses = huge.addresses();
+        let mut page = Some(huge.into_first());
+        let mut first = None;
+        for (distance, address) in addresses.enumerate() {
             match self.decide(address, Seen::Anonymous) {
-                Decision::Pass => {}
+                Decision::Pass => continue,
                 Decision::Stop => return Step::Stop,
-                Decision::Take => {
-                    self.push(address, FoundPage::Anonymous(huge.into_page_at(address)));
-                    return Step::Stop;
-                }
+                Decision::Take => {}
+            }
+            let held = &mut self.batch.held;
+            first = first.or_else(|| held.hold(page.take()?));
+            let wanted = first.and_then(|first| held.behind(first, distance));
+            if self.push_held(address, wanted) == Step::Stop {
+                return Step::Stop;
             }
         }
         Step::Continue

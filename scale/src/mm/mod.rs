@@ -2,5 +2,5 @@
 
 //! The parts of mm that the data structures see.
 
-pub(crate) mod folio;
 pub(crate) mod ksm_page;
+pub(crate) mod page;

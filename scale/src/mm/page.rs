@@ -3,9 +3,9 @@
 //! A page that is none.
 
 /// Stands for a page of which a partition needs the NUMA node only.
-pub(crate) struct PinnedPage;
+pub(crate) struct Page;
 
-impl PinnedPage {
+impl Page {
     pub(crate) fn node(&self) -> i32 {
         0
     }
