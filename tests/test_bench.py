@@ -52,10 +52,20 @@ def test_every_workload_runs(vm, ksm):
         assert all(value > 0 for name, value in costs.items() if "_ns" in name), record
 
 
+@pytest.mark.parametrize("ksm", ["c", "rs"])
+def test_every_workload_of_huge_pages_runs(vm, ksm):
+    for name in bench_plan.HUGE:
+        words = f"ksm-bench run {name} --mib 8 --scans 2 --rounds 1".split()
+        done = vm.run(*words, lane="x86", ksm=ksm, mem="1G", timeout=600)
+        assert done.status == 0, done.explain()
+        record = json.loads(done.text)
+        assert record["measures"] or record["curves"], record
+
+
 def test_the_plan_names_the_programs_workloads():
     program = programs.directory() / "ksm-bench"
     listed = subprocess.run([program, "list"], capture_output=True, text=True, check=True).stdout
-    assert [line.split("\t")[0] for line in listed.splitlines()] == list(bench_plan.WORKLOADS)
+    assert [line.split("\t")[0] for line in listed.splitlines()] == list(bench_plan.ALL)
 
 
 def test_either_ksm_is_first_in_turns():
@@ -362,6 +372,19 @@ def test_drawings_show_what_was_found(tmp_path):
     assert "of all duplicates, merged" in shares and "late" not in shares
     bench_command.draw(tmp_path, "um", None)
     assert (tmp_path / "ratios.svg").read_text() == ratios
+
+
+def test_the_drawing_of_huge_pages_names_each_threshold(tmp_path):
+    one = result("huge-curve", [1], [1], measure="nothing", lane="x86")
+    names = [f"{kind}_percent_of_{of}" for kind in ("saved", "whole") for of in ("0.2", "2", "20")]
+    all_four = {name: [10.0, 10.0, 30.0, 40.0] for name in names}
+    all_four |= {"saved_percent_of_100": [5.0, 6.0, 7.0, 8.0], "whole_percent_of_100": [0.0] * 4}
+    one.curves = {"c": [{name: values[:1] for name, values in all_four.items()}], "rs": [all_four]}
+    one.save(tmp_path)
+    bench_command.draw(tmp_path, "x86", None)
+    drawing = (tmp_path / "huge-x86.svg").read_text()
+    assert "1, 8" in drawing and "256" in drawing and ">C<" in drawing
+    assert "0.2 % of pages have an equal" in drawing
 
 
 def test_drawings_name_the_other_commit(tmp_path):

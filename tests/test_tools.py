@@ -226,6 +226,16 @@ def test_builds_not_used_for_long_are_dropped(tmp_path):
     assert set(tmp_path.glob("*-*")) == {old[0], old[4], old[5], unfinished, *others}
 
 
+def test_trees_of_commits_not_used_for_long_are_dropped(tmp_path):
+    trees = [tmp_path / f"{number:012x}" for number in range(6)]
+    for used, tree in enumerate(trees):
+        (tree / "ksm_rs").mkdir(parents=True)
+        os.utime(tree, (used, used))
+    prune.used_now(trees[0])
+    prune.drop_commits(tmp_path)
+    assert set(tmp_path.iterdir()) == {trees[0], trees[4], trees[5]}
+
+
 def test_sources_that_nothing_is_built_from_are_dropped(tmp_path):
     sources, builds = tmp_path / "src", tmp_path / "build"
     wanted, unwanted = (make_source(sources, f"debian-1-{key}", 0) for key in "ab")

@@ -2,14 +2,21 @@
 
 //! `/sys/kernel/mm/ksm`: tunables, counters, and waiting for the scanner.
 
-use std::{fmt, fs, path::PathBuf, str::FromStr};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
 
-use crate::{procfs::Ksmd, region::Region, wait};
+use crate::{control_file, procfs::Ksmd, region::Region, wait};
 
 /// The directory that KSM shows itself in.
 pub const DIRECTORY: &str = "/sys/kernel/mm/ksm";
+
+/// The directory of what only `ksm_rs` has.
+pub const OWN_DIRECTORY: &str = "/sys/kernel/mm/ksm_rs";
 
 /// What `run` can be set to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +100,21 @@ fn write_if_present(name: &str, value: impl fmt::Display) -> Result<()> {
     Ok(())
 }
 
+/// Whether the provider of KSM is `ksm_rs`.
+pub fn is_ours() -> bool {
+    Path::new(OWN_DIRECTORY).exists()
+}
+
+/// As [`read`], for a file that only `ksm_rs` has.
+pub fn read_own<T: FromStr>(name: &str) -> Result<T> {
+    control_file::read(Path::new(OWN_DIRECTORY).join(name))
+}
+
+/// As [`write`], for a file that only `ksm_rs` has.
+pub fn write_own(name: &str, value: impl fmt::Display) -> Result<()> {
+    control_file::write(Path::new(OWN_DIRECTORY).join(name), value)
+}
+
 /// Sets the scanner's state.
 pub fn set_run(run: Run) -> Result<()> {
     write("run", run as u8)
@@ -150,6 +172,10 @@ impl Scanner {
         write_if_present("smart_scan", 0)?;
         write_if_present("use_zero_pages", 0)?;
         write_if_present("merge_across_nodes", 1)?;
+        if is_ours() {
+            write_own("huge_page_min_equal", 1)?;
+            write_own("only_zero_pages", 0)?;
+        }
         write("max_page_sharing", 256)?;
         write("sleep_millisecs", 0)?;
         write("pages_to_scan", 10_000)?;

@@ -11,6 +11,7 @@ pub mod control_file;
 pub mod corpus;
 pub mod delays;
 pub mod faults;
+pub mod folio_size;
 pub mod kernel_log;
 pub mod ksm;
 pub mod kvm;

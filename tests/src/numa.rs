@@ -47,6 +47,7 @@ pub enum Policy {
     Interleave,
 }
 
+/// Sets the policy of the calling thread.
 pub fn set_policy(policy: &Policy) -> Result<()> {
     let (mode, mask) = match policy {
         Policy::Default => (libc::MPOL_DEFAULT, 0),

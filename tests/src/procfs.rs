@@ -109,6 +109,15 @@ pub fn smaps_kib(region: &Region, key: &str) -> Result<i64> {
     Ok(i64::try_from(bytes / 1024)?)
 }
 
+/// What huge pages a process has, in KiB.
+pub fn anon_huge_kib(pid: impl Display) -> Result<u64> {
+    let mappings = process(pid)?.smaps()?;
+    let huge = mappings
+        .iter()
+        .filter_map(|mapping| mapping.extension.map.get("AnonHugePages"));
+    Ok(huge.sum::<u64>() / 1024)
+}
+
 /// The parts of a process's memory that are offered to KSM.
 pub fn mergeable_ranges(pid: impl Display) -> Result<Vec<Range<usize>>> {
     let mappings = process(pid)?.smaps()?;
@@ -132,6 +141,12 @@ pub fn mapped_files() -> Result<BTreeMap<PathBuf, u64>> {
 /// The state letter of a process, such as `S` or `Z`.
 pub fn process_state(pid: impl Display) -> Result<char> {
     Ok(process(pid)?.stat()?.state)
+}
+
+/// Pages of a process that are in memory.
+pub fn resident_pages(pid: impl Display) -> Result<usize> {
+    let kib = process(pid)?.status()?.vmrss.context("no VmRSS there")?;
+    Ok(usize::try_from(kib)? * 1024 / PAGE_SIZE)
 }
 
 /// Pages of a process that lie in swap.

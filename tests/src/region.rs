@@ -73,10 +73,16 @@ impl Region {
         if pages % HUGE_PAGES != 0 {
             bail!("content of {pages} pages is no whole huge page");
         }
-        let mut region = Self::aligned(pages)?;
+        let mut region = Self::for_huge_pages(pages)?;
+        region.bytes_mut().copy_from_slice(content);
+        Ok(region)
+    }
+
+    /// A new region that gets huge pages when it is written to, if the kernel has some to spare.
+    pub fn for_huge_pages(pages: usize) -> Result<Self> {
+        let region = Self::aligned(pages)?;
         // A kernel without huge pages does not know the advice.
         let _ = region.advise_raw(libc::MADV_HUGEPAGE);
-        region.bytes_mut().copy_from_slice(content);
         Ok(region)
     }
 

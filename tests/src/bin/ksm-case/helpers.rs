@@ -64,14 +64,19 @@ pub fn join_all(peers: Vec<Peer>) -> Result<()> {
 
 /// Puts the pages themselves, not copies of them, into a pipe.
 pub fn splice(region: &Region) -> Result<File> {
+    splice_part(region.bytes())
+}
+
+/// As [`splice`], for a part of a region.
+pub fn splice_part(bytes: &[u8]) -> Result<File> {
     let (reader, writer) = pipe().context("pipe")?;
     let length = vmsplice(
         &writer,
-        &[IoSlice::new(region.bytes())],
+        &[IoSlice::new(bytes)],
         SpliceFFlags::SPLICE_F_NONBLOCK,
     )
     .context("vmsplice")?;
-    ensure!(length == region.len(), "the pipe took {length} bytes only");
+    ensure!(length == bytes.len(), "the pipe took {length} bytes only");
     Ok(File::from(reader))
 }
 

@@ -6,7 +6,6 @@ use std::{fs::File, io::IoSlice};
 
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
-    control_file,
     faults::{self, Fuse},
     ksm::{self, Counters, Run},
     pattern,
@@ -131,7 +130,7 @@ fn without_records(nth: u32) -> Result<Attempt> {
 
 /// Pages that the scan has passed over for lack of a record.
 fn pages_untracked() -> Result<u64> {
-    control_file::read("/sys/kernel/mm/ksm_rs/pages_untracked")
+    ksm::read_own("pages_untracked")
 }
 
 fn dismiss(peers: Vec<Peer>) -> Result<()> {

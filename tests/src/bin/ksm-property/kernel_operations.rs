@@ -5,7 +5,7 @@
 use std::{fmt::Display, io};
 
 use anyhow::{ensure, Result};
-use ksm_tests::{control_file, ksm, PAGE_SIZE};
+use ksm_tests::{control_file, folio_size, ksm, PAGE_SIZE};
 
 use crate::{
     operation::{Operation, Pace, State},
@@ -25,6 +25,11 @@ impl Stage<'_> {
             Operation::Pace(pace) => set_pace(pace),
             Operation::SmartScan(on) => set("smart_scan", on),
             Operation::UseZeroPages(on) => set("use_zero_pages", on),
+            Operation::OnlyZeroPages(on) => set_own("only_zero_pages", u16::from(on)),
+            Operation::MinEqual(pages) => set_own("huge_page_min_equal", pages),
+            Operation::FolioSize(kib) if folio_size::is_there(kib.into()) => {
+                folio_size::use_only(kib.into())
+            }
             Operation::PruneAtOnce(on) => ksm::write(
                 "stable_node_chains_prune_millisecs",
                 if on { 0 } else { 2000 },
@@ -81,6 +86,14 @@ fn is_busy(error: &anyhow::Error) -> bool {
 
 fn set(file: &str, on: bool) -> Result<()> {
     ksm::write(file, u8::from(on))
+}
+
+/// Sets what only `ksm_rs` has.
+fn set_own(file: &str, value: u16) -> Result<()> {
+    match ksm::is_ours() {
+        true => ksm::write_own(file, value),
+        false => Ok(()),
+    }
 }
 
 fn set_pace(pace: Pace) -> Result<()> {

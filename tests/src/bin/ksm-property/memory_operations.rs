@@ -55,6 +55,7 @@ impl Stage<'_> {
             Operation::Split { what, at } => self.split(what, at)?,
             Operation::Unmap(what) => self.unmap(what)?,
             Operation::Discard(what) => self.discard(what)?,
+            Operation::Collapse(what) => self.ask(what, |area| Request::Collapse { area })?,
             Operation::PageOut(what) => self.ask(what, |area| Request::PageOut { area })?,
             Operation::MoveToNode { what, node } if numa::has_node(1) => {
                 let node = node.into();

@@ -62,7 +62,7 @@ pub enum Operation {
         content: Content,
         advised: bool,
     },
-    /// The size of a huge page, and one if the kernel has any.
+    /// The size of a huge page, and one if the kernel has any, or other large folios.
     MapHuge {
         process: u8,
         content: Content,
@@ -111,6 +111,8 @@ pub enum Operation {
     Unmap(Target),
     /// `MADV_DONTNEED`.
     Discard(Target),
+    /// `MADV_COLLAPSE`, which the kernel may refuse.
+    Collapse(Target),
     /// `MADV_PAGEOUT`.
     PageOut(Target),
     MoveToNode {
@@ -143,6 +145,11 @@ pub enum Operation {
     Pace(Pace),
     SmartScan(bool),
     UseZeroPages(bool),
+    OnlyZeroPages(bool),
+    /// `huge_page_min_equal`.
+    MinEqual(u16),
+    /// What large folios new memory consists of where [`Operation::MapHuge`] maps it, in KiB.
+    FolioSize(u16),
     PruneAtOnce(bool),
     /// A change of what the trees rest on, refused while anything is merged.
     Restructure {
@@ -208,8 +215,9 @@ fn about_areas() -> impl Strategy<Value = Operation> {
         12 => (any::<u8>(), 1..=16u8, content(), prop::bool::weighted(0.9)).prop_map(
             |(process, pages, content, advised)| Map { process, pages, content, advised }
         ),
-        1 => (any::<u8>(), content())
+        2 => (any::<u8>(), content())
             .prop_map(|(process, content)| MapHuge { process, content }),
+        1 => target().prop_map(Collapse),
         4 => (target(), any::<bool>()).prop_map(|(on, mergeable)| Advise { on, mergeable }),
         2 => target().prop_map(Move),
         2 => (target(), 1..=16u8).prop_map(|(what, pages)| Resize { what, pages }),
@@ -250,6 +258,9 @@ fn about_the_kernel() -> impl Strategy<Value = Operation> {
         2 => pace().prop_map(Pace),
         1 => any::<bool>().prop_map(SmartScan),
         2 => any::<bool>().prop_map(UseZeroPages),
+        1 => prop::bool::weighted(0.3).prop_map(OnlyZeroPages),
+        1 => prop_oneof![Just(1), Just(2), Just(8), Just(64), Just(512)].prop_map(MinEqual),
+        1 => prop_oneof![Just(16), Just(64), Just(1024), Just(2048)].prop_map(FolioSize),
         1 => any::<bool>().prop_map(PruneAtOnce),
         2 => (prop::bool::weighted(0.8), 2..=5u8, any::<bool>()).prop_map(
             |(unmerge_first, max_page_sharing, merge_across_nodes)| Restructure {

@@ -4,6 +4,7 @@
 
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
+    folio_size::{self, HUGE_PAGE_KIB},
     kernel_log::KernelLog,
     ksm::{self, Run, Scanner},
     pattern, wait,
@@ -47,6 +48,9 @@ impl<'a> Stage<'a> {
     pub fn new(machine: &'a mut Machine) -> Result<Self> {
         let log = KernelLog::from_now()?;
         let scanner = Scanner::prepare()?;
+        if folio_size::is_there(HUGE_PAGE_KIB) {
+            folio_size::use_only(HUGE_PAGE_KIB)?;
+        }
         invariants::check_unmerged()?;
         invariants::check_no_nodes()?;
         let mut stage = Self {

@@ -84,6 +84,9 @@ pub enum Request {
     Discard {
         area: AreaId,
     },
+    Collapse {
+        area: AreaId,
+    },
     PageOut {
         area: AreaId,
     },
@@ -178,6 +181,8 @@ impl Worker<'_> {
             }
             Request::Unmap { area } => drop(self.areas.remove(&area)),
             Request::Discard { area } => self.area(area)?.discard()?,
+            // Refused for all that is no whole huge page, or is in use.
+            Request::Collapse { area } => drop(self.area(area)?.advise_raw(libc::MADV_COLLAPSE)),
             Request::PageOut { area } => self.area(area)?.advise_raw(libc::MADV_PAGEOUT)?,
             Request::MoveToNode { area, node } => drop(numa::move_to(self.area(area)?, node)?),
             Request::Protect { area, readable } => self.protect(area, readable)?,

@@ -3,7 +3,11 @@
 //! Memory of which it is known what every byte must be.
 
 use anyhow::Result;
-use ksm_tests::{pagemap, pattern, region::Region, PAGE_SIZE};
+use ksm_tests::{
+    pagemap, pattern,
+    region::{Region, HUGE_PAGES},
+    PAGE_SIZE,
+};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
@@ -34,6 +38,14 @@ impl Mirror {
     pub fn new(random: &mut ChaCha8Rng, pages: usize) -> Result<Self> {
         let expected = draw_pages(random, pages);
         let region = Region::mergeable(&expected)?;
+        Ok(Self { region, expected })
+    }
+
+    /// One huge page, to begin with.
+    pub fn huge(random: &mut ChaCha8Rng) -> Result<Self> {
+        let expected = draw_pages(random, HUGE_PAGES);
+        let region = Region::huge(&expected)?;
+        region.advise_mergeable()?;
         Ok(Self { region, expected })
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ksm_tests::{
+    folio_size::{self, HUGE_PAGE_KIB},
     ksm::{self, Run},
     memory_block::Block,
     module,
@@ -17,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     actor::{self, Make},
     actors::{
-        advising_all, exiting, migrating, offlining, reading_direct, reclaiming, reloading, tuning,
-        unadvising, unmapping, unmerging, writing,
+        advising_all, collapsing, exiting, migrating, offlining, reading_direct, reclaiming,
+        reloading, tuning, unadvising, unmapping, unmerging, writing,
     },
     scan,
 };
@@ -33,6 +34,7 @@ pub enum Needs {
     MovableBlocks,
     /// KSM that can be unloaded.
     Module,
+    HugePages,
 }
 
 impl Needs {
@@ -47,6 +49,9 @@ impl Needs {
             Self::Module => module::file()
                 .is_none()
                 .then_some("this kernel has KSM built in"),
+            Self::HugePages => {
+                (!folio_size::is_there(HUGE_PAGE_KIB)).then_some("this kernel has no huge pages")
+            }
         })
     }
 }
@@ -94,6 +99,14 @@ pub const PAIRS: &[Pair] = &[
         pair("rmmod/madvise", &[reloading, unadvising, advising_all]),
     ),
     pair("run-2/madvise", &[unmerging, unadvising, advising_all]),
+    needing(
+        Needs::HugePages,
+        pair("split/collapse", &[collapsing, collapsing, writing]),
+    ),
+    needing(
+        Needs::HugePages,
+        pair("split/tuning", &[collapsing, tuning, writing]),
+    ),
     pair("sysfs/scan", &[tuning, tuning, writing, exiting]),
 ];
 

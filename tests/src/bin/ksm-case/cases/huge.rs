@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// With less than 512 MiB the kernel turns huge pages off.
-const ENOUGH: &str = "768M";
+pub const ENOUGH: &str = "768M";
 
 pub const CASES: &[Case] = &[
     Case::new(
@@ -67,21 +67,27 @@ pub const CASES: &[Case] = &[
     .memory(ENOUGH),
 ];
 
-fn prepare() -> Result<Scanner> {
+pub fn prepare() -> Result<Scanner> {
     if !Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
         return Err(Skip("this kernel has no transparent huge pages".into()).into());
     }
     Scanner::start()
 }
 
-fn huge(content: &[u8]) -> Result<Region> {
+/// A region of huge pages that hold `content`.
+pub fn huge(content: &[u8]) -> Result<Region> {
     let region = Region::huge(content)?;
-    let kib = procfs::smaps_kib(&region, "AnonHugePages")?;
     ensure!(
-        kib == (content.len() / 1024) as i64,
-        "only {kib} kB are huge"
+        count_huge(&region)? == region.pages() / HUGE_PAGES,
+        "not all of it is huge"
     );
     Ok(region)
+}
+
+/// The number of huge pages that `region` has.
+pub fn count_huge(region: &Region) -> Result<usize> {
+    let kib = procfs::smaps_kib(region, "AnonHugePages")?;
+    Ok(usize::try_from(kib)? * 1024 / (HUGE_PAGES * PAGE_SIZE))
 }
 
 fn two(_: &Options) -> Result<()> {

@@ -10,7 +10,9 @@ mod contents;
 mod cow;
 mod failure;
 mod huge;
+mod huge_policy;
 mod kvm;
+mod large_folios;
 mod large_swap;
 mod left_zeros;
 mod locked;
@@ -21,6 +23,7 @@ mod merge;
 mod migration;
 mod modules;
 mod numa;
+mod only_zeros;
 mod pins;
 mod policy;
 mod prctl;
@@ -55,12 +58,15 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         chains::CASES,
         numa::CASES,
         zero_pages::CASES,
+        only_zeros::CASES,
         policy::CASES,
         swapping::CASES,
         large_swap::CASES,
         migration::CASES,
         failure::CASES,
         huge::CASES,
+        huge_policy::CASES,
+        large_folios::CASES,
         kvm::CASES,
         memory::CASES,
         watch::CASES,

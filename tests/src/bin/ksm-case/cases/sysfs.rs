@@ -85,8 +85,18 @@ const fn number(min: u64, max: u64) -> Kind {
 const U32: Kind = number(0, u32::MAX as u64);
 const U64: Kind = number(0, u64::MAX);
 
-/// Every file that KSM may show.
+/// Every file that KSM may show; those that only `ksm_rs` has stand in a directory beside the others.
 const FILES: &[(&str, Kind)] = &[
+    (
+        "../ksm_rs/huge_page_min_equal",
+        Kind::Number {
+            min: 1,
+            max: 512,
+            overflow: Errno::ERANGE,
+        },
+    ),
+    ("../ksm_rs/only_zero_pages", Switch),
+    ("../ksm_rs/pages_untracked", Counter),
     ("advisor_max_cpu", U64),
     ("advisor_max_pages_to_scan", U64),
     ("advisor_min_pages_to_scan", U64),
@@ -176,7 +186,7 @@ impl Kind {
             Counter | SignedCounter => vec![],
             // Large numbers make the scanner sleep or run for ever; their ends are tried below.
             Kind::Number { min, max, .. } if max < 3 => (min..=max).map(same).collect(),
-            Kind::Number { min, .. } => vec![same(min), same(min + 1), same(1000)],
+            Kind::Number { min, max, .. } => vec![same(min), same(min + 1), same(max.min(1000))],
             Switch => vec![
                 pair("0", "0"),
                 pair("1", "1"),
@@ -265,8 +275,11 @@ fn errno(error: &io::Error) -> Errno {
 fn files(_: &Options) -> Result<()> {
     let _scanner = Scanner::start()?;
     let mut found = BTreeSet::new();
-    for entry in fs::read_dir(ksm::DIRECTORY)? {
-        let name = entry?.file_name().into_string().unwrap_or_default();
+    let mut names = names_in(ksm::DIRECTORY, "")?;
+    if ksm::is_ours() {
+        names.extend(names_in(ksm::OWN_DIRECTORY, "../ksm_rs/")?);
+    }
+    for name in names {
         let Some(&(_, kind)) = FILES.iter().find(|(known, _)| *known == name) else {
             bail!("nobody knows the file {name:?}");
         };
@@ -278,6 +291,15 @@ fn files(_: &Options) -> Result<()> {
     }
     step(format!("{} files are as they should be", found.len()));
     Ok(())
+}
+
+/// The files of a directory, as [`FILES`] has them.
+fn names_in(directory: &str, prefix: &str) -> Result<Vec<String>> {
+    let name_of = |entry: io::Result<fs::DirEntry>| {
+        let name = entry?.file_name().into_string().unwrap_or_default();
+        Ok(format!("{prefix}{name}"))
+    };
+    fs::read_dir(directory)?.map(name_of).collect()
 }
 
 fn check_file(name: &str, kind: Kind) -> Result<()> {

@@ -91,8 +91,18 @@ const TUNABLES: &[(&str, &[&str])] = &[
     ("advisor_target_scan_time", &["1", "200"]),
 ];
 
+/// The same for what only `ksm_rs` has.
+const OWN_TUNABLES: &[(&str, &[&str])] = &[
+    ("huge_page_min_equal", &["1", "2", "64", "512"]),
+    ("only_zero_pages", &["0", "0", "1"]),
+];
+
 impl Actor for Tuning {
     fn round(&mut self, random: &mut ChaCha8Rng) -> Result<()> {
+        if ksm::is_ours() {
+            let (file, values) = OWN_TUNABLES[random.random_range(0..OWN_TUNABLES.len())];
+            ksm::write_own(file, values[random.random_range(0..values.len())])?;
+        }
         let (file, values) = TUNABLES[random.random_range(0..TUNABLES.len())];
         if ksm::path(file).exists() {
             // Some are busy while pages are merged.

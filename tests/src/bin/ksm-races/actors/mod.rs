@@ -8,4 +8,4 @@ mod process;
 
 pub use administrator::{reloading, tuning, unmerging};
 pub use kernel::{migrating, offlining, reading_direct, reclaiming};
-pub use process::{advising_all, exiting, unadvising, unmapping, writing};
+pub use process::{advising_all, collapsing, exiting, unadvising, unmapping, writing};

@@ -95,6 +95,49 @@ impl Actor for Writing {
     }
 }
 
+/// Holds a huge page of pages that others have as well, writes to it, and has it made huge again.
+pub fn collapsing(random: &mut ChaCha8Rng) -> Result<Box<dyn Actor>> {
+    let mirror = Mirror::huge(random)?;
+    Ok(Box::new(Collapsing {
+        mirror,
+        collapsed: 0,
+    }))
+}
+
+struct Collapsing {
+    mirror: Mirror,
+    collapsed: usize,
+}
+
+impl Actor for Collapsing {
+    fn round(&mut self, random: &mut ChaCha8Rng) -> Result<()> {
+        for _ in 0..random.random_range(0..8) {
+            self.mirror.write_somewhere(random);
+        }
+        rest(random, 20_000);
+        // Refused if somebody looks at a page just then, as the scanner mostly does.
+        let unadvised: bool = random.random();
+        let region = &self.mirror.region;
+        if unadvised {
+            region.advise_unmergeable()?;
+        }
+        let collapsed = region.advise_raw(libc::MADV_COLLAPSE);
+        self.collapsed += usize::from(collapsed.is_ok());
+        if unadvised {
+            region.advise_mergeable()?;
+        }
+        self.mirror.verify()
+    }
+
+    fn has_succeeded(&self) -> bool {
+        self.collapsed > 0
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.mirror.verify()
+    }
+}
+
 /// Takes the advice back, and gives it again.
 pub fn unadvising(random: &mut ChaCha8Rng) -> Result<Box<dyn Actor>> {
     Ok(Box::new(Unadvising(Mirror::new(random, PAGES)?)))
