@@ -16,6 +16,8 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::workload::Memory;
+
 /// What a holder can be told.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub enum Order {
@@ -39,11 +41,12 @@ pub struct Holder(Peer);
 impl Holder {
     /// `fill` says what the `pages` pages hold. They are not offered to KSM yet.
     pub fn new(pages: usize, fill: impl FnOnce(&mut [u8])) -> Result<Self> {
-        Self::with_regions(|| {
-            let mut region = Region::new(pages)?;
-            fill(region.bytes_mut());
-            Ok(vec![region])
-        })
+        Self::in_memory(Memory::SmallPages, pages, fill)
+    }
+
+    /// As [`Holder::new`], in memory of one kind.
+    pub fn in_memory(memory: Memory, pages: usize, fill: impl FnOnce(&mut [u8])) -> Result<Self> {
+        Self::with_regions(|| Ok(vec![memory.region(pages, fill)?]))
     }
 
     /// As [`Holder::new`], with more freedom in what it holds.

@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 use ksm_tests::{MIB, PAGE_SIZE};
 
 use report::Report;
-use workload::Plan;
+use workload::{Memory, Plan};
 
 #[derive(Parser)]
 #[command(about = "Measures what KSM costs, to be run as root inside a VM")]
@@ -88,6 +88,7 @@ fn main() -> Result<()> {
         pages: mib * MIB / PAGE_SIZE,
         scans: scans as usize,
         rounds: rounds as usize,
+        memory: Memory::SmallPages,
     };
     if touch {
         memory::touch_all()?;

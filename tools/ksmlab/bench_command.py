@@ -58,7 +58,7 @@ def parse() -> argparse.Namespace:
         "--workloads",
         type=listed,
         metavar="NAME,...",
-        help=f"some of: {', '.join(bench_plan.WORKLOADS)}",
+        help=f"some of: {', '.join(bench_plan.ALL)}",
     )
     add("--mib", type=sizes, metavar="N,...", help="amounts of memory to merge, in MiB")
     add("--rounds", type=int, metavar="N", help="pairs of runs of each workload")
@@ -79,11 +79,13 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     if not (options.workloads or options.mib or options.rounds):
         return usual
     # The first counts: the others show growth.
-    rounds = {job.workload: job.rounds for job in reversed(usual)}
+    first = {job.workload: job for job in reversed(usual)}
+    workloads = options.workloads or bench_plan.WORKLOADS
+    chosen = [first.get(workload, usual[0]) for workload in workloads]
     return [
-        Job(workload, mib, options.rounds or rounds.get(workload, usual[0].rounds))
-        for mib in options.mib or [usual[0].mib]
-        for workload in options.workloads or bench_plan.WORKLOADS
+        Job(workload, mib or job.mib, options.rounds or job.rounds)
+        for mib in options.mib or [None]
+        for workload, job in zip(workloads, chosen)
     ]
 
 

@@ -22,6 +22,8 @@ RATIOS = {
     ("unmerge", "unmergeable_ns_per_page"): 2.0,
     ("sparse", "scan_ns"): 2.0,
     ("processes", "scan_ns_per_page"): 2.0,
+    ("only-zeros", "first_scan_ns_per_page"): 4.0,
+    ("only-zeros", "scan_ns_per_page"): 20.0,
 }
 OTHERWISE = 1.0
 

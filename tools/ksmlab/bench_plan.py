@@ -15,6 +15,7 @@ WORKLOADS = (
     "half-dup",
     "same",
     "zero",
+    "only-zeros",
     "sparse",
     "vmas",
     "processes",
@@ -37,6 +38,17 @@ WORKLOADS = (
     "merge-any",
     "reference",
 )
+
+# Memory in huge pages, which User Mode Linux does not have.
+HUGE = ("huge-unique", "huge-differ-4088", "huge-pairs", "huge-zero", "huge-curve")
+
+ALL = (*WORKLOADS, *HUGE)
+
+# With less memory a kernel has no huge pages.
+HUGE_MIB = 1024
+
+# Of the shares of duplicates that are looked at, the smallest is to be some pages.
+CURVE_MIB = 256
 
 BASE_MIB = 256
 ROUNDS = 5
@@ -67,6 +79,7 @@ EMULATED = (
     "pairs",
     "same",
     "zero",
+    "only-zeros",
     "unmerge",
     "cow",
     "locks",
@@ -98,6 +111,8 @@ class Job:
 
     def memory_mib(self) -> int:
         """Content, metadata and page tables, and room for 500 processes or for swap."""
+        if self.workload in HUGE:
+            return self.mib * 13 // 10 + HUGE_MIB
         if self.workload == "holds":
             return self.mib * 13 // 10 + PROCESSES_MIB
         if self.workload in DEFAULTS:
@@ -137,10 +152,14 @@ def usual_rounds(workload: str) -> int:
 
 def emulated() -> list[Job]:
     """Whether instructions tell the same as time does, and how long locks are held."""
-    return [
-        Job(workload, EMULATED_MIB, 1 if workload == "holds" else EMULATED_ROUNDS)
-        for workload in EMULATED
-    ]
+    return [emulated_job(workload) for workload in (*EMULATED, *HUGE)]
+
+
+def emulated_job(workload: str) -> Job:
+    """With instructions counted, one round tells nearly all, and of what is no time, all."""
+    if workload == "huge-curve":
+        return Job(workload, CURVE_MIB, 1)
+    return Job(workload, EMULATED_MIB, 1 if workload == "holds" else EMULATED_ROUNDS)
 
 
 def quick() -> list[Job]:

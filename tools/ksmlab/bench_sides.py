@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import kernel, source
+from . import kernel, prune, source
 from .bench_results import BASE, C, OURS
 from .flavour import ORDINARY
 from .kernel import Kernel
@@ -71,6 +71,8 @@ def sources_of(commit: str) -> Path:
     with locked("base"):
         if not tree.exists():
             take_out(commit, tree)
+        prune.used_now(tree)
+        prune.drop_commits(tree.parent)
     missing = [name for name in NEEDED if not (tree / name).exists()]
     if missing:
         raise Failure(f"the commit {commit} has no module and kernel: {missing[0]} is missing")

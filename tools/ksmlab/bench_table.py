@@ -3,7 +3,7 @@
 
 from . import bench_goals
 from .bench_goals import CHECKS, PER_PAGE, Limit, Results, Verdict
-from .bench_plan import DEFAULTS, GROWING, WORKLOADS
+from .bench_plan import ALL, DEFAULTS, GROWING
 from .bench_results import Result
 
 # What the growth of a workload is shown by; of those at the default settings, by all costs of a page.
@@ -52,7 +52,7 @@ def row(result: Result, measure: str) -> list[str]:
 
 def ratios(results: Results, mib: int) -> str:
     """All measures of all workloads at one size."""
-    found = [results[workload, mib] for workload in WORKLOADS if (workload, mib) in results]
+    found = [results[workload, mib] for workload in ALL if (workload, mib) in results]
     rows = [
         row(result, measure)
         for result in found

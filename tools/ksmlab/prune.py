@@ -36,6 +36,14 @@ def drop_builds(directory: Path, name: str) -> None:
         drop(build)
 
 
+def drop_commits(directory: Path) -> None:
+    """All trees of other commits but the last used ones, with the modules that were built of them."""
+    trees = [tree for tree in directory.iterdir() if not tree.name.startswith(".")]
+    for tree in sorted(trees, key=lambda tree: tree.stat().st_mtime)[:-KEPT]:
+        say(f"dropping the tree of the commit {tree.name}")
+        drop(tree)
+
+
 def drop_sources(directory: Path, builds: Path) -> None:
     """All patched sources that no build is of, unless somebody has just wanted them."""
     wanted = {link.resolve() for link in builds.glob("*/source")}

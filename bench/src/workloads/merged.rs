@@ -44,7 +44,7 @@ fn measure(
     duplicates: usize,
     content: impl FnOnce(&mut [u8]),
 ) -> Result<Measures> {
-    let mut holder = Holder::new(plan.pages, content)?;
+    let mut holder = Holder::in_memory(plan.memory, plan.pages, content)?;
     let footprint = Footprint::begin()?;
     holder.obey(Order::Advise)?;
     let mut all = vec![merge_most(ksmd, duplicates)?];

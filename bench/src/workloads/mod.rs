@@ -4,12 +4,14 @@
 
 mod defaults;
 mod holds;
+mod huge;
 mod lifetime;
 mod locks;
 mod madvise;
 mod mappings;
 mod merged;
 mod mixed;
+mod only_zeros;
 mod others;
 mod reference;
 mod rmap;
@@ -48,6 +50,11 @@ pub const ALL: &[Workload] = &[
         "zero",
         "pages of zeros, with use_zero_pages=1",
         merged::zero,
+    ),
+    Workload::new(
+        "only-zeros",
+        "random pages, with only_zero_pages=1 (C: use_zero_pages=1)",
+        only_zeros::only_zeros,
     ),
     Workload::new(
         "sparse",
@@ -141,5 +148,20 @@ pub const ALL: &[Workload] = &[
         "reference",
         "reading and hashing the same memory, without KSM",
         reference::reference,
+    ),
+    Workload::new("huge-unique", "unique, in huge pages", |plan| {
+        unmerged::unique(&plan.in_huge_pages())
+    }),
+    Workload::new("huge-differ-4088", "differ-4088, in huge pages", |plan| {
+        unmerged::differing(&plan.in_huge_pages(), 4088)
+    }),
+    Workload::new("huge-pairs", "pairs, in huge pages", |plan| {
+        merged::pairs(&plan.in_huge_pages())
+    }),
+    Workload::new("huge-zero", "zero, in huge pages", huge::zero),
+    Workload::new(
+        "huge-curve",
+        "huge pages that stay whole, and what is saved, by huge_page_min_equal",
+        huge::curve,
     ),
 ];

@@ -94,8 +94,8 @@ impl Iterator for Shuffled {
     fn next(&mut self) -> Option<usize> {
         self.left = self.left.checked_sub(1)?;
         loop {
-            self.state = (self.state.wrapping_mul(0x5851_f42d_4c95_7f2d) + 0x1405_7b7e_f767_814f)
-                & self.mask;
+            let product = self.state.wrapping_mul(0x5851_f42d_4c95_7f2d);
+            self.state = product.wrapping_add(0x1405_7b7e_f767_814f) & self.mask;
             if self.state < self.count {
                 return Some(self.state);
             }

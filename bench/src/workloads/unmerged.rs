@@ -28,7 +28,7 @@ pub fn differing(plan: &Plan, offset: usize) -> Result<Measures> {
 /// Nobody writes to the memory.
 fn unchanged(plan: &Plan, content: impl FnOnce(&mut [u8])) -> Result<Measures> {
     let mut ksmd = Ksmd::prepare()?;
-    let mut holder = Holder::new(plan.pages, content)?;
+    let mut holder = Holder::in_memory(plan.memory, plan.pages, content)?;
     scans_of(&mut ksmd, plan, &mut [&mut holder])
 }
 
@@ -63,7 +63,8 @@ pub fn scans_of(ksmd: &mut Ksmd, plan: &Plan, holders: &mut [&mut Holder]) -> Re
     Ok(measures)
 }
 
-fn add_scans(
+/// Adds what the first scans and later ones have cost.
+pub fn add_scans(
     measures: &mut Measures,
     ksmd: &Ksmd,
     plan: &Plan,
