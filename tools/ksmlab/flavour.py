@@ -20,10 +20,12 @@ FRAGMENTS = {
 
 # Kernel arguments: what is built in but off, and reports after the first one.
 # With the five-level page tables that QEMU offers, KASAN has no shadow yet for
-# what the first interrupt touches.
+# what the first interrupt touches.  A task that is preempted wherever that is allowed
+# shows more races than one that is preempted lazily.
 ARGUMENTS = {
     ("um", DEBUG): ("page_poison=1", "kasan_multi_shot"),
-    ("x86", DEBUG): ("page_poison=1", "kasan_multi_shot", "no5lvl"),
+    ("x86", DEBUG): ("page_poison=1", "kasan_multi_shot", "no5lvl", "preempt=full"),
+    ("x86", KCSAN): ("preempt=full",),
 }
 
 
