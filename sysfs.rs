@@ -18,11 +18,11 @@ use crate::{
         Ksm,
         Run, //
     },
-    mm::address_space::zero_pages,
-    policy::tunables::{
-        PAGES_OF_HUGE_PAGE,
-        U32_MAX, //
+    mm::{
+        address_space::zero_pages,
+        page_table::PAGES_OF_HUGE_PAGE, //
     },
+    policy::tunables::U32_MAX, //
 };
 use core::fmt::Write;
 use kernel::{

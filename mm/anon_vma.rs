@@ -90,9 +90,12 @@ impl AnonVmaReadGuard<'_> {
     /// Lets others run if it is their turn; returns whether somebody waits for the lock: who would
     /// link or unlink vmas, or comes behind such.
     pub(crate) fn resched(&self) -> bool {
-        // SAFETY: By the type invariant the anon_vma is alive, and so is its root, whose lock it is.
-        // Who holds it may sleep.
-        unsafe { bindings::ksm_anon_vma_resched(self.anon_vma.anon_vma.as_ptr()) }
+        // SAFETY: A task that holds this lock may sleep. By the type invariant the anon_vma is alive, and
+        // so is its root, whose lock it is.
+        unsafe {
+            bindings::cond_resched();
+            bindings::ksm_anon_vma_is_contended(self.anon_vma.anon_vma.as_ptr())
+        }
     }
 
     /// The vmas that can map the page of linear index `index`.

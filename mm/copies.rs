@@ -186,9 +186,13 @@ impl Merged {
             return false;
         };
         self.way = Way::Settled;
+        let folio = folio.into_raw();
         // SAFETY: The page table entry had a reference, and does not map the folio any more; the
-        // other one is this one.
-        unsafe { bindings::ksm_folio_put_mapping(folio.into_raw()) };
+        // other one is this one. Its swap is not needed any more if no entry has it.
+        unsafe {
+            bindings::ksm_free_swap_cache(folio);
+            bindings::folio_put_refs(folio, 2);
+        }
         true
     }
 }

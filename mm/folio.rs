@@ -87,9 +87,17 @@ impl Folio {
     ///
     /// Holds until a page table entry can be followed to the folio again.
     pub(crate) fn has_no_other_user(&self, _lock: &LockedFolio<'_>) -> bool {
+        let folio = self.as_raw();
         // SAFETY: By the type invariant the folio is alive; its lock is held, so that it does not
         // enter or leave the swap cache.
-        unsafe { bindings::ksm_folio_has_no_other_user(self.as_raw()) }
+        let (mappings, is_in_swap_cache, references) = unsafe {
+            (
+                bindings::folio_mapcount(folio),
+                bindings::folio_test_swapcache(folio),
+                bindings::folio_ref_count(folio),
+            )
+        };
+        mappings + i32::from(is_in_swap_cache) + 1 == references
     }
 
     /// Takes the folio's lock; sleeps until it is free.

@@ -36,11 +36,18 @@ pub(crate) fn with_range_invalidated<R>(
     // SAFETY: The mm is alive because the vma is, whose mmap lock is held. The notice is initialised
     // here and used nowhere else.
     unsafe {
-        let mm = vma.mm_raw();
-        bindings::ksm_notify_range_start(notice.get(), mm, range.start, range.end);
+        bindings::mmu_notifier_range_init(
+            notice.get(),
+            bindings::mmu_notifier_event_MMU_NOTIFY_CLEAR,
+            0,
+            vma.mm_raw(),
+            range.start,
+            range.end,
+        );
+        bindings::mmu_notifier_invalidate_range_start(notice.get());
     }
     let result = change();
     // SAFETY: It was started above, once.
-    unsafe { bindings::ksm_notify_range_end(notice.get()) };
+    unsafe { bindings::mmu_notifier_invalidate_range_end(notice.get()) };
     result
 }

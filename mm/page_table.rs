@@ -41,8 +41,10 @@ pub(crate) struct PageTable<'a> {
     range: Range<usize>,
 }
 
-/// Bytes that a page table, or the huge page in its place, maps.
-const HUGE_PAGE_SIZE: usize = PAGE_SIZE / size_of::<bindings::pte_t>() * PAGE_SIZE;
+/// Pages that a page table, or the huge page in its place, maps.
+pub(crate) const PAGES_OF_HUGE_PAGE: usize = PAGE_SIZE / size_of::<bindings::pte_t>();
+
+const HUGE_PAGE_SIZE: usize = PAGES_OF_HUGE_PAGE * PAGE_SIZE;
 
 /// Addresses that are searched for page tables at a time: 64 GiB of address space, of which the tables
 /// above those of entries fill a page for each GiB.

@@ -21,8 +21,8 @@ pub(crate) struct Pte(pub(super) bindings::pte_t);
 impl Pte {
     /// Whether the entry maps the page of `folio`, which has only one.
     pub(crate) fn maps(self, folio: &Folio) -> bool {
-        // SAFETY: The folio is alive; the function looks at the value only.
-        unsafe { bindings::ksm_pte_maps(self.0, folio.as_raw()) }
+        // SAFETY: Both functions look at the value only.
+        unsafe { bindings::pte_present(self.0) && bindings::pte_pfn(self.0) == folio.pfn() }
     }
 
     /// Whether the page is there, and every access to it a fault.
@@ -43,8 +43,8 @@ impl Pte {
 
     /// The entry, clean and without the permission to write.
     pub(crate) fn write_protected(self) -> Self {
-        // SAFETY: The function looks at the value only.
-        Self(unsafe { bindings::ksm_pte_wrprotect(self.0) })
+        // SAFETY: Both functions look at the value only.
+        Self(unsafe { bindings::pte_wrprotect(bindings::pte_mkclean(self.0)) })
     }
 }
 

@@ -4,6 +4,7 @@
 
 #![deny(unsafe_code)]
 
+use crate::mm::page_table::PAGES_OF_HUGE_PAGE;
 use kernel::sync::atomic::{
     Atomic,
     Relaxed, //
@@ -14,9 +15,6 @@ pub(crate) const DEFAULT_PAGES_TO_SCAN: usize = 100;
 
 /// Mappings that one KSM page may have, unless somebody says otherwise.
 pub(crate) const DEFAULT_MAX_PAGE_SHARING: usize = 256;
-
-/// Pages of a huge page that [`Tunables::huge_page_min_equal`] speaks of: those that a PMD maps.
-pub(crate) const PAGES_OF_HUGE_PAGE: usize = 512;
 
 /// The largest value of what user space reads as an `unsigned int`.
 pub(crate) const U32_MAX: usize = u32::MAX as usize;
