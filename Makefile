@@ -8,7 +8,7 @@
 
 MODULE_TARGETS := modules modules_install clean rust-analyzer nsdeps
 PROJECT_TARGETS := demo test test-kvm-full bench bench-kvm scale soak setup kernels programs shell
-PROJECT_TARGETS += check-patches intree help
+PROJECT_TARGETS += check-patches intree deb help
 
 .PHONY: $(MODULE_TARGETS) $(PROJECT_TARGETS)
 
@@ -69,6 +69,9 @@ shell:
 
 intree:
 	@tools/intree '$(or $(TREE),$(error `make intree` needs TREE=/path/to/linux))'
+
+deb:
+	@tools/deb $(if $(FLAVOUR),--flavour '$(FLAVOUR)') $(DEB)
 
 check-patches:
 	@tools/check-patches $(or $(TREE),$(KDIR))

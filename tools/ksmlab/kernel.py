@@ -18,6 +18,9 @@ ARCH = {"um": "um", "x86": "x86_64"}
 TARGETS = {"um": ["linux", "modules"], "x86": ["bzImage", "modules"]}
 IMAGE = {"um": uml.image, "x86": qemu.image}
 
+# In the build directory: the options that a kernel began with, if there were any.
+BASE = "base.config"
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -32,6 +35,8 @@ class Kernel:
     options: str
     # Names what else makes it unlike the usual kernel of its flavour.
     variant: str = ""
+    # Options to begin with, as far as the tools allow; without any, all options are off.
+    base: str = ""
 
     @property
     def name(self) -> str:
@@ -40,7 +45,7 @@ class Kernel:
 
     @property
     def build(self) -> Path:
-        parts = (self.tree.name, self.options, self.tools_identity)
+        parts = (self.tree.name, self.base + self.options, self.tools_identity)
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
         return in_cache("build", f"{self.name}-{key}")
 
@@ -98,8 +103,9 @@ def start_from_earlier(kernel: Kernel) -> None:
     """Begin with an earlier build of the lane: nearly all objects are the same."""
     if kernel.build.exists():
         return
+    builds = kernel.build.parent.glob(f"{kernel.lane}-*")
     earlier = reuse.best(
-        list(kernel.build.parent.glob(f"{kernel.lane}-*")),
+        [build for build in builds if (build / BASE).exists() == bool(kernel.base)],
         kernel.tree,
         kernel.tools_identity,
         likeness=lambda build: likeness(kernel, build),
@@ -118,7 +124,8 @@ def likeness(kernel: Kernel, build: Path) -> tuple[bool, bool]:
 def build(kernel: Kernel) -> None:
     kernel.build.mkdir(exist_ok=True)
     environment = kernel.tools.environment()
-    with step(f"building the kernel {kernel.name} (minutes)"):
+    expected = "an hour or two on two CPUs" if kernel.base else "minutes"
+    with step(f"building the kernel {kernel.name} ({expected})"):
         configure(kernel, environment)
         command = kernel.make("-C", kernel.tree, f"O={kernel.build}", *TARGETS[kernel.lane])
         watched(
@@ -128,13 +135,23 @@ def build(kernel: Kernel) -> None:
 
 
 def configure(kernel: Kernel, environment: dict[str, str]) -> None:
-    fragment = kernel.build / "fragment.config"
+    fragment, base = kernel.build / "fragment.config", kernel.build / BASE
     fragment.write_text(kernel.options)
     # Strict: it fails if Kconfig has ignored an option.  Kconfig itself says nothing then.
-    merge = ("sh", "scripts/kconfig/merge_config.sh", "-n", "-s", "-O", kernel.build, fragment)
+    if not kernel.base:
+        merge(kernel, environment, "-n", "-s", fragment)
+        return
+    base.write_text(kernel.base)
+    merge(kernel, environment, base, fragment)
+    merge(kernel, environment, "-s", kernel.build / ".config", fragment)
+
+
+def merge(kernel: Kernel, environment: dict[str, str], *words: str | Path) -> None:
+    """Merge files of options, the later ones over the earlier ones."""
+    script = ("sh", "scripts/kconfig/merge_config.sh", "-O", kernel.build)
     # The script calls make by itself.
     flags = {"MAKEFLAGS": " ".join(kernel.variables())}
-    logged("config", *merge, cwd=kernel.tree, env={**environment, **flags})
+    logged("config", *script, *words, cwd=kernel.tree, env={**environment, **flags})
 
 
 def module(kernel: Kernel, repo: Path = REPO) -> Path:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The programs of tests/ and bench/, which run inside the VM, and of scale/, which needs none."""
+"""The programs of tests/ and bench/, which run inside the VM, of scale/, which needs none, and of ksm/."""
 
 import hashlib
 import os
@@ -10,6 +10,9 @@ from .main import main
 from .paths import REPO, in_cache
 from .say import step
 from .shell import logged
+
+
+HOST = "x86_64-unknown-linux-gnu"
 
 
 def target() -> Path:
@@ -38,17 +41,34 @@ def build_one(name: str) -> Path:
     return directory() / name
 
 
+def build_static(name: str) -> Path:
+    """Builds one program that runs with any C library, and returns it."""
+    setup.tools()
+    with step(f"building {name}"):
+        static = {"RUSTFLAGS": "-C target-feature=+crt-static -C strip=symbols"}
+        # With a target named, flags are not those of build scripts, which are no static programs.
+        words = ("build", "--bin", name, "--target", HOST)
+        cargo("programs", *words, packages=("--package", name), variables=static)
+    return target() / HOST / "release" / name
+
+
 def test() -> None:
     """Runs the tests that the programs have of themselves, outside of any VM."""
     setup.tools()
     cargo("program-tests", "test", "--lib", "--bins")
 
 
-def cargo(log: str, *words: str, packages: tuple[str, ...] = ("--workspace",)) -> None:
+def cargo(
+    log: str,
+    *words: str,
+    packages: tuple[str, ...] = ("--workspace",),
+    variables: dict[str, str] | None = None,
+) -> None:
     """Has cargo do something with programs, by the compiler that the module is built with."""
     rustc = toolchain.find_rustc()
     options = ("--release", "--locked", *packages, "--manifest-path", REPO / "tests/Cargo.toml")
-    environment = {**os.environ, "CARGO_TARGET_DIR": str(target()), "RUSTC": str(rustc)}
+    usual = {"CARGO_TARGET_DIR": str(target()), "RUSTC": str(rustc)}
+    environment = {**os.environ, **usual, **(variables or {})}
     logged(log, toolchain.find_cargo(), *words, *options, env=environment)
 
 

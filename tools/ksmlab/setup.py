@@ -93,6 +93,16 @@ def install_packages() -> None:
     apt.install(missing)
 
 
+def need(packages: dict[str, str]) -> None:
+    """Installs what only some commands use, named after a program of each package."""
+    with locked("setup"):
+        missing = [
+            package for name, package in packages.items() if not shutil.which(name, path=PATH)
+        ]
+        if missing:
+            apt.install(missing)
+
+
 def packaged(package: str, oldest: tuple[int, ...]) -> bool:
     """Whether apt offers the package in this version or a newer one."""
     candidate = apt.candidate(package)

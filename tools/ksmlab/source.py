@@ -3,6 +3,7 @@
 
 import functools
 import hashlib
+import lzma
 import os
 import re
 import shutil
@@ -19,6 +20,9 @@ from .shell import logged
 
 # Debian's package of the source for which the series is made, and the suite that has it.
 PACKAGE, SUITE = "linux-source-7.3", "trixie-backports"
+
+# Its package of the configurations of its own kernels.
+CONFIGS = "linux-config-7.3"
 
 # What a kernel is built from, which building does not change.
 SOURCES = re.compile(r"\.[chS]$|\.rs$|/(Kconfig|Makefile)[^/]*$")
@@ -105,6 +109,31 @@ def fetch() -> Path:
             apt.unpack(archive, Path(scratch))
         unpack(next(Path(scratch).glob("usr/src/linux-source-*.tar.*")), tree)
     return tree
+
+
+def debian_options(flavour: str) -> str:
+    """The configuration of Debian's kernel of that flavour, such as cloud-amd64."""
+    directory = in_cache("source", CONFIGS)
+    with locked("source"):
+        if not directory.exists():
+            fetch_options(directory)
+    name = f"config.amd64_none_{flavour}.xz"
+    found = list(directory.glob(f"usr/src/*/{name}"))
+    if not found:
+        known = sorted(path.name for path in directory.glob("usr/src/*/config.*.xz"))
+        raise Failure(f"Debian's kernels have no {name}; there are {', '.join(known)}")
+    return lzma.decompress(found[0].read_bytes()).decode()
+
+
+def fetch_options(directory: Path) -> None:
+    suite = apt.OtherSuite(SUITE)
+    suite.update()
+    with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
+        with step(f"fetching {CONFIGS}"):
+            archive = suite.download(CONFIGS, Path(scratch))
+        partial = Path(scratch) / "unpacked"
+        apt.unpack(archive, partial)
+        partial.rename(directory)
 
 
 def unpack(tarball: Path, tree: Path) -> None:

@@ -14,12 +14,17 @@ from .shell import output
 LLVM_OLDEST = 19
 RUSTC_OLDEST = (1, 85, 0)
 BINDGEN_OLDEST = (0, 71, 1)
+GCC_OLDEST = (8, 1, 0)
 LLVM_TOOLS = ("clang", "ld.lld", "llvm-ar", "llvm-nm", "llvm-objcopy", "llvm-readelf", "llvm-strip")
 
 
 def version(program: Path | str) -> tuple[int, ...]:
     """The version that `program --version` gives, empty if it does not run."""
-    found = re.search(r"(\d+)\.(\d+)\.(\d+)", output(program, "--version"))
+    return version_of(output(program, "--version"))
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    found = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
     return tuple(map(int, found.groups())) if found else ()
 
 
@@ -76,10 +81,12 @@ class Toolchain:
     rustc: Path
     rust_src: Path
     bindgen: Path
+    # gcc in place of clang, as Debian's kernels are built.
+    with_gcc: bool = False
 
     def make_arguments(self) -> list[str]:
         return [
-            f"LLVM=-{self.llvm}",
+            *([] if self.with_gcc else [f"LLVM=-{self.llvm}"]),
             f"RUSTC={self.rustc}",
             f"HOSTRUSTC={self.rustc}",
             f"RUST_LIB_SRC={self.rust_src}",
@@ -94,9 +101,14 @@ class Toolchain:
 
     def identity(self) -> str:
         """Changes when one of the tools does."""
-        tools = (f"clang-{self.llvm}", f"ld.lld-{self.llvm}", self.rustc, self.bindgen)
+        llvm = (f"clang-{self.llvm}", f"ld.lld-{self.llvm}")
+        tools = (*(("gcc", "ld") if self.with_gcc else llvm), self.rustc, self.bindgen)
         versions = "".join(output(tool, "--version") for tool in tools)
         return hashlib.sha256(versions.encode()).hexdigest()
+
+
+def has_gcc() -> bool:
+    return version_of(output("gcc", "-dumpfullversion")) >= GCC_OLDEST
 
 
 def find() -> Toolchain | None:

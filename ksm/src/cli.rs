@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::settings::Setting;
+
+/// Shows and sets Kernel Samepage Merging (KSM).
+#[derive(Parser)]
+#[command(version)]
+pub struct Cli {
+    /// Print JSON, for programs.
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// The task.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One task for each.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Changes settings of KSM, in an order in which the kernel takes them.
+    ///
+    /// All settings are checked before the first one is written, and one that has its value already is
+    /// left alone. Prints the settings that have changed.
+    Set(Set),
+
+    /// Says what merging would save, whether KSM is on or not.
+    ///
+    /// Reads the private memory of processes that they have at hand: nothing is allocated or fetched from
+    /// swap, and no process is stopped. Needs root, but for processes of one's own.
+    Estimate(Estimate),
+
+    /// Prints a file of completions for a shell.
+    #[command(hide = true)]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+
+    /// Writes manual pages of all commands.
+    #[command(hide = true)]
+    Manuals {
+        /// The directory for them, which exists.
+        directory: PathBuf,
+    },
+}
+
+/// Arguments of `ksm set`.
+#[derive(Args)]
+pub struct Set {
+    /// A file of settings, one NAME=VALUE in a line; # begins a comment. Settings on the command line
+    /// come before those of the file.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// Names are those of the files in /sys/kernel/mm/ksm and /sys/kernel/mm/ksm_rs.
+    #[arg(value_name = "NAME=VALUE", required_unless_present = "file")]
+    pub settings: Vec<Setting>,
+}
+
+/// Arguments of `ksm estimate`.
+#[derive(Args)]
+pub struct Estimate {
+    /// Processes; all of them if there is none.
+    #[arg(value_name = "PID")]
+    pub pids: Vec<i32>,
+
+    /// Look only at memory that processes have advised KSM to merge.
+    #[arg(long)]
+    pub advised: bool,
+
+    /// Take at most this share of a CPU.
+    #[arg(long, value_name = "PERCENT", default_value_t = 50)]
+    pub max_cpu: u32,
+}

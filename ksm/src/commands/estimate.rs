@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `ksm estimate`: what would merging save?
+
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Result};
+use comfy_table::{presets, CellAlignment, Table};
+use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::{
+    cli::Estimate,
+    estimate::{
+        collect::{Collector, Scope},
+        report::{report, Report},
+    },
+    kernel::Ksm,
+    pages::PAGE_SIZE,
+    processes::{self, Named},
+};
+
+/// Rows of a table for people.
+const ROWS: usize = 20;
+
+/// The kernel's own limit, where there is no KSM to ask.
+const USUAL_LIMIT: u64 = 256;
+
+#[derive(Serialize)]
+struct Output {
+    #[serde(flatten)]
+    report: Report,
+    read: Reading,
+}
+
+/// How the memory was read.
+#[derive(Serialize)]
+struct Reading {
+    seconds: f64,
+    cpu_seconds: f64,
+}
+
+/// Reads the memory of processes, and says what merging it would save.
+///
+/// # Errors
+///
+/// A process that was asked for cannot be read.
+pub fn run(estimate: &Estimate, json: bool) -> Result<()> {
+    ensure!(
+        (1..=100).contains(&estimate.max_cpu),
+        "--max-cpu is a percentage from 1 to 100"
+    );
+    let wanted = match estimate.pids.as_slice() {
+        [] => processes::all()?,
+        pids => processes::some(pids)?,
+    };
+    let scope = if estimate.advised {
+        Scope::Advised
+    } else {
+        Scope::Private
+    };
+    let collector = Collector::new(scope, estimate.max_cpu);
+    let began = (Instant::now(), cpu_time());
+    let (read, collected) = read_all(collector, wanted, estimate.pids.is_empty())?;
+    let reading = Reading {
+        seconds: began.0.elapsed().as_secs_f64(),
+        cpu_seconds: (cpu_time() - began.1).as_secs_f64(),
+    };
+    let report = report(collected, &read, sharing_limit());
+    match json {
+        true => println!(
+            "{}",
+            serde_json::to_string(&Output {
+                report,
+                read: reading
+            })?
+        ),
+        false => print(&report, &reading),
+    }
+    Ok(())
+}
+
+/// Reads the processes; returns those that could be read as well.
+///
+/// Of all processes some may end before they are read, or be out of reach.
+fn read_all(
+    mut collector: Collector,
+    wanted: Vec<Named>,
+    all: bool,
+) -> Result<(Vec<Named>, crate::estimate::collect::Collected)> {
+    let mut read = Vec::new();
+    let mut work = Vec::new();
+    for process in wanted {
+        match collector.ranges(process.pid) {
+            Ok(ranges) => work.push((process, ranges)),
+            Err(_) if all => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let lengths = work
+        .iter()
+        .flat_map(|(_, ranges)| ranges)
+        .map(|range| range.end - range.start);
+    let bar = progress_bar(lengths.sum());
+    for (process, ranges) in work {
+        match collector.read(process.pid, &ranges, |bytes| bar.inc(bytes)) {
+            Ok(()) => read.push(process),
+            Err(_) if all => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bar.finish_and_clear();
+    ensure!(!read.is_empty(), "no process could be read (are you root?)");
+    Ok((read, collector.finish()))
+}
+
+/// On a terminal only.
+fn progress_bar(bytes: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template(
+        "{wide_bar} {binary_bytes} of {binary_total_bytes} of addresses, {eta} left",
+    );
+    ProgressBar::new(bytes).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn sharing_limit() -> u64 {
+    let value = Ksm::open()
+        .and_then(|ksm| ksm.read("max_page_sharing"))
+        .ok()
+        .flatten();
+    value
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(USUAL_LIMIT)
+}
+
+/// CPU time of this process.
+fn cpu_time() -> Duration {
+    let ticks = procfs::process::Process::myself().and_then(|process| process.stat());
+    let ticks = ticks.map_or(0, |stat| stat.utime + stat.stime);
+    Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64)
+}
+
+fn print(report: &Report, reading: &Reading) {
+    let line = |name: &str, value: String| println!("{name:<36}{value:>12}");
+    line("memory that KSM could merge", bytes(report.pages));
+    line(
+        "merging would save",
+        format!(
+            "{} ({})",
+            bytes(report.saved),
+            percent(report.saved, report.pages)
+        ),
+    );
+    line(
+        "  with use_zero_pages=1, moreover",
+        bytes(report.saved_by_zero_page),
+    );
+    line("saved already (fork or KSM)", bytes(report.shared_already));
+    line("pages of zeros", bytes(report.zeros));
+    line(
+        "in huge pages that would be split",
+        bytes(report.equal_in_huge),
+    );
+    line("in swap, not looked at", bytes(report.swapped));
+    println!(
+        "\nonce merged, a full scan takes {:.1} s of a CPU with the kernel's own KSM, {:.1} s with ksm_rs\n\
+         (by the benchmark of ksm_rs, on an AMD EPYC, with smart_scan=0)",
+        report.scan_seconds.mainline, report.scan_seconds.ksm_rs
+    );
+    println!(
+        "read in {:.1} s, {}/s, {:.0} % of a CPU{}",
+        reading.seconds,
+        BinaryBytes((report.pages as f64 * PAGE_SIZE as f64 / reading.seconds) as u64),
+        100.0 * reading.cpu_seconds / reading.seconds,
+        match report.ended {
+            0 => String::new(),
+            ended => format!("; {ended} processes ended meanwhile"),
+        }
+    );
+    println!(
+        "\n{}\n\n{}",
+        table_of_processes(report),
+        table_of_pairs(report)
+    );
+}
+
+fn table_of_processes(report: &Report) -> Table {
+    let mut table = table(
+        &[
+            "PID",
+            "name",
+            "unit or container",
+            "memory",
+            "zeros",
+            "saves",
+        ],
+        3,
+    );
+    for of in report.processes.iter().take(ROWS) {
+        table.add_row([
+            of.process.pid.to_string(),
+            of.process.name.clone(),
+            of.process.group.clone().unwrap_or_default(),
+            bytes(of.pages),
+            bytes(of.zeros),
+            bytes(of.saved as u64),
+        ]);
+    }
+    table
+}
+
+fn table_of_pairs(report: &Report) -> Table {
+    let mut table = table(&["PID", "and PID", "have in common"], 2);
+    for pair in report.pairs.iter().take(ROWS) {
+        table.add_row([
+            pair.one.to_string(),
+            pair.other.to_string(),
+            bytes(pair.common),
+        ]);
+    }
+    table
+}
+
+/// A table whose columns from `numbers` on stand to the right.
+fn table(header: &[&str], numbers: usize) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_header(header.iter().copied());
+    for column in table.column_iter_mut().skip(numbers) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn bytes(pages: u64) -> String {
+    BinaryBytes(pages * PAGE_SIZE).to_string()
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    format!("{:.1} %", 100.0 * part as f64 / whole.max(1) as f64)
+}

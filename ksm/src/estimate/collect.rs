@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reads the memory of processes, and hashes its pages.
+//!
+//! Only pages that a process has at hand are read, so nothing is allocated or fetched from swap. The process is
+//! not stopped.
+
+use std::{
+    fs::File,
+    ops::Range,
+    os::unix::fs::FileExt,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::pages::{
+    frames::FrameFlags,
+    mapping::{mappings, PageMap},
+    PAGE_SIZE,
+};
+
+use super::Seen;
+
+/// Pages that are read together.
+const CHUNK: u64 = 512;
+
+/// Which mappings are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Those that a process has advised KSM to merge.
+    Advised,
+    /// All that KSM could merge with advice.
+    Private,
+}
+
+/// What was read.
+#[derive(Default)]
+pub struct Collected {
+    /// All pages.
+    pub pages: Vec<Seen>,
+    /// The number of pages of zeros among them, for each process.
+    pub zeros: Vec<u64>,
+    /// Pages that processes have in swap.
+    pub swapped: u64,
+    /// Processes that ended before all of their memory was read.
+    pub ended: usize,
+}
+
+/// Reads memory, at a limited pace.
+pub struct Collector {
+    collected: Collected,
+    /// The flags of frames, where the kernel shows them.
+    flags: Option<FrameFlags>,
+    scope: Scope,
+    pace: Pace,
+    zeros: u64,
+    buffer: Vec<u8>,
+}
+
+impl Collector {
+    /// Takes at most `percent` of a CPU.
+    pub fn new(scope: Scope, percent: u32) -> Self {
+        Self {
+            collected: Collected::default(),
+            flags: FrameFlags::open().ok(),
+            scope,
+            pace: Pace::new(percent),
+            zeros: xxh3_64(&[0; PAGE_SIZE as usize]),
+            buffer: vec![0; (CHUNK * PAGE_SIZE) as usize],
+        }
+    }
+
+    /// The addresses of a process that are to be read.
+    ///
+    /// # Errors
+    ///
+    /// The process has ended, or only root may look.
+    pub fn ranges(&self, pid: i32) -> Result<Vec<Range<u64>>> {
+        let wanted = mappings(pid)?
+            .into_iter()
+            .filter(|mapping| match self.scope {
+                Scope::Advised => mapping.is_advised,
+                Scope::Private => mapping.is_private,
+            });
+        Ok(wanted.map(|mapping| mapping.addresses).collect())
+    }
+
+    /// Reads the ranges of one process; calls `progress` with the number of bytes that are done, again and again.
+    ///
+    /// # Errors
+    ///
+    /// Only root may look. A process that ends meanwhile is no error.
+    pub fn read(
+        &mut self,
+        pid: i32,
+        ranges: &[Range<u64>],
+        mut progress: impl FnMut(u64),
+    ) -> Result<()> {
+        self.collected.zeros.push(0);
+        let path = format!("/proc/{pid}/mem");
+        let memory = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+        let mut map = PageMap::open(pid)?;
+        for range in ranges {
+            for start in range.clone().step_by((CHUNK * PAGE_SIZE) as usize) {
+                let chunk = start..range.end.min(start + CHUNK * PAGE_SIZE);
+                if self.read_chunk(&memory, &mut map, &chunk).is_err() {
+                    self.collected.ended += 1;
+                    return Ok(());
+                }
+                progress(chunk.end - chunk.start);
+                self.pace.rest();
+            }
+        }
+        Ok(())
+    }
+
+    /// All that was read.
+    pub fn finish(self) -> Collected {
+        self.collected
+    }
+
+    fn read_chunk(
+        &mut self,
+        memory: &File,
+        map: &mut PageMap,
+        chunk: &Range<u64>,
+    ) -> std::io::Result<()> {
+        let mut run: Vec<(u64, Option<u64>)> = Vec::new();
+        for (address, page) in map.read(chunk)? {
+            self.collected.swapped += u64::from(page.is_swapped());
+            if !page.is_present() || page.is_of_file() {
+                continue;
+            }
+            let follows = run
+                .last()
+                .is_some_and(|(last, _)| last + PAGE_SIZE == address);
+            if !follows {
+                self.read_run(memory, &run)?;
+                run.clear();
+            }
+            run.push((address, page.frame()));
+        }
+        self.read_run(memory, &run)
+    }
+
+    /// Reads pages that stand side by side.
+    fn read_run(&mut self, memory: &File, run: &[(u64, Option<u64>)]) -> std::io::Result<()> {
+        let Some((start, _)) = run.first() else {
+            return Ok(());
+        };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let wanted = &mut buffer[..run.len() * PAGE_SIZE as usize];
+        // Part of it may have been unmapped a moment ago.
+        let read = memory.read_at(wanted, *start);
+        if let Ok(read) = read {
+            for ((_, frame), content) in run
+                .iter()
+                .zip(wanted[..read].chunks_exact(PAGE_SIZE as usize))
+            {
+                self.note(content, *frame);
+            }
+        }
+        self.buffer = buffer;
+        match read {
+            // The address space is gone.
+            Ok(0) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            // The pages are gone, and the process is not.
+            _ => Ok(()),
+        }
+    }
+
+    fn note(&mut self, content: &[u8], frame: Option<u64>) {
+        let process = self.collected.zeros.len() - 1;
+        let flags = match (&mut self.flags, frame) {
+            (Some(flags), Some(frame)) => flags.of(frame),
+            _ => Default::default(),
+        };
+        if flags.is_zero_page() {
+            return;
+        }
+        let hash = xxh3_64(content);
+        if hash == self.zeros {
+            self.collected.zeros[process] += 1;
+        }
+        let frame = frame.unwrap_or(self.collected.pages.len() as u64) as u32;
+        self.collected
+            .pages
+            .push(Seen::new(hash, frame, process, flags.is_huge()));
+    }
+}
+
+/// Limits the share of a CPU that a loop takes.
+struct Pace {
+    percent: u32,
+    began: Instant,
+}
+
+impl Pace {
+    fn new(percent: u32) -> Self {
+        Self {
+            percent,
+            began: Instant::now(),
+        }
+    }
+
+    /// Sleeps for as long as the work since the last rest demands.
+    fn rest(&mut self) {
+        let worked = self.began.elapsed();
+        if self.percent < 100 {
+            thread::sleep(worked * (100 - self.percent) / self.percent);
+        } else {
+            thread::sleep(Duration::ZERO);
+        }
+        self.began = Instant::now();
+    }
+}

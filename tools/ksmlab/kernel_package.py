@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Debian packages of a kernel with the options of Debian's own, and the module inside."""
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+
+from . import intree, kernel, setup, source, toolchain
+from .flavour import ORDINARY
+from .kernel import Kernel
+from .locks import locked
+from .paths import REPO, in_cache
+from .say import step
+from .shell import watched
+
+# Not the name of Debian's source package, which would make both look like one.
+SOURCE_NAME = "linux-ksm-rs"
+
+# An installed system has the headers of the kernel's interface from Debian's own kernel.
+UNWANTED = "linux-libc-dev_"
+
+WITHOUT_DEBUG_INFO = "CONFIG_DEBUG_INFO_NONE=y\n"
+
+
+def of_debian(flavour: str, with_debug_info: bool = False) -> Kernel:
+    """Debian's kernel of that flavour, such as cloud-amd64, with the patches and the module."""
+    return named(
+        f"debian-{flavour}",
+        base=source.debian_options(flavour),
+        options=(REPO / "configs/debian.config").read_text()
+        + ("" if with_debug_info else WITHOUT_DEBUG_INFO),
+        release=f"-ksm-rs-{flavour}",
+    )
+
+
+def named(variant: str, base: str, options: str, release: str) -> Kernel:
+    """A kernel to package, with `release` behind its version; not built yet."""
+    found = setup.tools()
+    tools = dataclasses.replace(found, with_gcc=toolchain.has_gcc())
+    tree = intree.tree_with_module(source.patched(source.find()))
+    options += f'CONFIG_LOCALVERSION="{release}"\n'
+    identity = tools.identity()
+    return Kernel("x86", "rs", ORDINARY, tree, tools, identity, options, variant, base)
+
+
+def ensure(wanted: Kernel) -> list[Path]:
+    """The packages of the kernel, which is built unless the cache has it."""
+    kernel.ensure(wanted)
+    packages = in_cache("deb", wanted.build.name)
+    with locked("kernel-package"):
+        if not packages.exists():
+            build(wanted, packages)
+    return sorted(packages.glob("*.deb"))
+
+
+def build(wanted: Kernel, packages: Path) -> None:
+    setup.need({"dh": "debhelper"})
+    command = wanted.make("-C", wanted.tree, f"O={wanted.build}", "bindeb-pkg")
+    environment = {**wanted.tools.environment(), **variables()}
+    with step(f"packaging the kernel {wanted.name} (minutes)"):
+        watched(f"deb-{wanted.build.name}", command, env=environment)
+    collect(wanted.build.parent, packages)
+
+
+def variables() -> dict[str, str]:
+    """For the kernel's scripts that make packages."""
+    return {
+        "KDEB_PKGVERSION": version(),
+        "KDEB_SOURCENAME": SOURCE_NAME,
+        "KDEB_CHANGELOG_DIST": "unstable",
+        "KBUILD_BUILD_USER": "ksm_rs",
+        "KBUILD_BUILD_HOST": "localhost",
+        "DEBFULLNAME": "ksm_rs maintainers",
+        "DEBEMAIL": "maintainers@users.noreply.r-seed-998bb4c8.example",
+        # What the build needs is there, if not by the names that Debian's packages have.
+        "DPKG_FLAGS": "-d",
+        "DEB_BUILD_OPTIONS": f"terse parallel={os.cpu_count()}",
+    }
+
+
+def version() -> str:
+    """Above Debian's version that it is made from, and below its next one."""
+    return f"{source.find().identity.removeprefix('debian-')}+ksmrs1"
+
+
+def collect(beside: Path, packages: Path) -> None:
+    """Keep the packages, which the build leaves beside its directory."""
+    partial = packages.with_name(f"{packages.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for file in beside.glob(f"*_{version()}_*"):
+        if file.suffix == ".deb" and not file.name.startswith(UNWANTED):
+            shutil.move(file, partial / file.name)
+        else:
+            file.unlink()
+    partial.rename(packages)
