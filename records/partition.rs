@@ -22,7 +22,6 @@ use crate::{
         stable_node::StableNode,
         unstable_node::UnstableNode, //
     },
-    rmap_item::RmapItem,
     stable_tree::{
         Siblings,
         StableEntry,
@@ -125,6 +124,7 @@ mod tests {
     use super::*;
     use crate::{
         containers::rbtree::Verdict,
+        rmap_item::RmapItem,
         unstable_tree::Outcome, //
     };
 
