@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::settings::Setting;
+use crate::{commands::top::Order, settings::Setting};
 
 /// Shows and sets Kernel Samepage Merging (KSM).
 #[derive(Parser)]
@@ -36,6 +36,16 @@ pub enum Command {
     /// Reads the private memory of processes that they have at hand: nothing is allocated or fetched from
     /// swap, and no process is stopped. Needs root, but for processes of one's own.
     Estimate(Estimate),
+
+    /// Says which processes share pages by KSM, and how much, from the frames behind their pages.
+    ///
+    /// Needs root.
+    Sharing(Sharing),
+
+    /// Shows what KSM does, and which processes it saves memory for, until q is pressed.
+    ///
+    /// Prints lines when its output is not a terminal.
+    Top(Top),
 
     /// Prints a file of completions for a shell.
     #[command(hide = true)]
@@ -79,4 +89,32 @@ pub struct Estimate {
     /// Take at most this share of a CPU.
     #[arg(long, value_name = "PERCENT", default_value_t = 50)]
     pub max_cpu: u32,
+}
+
+/// Arguments of `ksm sharing`.
+#[derive(Args)]
+pub struct Sharing {
+    /// Processes; all of them if there is none.
+    #[arg(value_name = "PID")]
+    pub pids: Vec<i32>,
+
+    /// Draw who shares with whom, in SVG.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+/// Arguments of `ksm top`.
+#[derive(Args)]
+pub struct Top {
+    /// Seconds between two looks.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    pub interval: f64,
+
+    /// End after so many looks; without a terminal only.
+    #[arg(long, value_name = "LOOKS")]
+    pub count: Option<u64>,
+
+    /// What processes are ordered by.
+    #[arg(long, value_enum, default_value_t = Order::Merged)]
+    pub order: Order,
 }

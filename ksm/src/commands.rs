@@ -5,3 +5,5 @@
 pub mod estimate;
 pub mod generated;
 pub mod set;
+pub mod sharing;
+pub mod top;

@@ -9,10 +9,15 @@
 mod cli;
 mod commands;
 mod estimate;
+mod heat_map;
 mod kernel;
 mod pages;
+mod pairs;
 mod processes;
 mod settings;
+mod sharing;
+mod statistics;
+mod tables;
 
 use std::process::ExitCode;
 
@@ -34,6 +39,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Set(set) => commands::set::run(set, cli.json),
         Command::Estimate(estimate) => commands::estimate::run(estimate, cli.json),
+        Command::Sharing(sharing) => commands::sharing::run(sharing, cli.json),
+        Command::Top(top) => commands::top::run(top, cli.json),
         Command::Completions { shell } => commands::generated::completions(*shell),
         Command::Manuals { directory } => commands::generated::manuals(directory),
     }

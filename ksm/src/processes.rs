@@ -19,6 +19,18 @@ pub struct Named {
     pub group: Option<String>,
 }
 
+/// The processes of these numbers, or all if there are none.
+///
+/// # Errors
+///
+/// There is no process of such a number, or it has no memory.
+pub fn wanted(pids: &[i32]) -> Result<Vec<Named>> {
+    match pids {
+        [] => all(),
+        pids => some(pids),
+    }
+}
+
 /// All processes that have memory of their own, by number: not threads of the kernel.
 ///
 /// A process that ends meanwhile is left out.
@@ -31,12 +43,7 @@ pub fn all() -> Result<Vec<Named>> {
     Ok(found)
 }
 
-/// The processes of these numbers.
-///
-/// # Errors
-///
-/// There is no process of such a number, or it has no memory.
-pub fn some(pids: &[i32]) -> Result<Vec<Named>> {
+fn some(pids: &[i32]) -> Result<Vec<Named>> {
     let found = pids.iter().map(|pid| {
         let process = Process::new(*pid).with_context(|| format!("there is no process {pid}"))?;
         named(&process).with_context(|| {

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Result};
-use comfy_table::{presets, CellAlignment, Table};
+use comfy_table::Table;
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -18,10 +18,8 @@ use crate::{
     kernel::Ksm,
     pages::PAGE_SIZE,
     processes::{self, Named},
+    tables::{bytes, percent, table, ROWS},
 };
-
-/// Rows of a table for people.
-const ROWS: usize = 20;
 
 /// The kernel's own limit, where there is no KSM to ask.
 const USUAL_LIMIT: u64 = 256;
@@ -50,10 +48,7 @@ pub fn run(estimate: &Estimate, json: bool) -> Result<()> {
         (1..=100).contains(&estimate.max_cpu),
         "--max-cpu is a percentage from 1 to 100"
     );
-    let wanted = match estimate.pids.as_slice() {
-        [] => processes::all()?,
-        pids => processes::some(pids)?,
-    };
+    let wanted = processes::wanted(&estimate.pids)?;
     let scope = if estimate.advised {
         Scope::Advised
     } else {
@@ -218,24 +213,4 @@ fn table_of_pairs(report: &Report) -> Table {
         ]);
     }
     table
-}
-
-/// A table whose columns from `numbers` on stand to the right.
-fn table(header: &[&str], numbers: usize) -> Table {
-    let mut table = Table::new();
-    table
-        .load_preset(presets::NOTHING)
-        .set_header(header.iter().copied());
-    for column in table.column_iter_mut().skip(numbers) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
-fn bytes(pages: u64) -> String {
-    BinaryBytes(pages * PAGE_SIZE).to_string()
-}
-
-fn percent(part: u64, whole: u64) -> String {
-    format!("{:.1} %", 100.0 * part as f64 / whole.max(1) as f64)
 }

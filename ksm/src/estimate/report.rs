@@ -2,20 +2,18 @@
 
 //! What merging would save, in all and for each process.
 
-use std::collections::{BTreeMap, HashMap};
-
 use serde::Serialize;
 
-use crate::processes::Named;
+use crate::{
+    pairs::{Pair, Pairs},
+    processes::Named,
+};
 
 use super::{
     collect::Collected,
     contents::{contents, Content},
     cost::{self, ScanSeconds},
 };
-
-/// A content that more processes have is not counted for each pair of them: there would be too many.
-const MOST_IN_PAIRS: usize = 64;
 
 /// The result. Pages are of 4 KiB.
 #[derive(Debug, Serialize)]
@@ -58,17 +56,6 @@ pub struct OfProcess {
     pub saved: f64,
 }
 
-/// Two processes.
-#[derive(Debug, Serialize)]
-pub struct Pair {
-    /// One of them.
-    pub one: i32,
-    /// The other one.
-    pub other: i32,
-    /// The pages of each that have an equal in the other one; the smaller number of both.
-    pub common: u64,
-}
-
 /// Works out the report; `limit` mappings can share a frame.
 pub fn report(mut collected: Collected, processes: &[Named], limit: u64) -> Report {
     let mut sums = Sums::new(processes.len());
@@ -88,7 +75,7 @@ pub fn report(mut collected: Collected, processes: &[Named], limit: u64) -> Repo
         swapped: collected.swapped,
         ended: collected.ended,
         scan_seconds: cost::scan(without_equal, pages - without_equal),
-        pairs: sums.sorted_pairs(processes),
+        pairs: sums.pairs.sorted(processes),
         processes: sums.of_processes(processes, &collected.zeros),
     }
 }
@@ -100,7 +87,7 @@ struct Sums {
     equal_in_huge: u64,
     pages: Vec<u64>,
     saved: Vec<f64>,
-    pairs: HashMap<(usize, usize), u64>,
+    pairs: Pairs,
 }
 
 impl Sums {
@@ -112,7 +99,7 @@ impl Sums {
             equal_in_huge: 0,
             pages: vec![0; processes],
             saved: vec![0.0; processes],
-            pairs: HashMap::new(),
+            pairs: Pairs::default(),
         }
     }
 
@@ -129,36 +116,9 @@ impl Sums {
             [_] => self.without_equal += 1,
             pages => {
                 self.equal_in_huge += pages.iter().filter(|page| page.is_huge()).count() as u64;
-                self.add_pairs(content);
+                self.pairs.add(pages.iter().map(|page| page.process()));
             }
         }
-    }
-
-    fn add_pairs(&mut self, content: &Content<'_>) {
-        let mut counts: BTreeMap<usize, u64> = BTreeMap::new();
-        for page in content.pages {
-            *counts.entry(page.process()).or_default() += 1;
-            if counts.len() > MOST_IN_PAIRS {
-                return;
-            }
-        }
-        let counts: Vec<(usize, u64)> = counts.into_iter().collect();
-        for (index, (one, in_one)) in counts.iter().enumerate() {
-            for (other, in_other) in &counts[index + 1..] {
-                *self.pairs.entry((*one, *other)).or_default() += in_one.min(in_other);
-            }
-        }
-    }
-
-    fn sorted_pairs(&self, processes: &[Named]) -> Vec<Pair> {
-        let pairs = self.pairs.iter().map(|((one, other), common)| Pair {
-            one: processes[*one].pid,
-            other: processes[*other].pid,
-            common: *common,
-        });
-        let mut pairs: Vec<Pair> = pairs.collect();
-        pairs.sort_by_key(|pair| (std::cmp::Reverse(pair.common), pair.one, pair.other));
-        pairs
     }
 
     fn of_processes(self, processes: &[Named], zeros: &[u64]) -> Vec<OfProcess> {
@@ -229,22 +189,5 @@ mod tests {
             (pair.one, pair.other, pair.common, report.pairs.len()),
             (7, 8, 1, 1)
         );
-    }
-
-    #[test]
-    fn a_content_that_very_many_have_makes_no_pairs() {
-        let count = MOST_IN_PAIRS + 1;
-        let processes: Vec<_> = (0..count).map(|pid| process(pid as i32)).collect();
-        let pages = (0..count)
-            .map(|place| Seen::new(5, place as u32, place, false))
-            .collect();
-        let collected = Collected {
-            pages,
-            zeros: vec![0; count],
-            ..Collected::default()
-        };
-        let report = report(collected, &processes, 256);
-        assert!(report.pairs.is_empty());
-        assert_eq!(report.saved, count as u64 - 1);
     }
 }

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0
+"""`ksm top` on a terminal, in a pipe, and without KSM."""
+
+import json
+
+import pytest
+from harness import REPO
+from ksmlab import programs
+
+GUEST = REPO / "tests/guest"
+
+
+@pytest.mark.parametrize("ksm", ["rs", "c"])
+def test_it_shows_what_ksm_counts(vm, ksm):
+    command = programs.directory() / "ksm"
+    words = ["/usr/bin/python3", "/mnt/share/watched.py", command, 3, 4, 2, 1]
+    done = vm.run(*map(str, words), ksm=ksm, share=GUEST)
+    assert done.status == 0, done.explain()
+    result = json.loads(done.text)
+    look, counted = result["looks"][-1], result["counted"]
+    assert look["shared"] == counted["pages_shared"]
+    assert look["sharing"] == counted["pages_sharing"] > 1000
+    assert look["full_scans"] == counted["full_scans"]
+    assert len(look["processes"]) == 4
+    # All of them have pages of zeros in common, and the interpreter's memory.
+    assert all(process["merged"] > 1000 for process in look["processes"][:3])
+    merged = [process["merged"] for process in look["processes"]]
+    assert merged == sorted(merged, reverse=True) and sum(merged) == look["shared"] + look["sharing"]
+    assert result["lines"].count("ksmd") == 2 and result["lines"].count("python3") == 6
+
+
+def test_on_a_terminal_it_ends_with_q_and_writes_no_name_as_it_is(vm):
+    command = programs.directory() / "ksm"
+    words = ["/usr/bin/python3", "/mnt/share/watched.py", command, 1, 4, 2, 1]
+    done = vm.run(*map(str, words), share=GUEST)
+    assert done.status == 0, done.explain()
+    result = json.loads(done.text)
+    assert result["status"] == 0
+    assert "ksmd" in result["shown"] and "python3" in result["shown"]
+    strange = next(of for of in result["looks"][0]["processes"] if of["pid"] == result["pid"])
+    assert strange["name"] == ") x\\u{1b}[2J\\u{fffd}\\n"
+    assert "\x1b[2J\\u{fffd}" not in result["shown"] and "\x1b" not in result["lines"]
+
+
+def test_without_ksm_it_says_so(vm):
+    script = f"rmmod ksm_rs; ! {programs.directory() / 'ksm'} top --count 1 2>&1"
+    done = vm.run("sh", "-ec", script)
+    assert done.status == 0 and "modprobe ksm_rs" in done.text, done.explain()
