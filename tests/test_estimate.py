@@ -1,13 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """What `ksm estimate` says, beside what KSM then saves."""
 
-import json
-
 import pytest
-from harness import REPO
-from ksmlab import programs
-
-GUEST = REPO / "tests/guest"
+from ksm_command import told
 
 
 @pytest.mark.parametrize("ksm", ["rs", "c"])
@@ -18,12 +13,8 @@ GUEST = REPO / "tests/guest"
 )
 def test_the_estimate_is_what_is_saved(vm, ksm, load):
     """Processes of Python that offer all of their memory: interpreter, heap, and what they hold."""
-    command = programs.directory() / "ksm"
-    words = ["/usr/bin/python3", "/mnt/share/estimated.py", command, *load]
-    done = vm.run(*map(str, words), ksm=ksm, share=GUEST, mem="1G")
-    assert done.status == 0, done.explain()
-    told = json.loads(done.text)
-    estimate, saved = told["estimate"], told["saved"]
+    result = told(vm, "estimated.py", *load, ksm=ksm, mem="1G")
+    estimate, saved = result["estimate"], result["saved"]
     assert saved > 500
     assert estimate["saved"] == pytest.approx(saved, rel=0.02)
     by_process = sum(process["saved"] for process in estimate["processes"])

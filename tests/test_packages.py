@@ -5,7 +5,7 @@ import json
 import subprocess
 
 import pytest
-from ksmlab import command_package, setup
+from ksmlab import command_package, kernel_package, setup
 
 # The package is built once.
 pytestmark = pytest.mark.xdist_group("ksm-rs-package")
@@ -116,3 +116,22 @@ def test_a_kernel_without_ksm_is_told(vm, unpacked):
     done = vm.run("sh", "-ec", script, share=unpacked)
     assert done.status == 0, done.explain()
     assert "modprobe ksm_rs" in done.text
+
+
+@pytest.mark.timeout(1800)
+def test_a_kernel_is_packaged_with_the_module_inside(tmp_path):
+    packages = kernel_package.ensure(kernel_package.lean())
+    names = [package.name.split("_")[0] for package in packages]
+    assert len(names) == 2 and all("-ksm-rs-lean" in name for name in names)
+    image = next(package for package in packages if package.name.startswith("linux-image-"))
+    told = subprocess.run(["dpkg-deb", "-c", image], capture_output=True, text=True, check=True)
+    files = [line.split()[-1] for line in told.stdout.splitlines()]
+    assert any("/mm/ksm_rs/ksm_rs.ko" in file for file in files)
+    assert any(file.startswith("./boot/vmlinuz-") for file in files)
+    assert not any(file.startswith("./usr/include") for file in files)
+    version = subprocess.run(
+        ["dpkg-deb", "-f", image, "Version"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    debian = version.removesuffix("+ksmrs1")
+    for relation, other in (("gt", debian), ("lt", f"{debian}.1")):
+        assert not subprocess.run(["dpkg", "--compare-versions", version, relation, other]).returncode

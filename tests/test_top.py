@@ -1,22 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 """`ksm top` on a terminal, in a pipe, and without KSM."""
 
-import json
-
 import pytest
-from harness import REPO
-from ksmlab import programs
-
-GUEST = REPO / "tests/guest"
+from ksm_command import COMMAND, told
 
 
 @pytest.mark.parametrize("ksm", ["rs", "c"])
 def test_it_shows_what_ksm_counts(vm, ksm):
-    command = programs.directory() / "ksm"
-    words = ["/usr/bin/python3", "/mnt/share/watched.py", command, 3, 4, 2, 1]
-    done = vm.run(*map(str, words), ksm=ksm, share=GUEST)
-    assert done.status == 0, done.explain()
-    result = json.loads(done.text)
+    result = told(vm, "watched.py", 3, 4, 2, 1, ksm=ksm)
     look, counted = result["looks"][-1], result["counted"]
     assert look["shared"] == counted["pages_shared"]
     assert look["sharing"] == counted["pages_sharing"] > 1000
@@ -30,11 +21,7 @@ def test_it_shows_what_ksm_counts(vm, ksm):
 
 
 def test_on_a_terminal_it_ends_with_q_and_writes_no_name_as_it_is(vm):
-    command = programs.directory() / "ksm"
-    words = ["/usr/bin/python3", "/mnt/share/watched.py", command, 1, 4, 2, 1]
-    done = vm.run(*map(str, words), share=GUEST)
-    assert done.status == 0, done.explain()
-    result = json.loads(done.text)
+    result = told(vm, "watched.py", 1, 4, 2, 1)
     assert result["status"] == 0
     assert "ksmd" in result["shown"] and "python3" in result["shown"]
     strange = next(of for of in result["looks"][0]["processes"] if of["pid"] == result["pid"])
@@ -43,6 +30,6 @@ def test_on_a_terminal_it_ends_with_q_and_writes_no_name_as_it_is(vm):
 
 
 def test_without_ksm_it_says_so(vm):
-    script = f"rmmod ksm_rs; ! {programs.directory() / 'ksm'} top --count 1 2>&1"
+    script = f"rmmod ksm_rs; ! {COMMAND} top --count 1 2>&1"
     done = vm.run("sh", "-ec", script)
     assert done.status == 0 and "modprobe ksm_rs" in done.text, done.explain()

@@ -205,7 +205,7 @@ fn orders(_: &Options) -> Result<()> {
             end_in_order(&scanner, &content, order, end)?;
         }
     }
-    scanner.expect(Counters::ZERO)
+    scanner.expect_after_exit(Counters::ZERO)
 }
 
 fn end_in_order(scanner: &Scanner, content: &[u8], order: [usize; 3], end: End) -> Result<()> {
