@@ -208,12 +208,42 @@ impl Pace {
 
     /// Sleeps for as long as the work since the last rest demands.
     fn rest(&mut self) {
-        let worked = self.began.elapsed();
-        if self.percent < 100 {
-            thread::sleep(worked * (100 - self.percent) / self.percent);
-        } else {
-            thread::sleep(Duration::ZERO);
+        let pause = self.began.elapsed() * (100 - self.percent) / self.percent;
+        if !pause.is_zero() {
+            thread::sleep(pause);
         }
         self.began = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_followed_by_rest() {
+        let mut pace = Pace::new(25);
+        let (began, work) = (Instant::now(), Duration::from_millis(20));
+        thread::sleep(work);
+        pace.rest();
+        assert!(began.elapsed() >= 4 * work);
+    }
+
+    #[test]
+    fn own_memory_is_read() {
+        let memory: Vec<u8> = (0..1 << 20).map(|byte| (byte >> 12) as u8 | 1).collect();
+        let start = (memory.as_ptr() as u64).next_multiple_of(PAGE_SIZE);
+        let range = start..start + 32 * PAGE_SIZE;
+        let mut collector = Collector::new(Scope::Private, 100);
+        let mut bytes = 0;
+        let pid = std::process::id() as i32;
+        collector.read(pid, &[range], |done| bytes += done).unwrap();
+        let collected = collector.finish();
+        assert_eq!(bytes, 32 * PAGE_SIZE);
+        assert_eq!((collected.pages.len(), collected.ended), (32, 0));
+        // Neighbours differ in one byte of each page, but for every second pair.
+        let contents: std::collections::HashSet<_> =
+            collected.pages.iter().map(|page| page.content).collect();
+        assert!(contents.len() > 16);
     }
 }
