@@ -61,7 +61,7 @@ pub fn draw(sharing: &Sharing, path: &Path) -> Result<()> {
             turned,
         ))?;
     }
-    let mib = most * PAGE_SIZE >> 20;
+    let mib = (most * PAGE_SIZE) >> 20;
     let legend = format!("darkest: {mib} MiB in common");
     area.draw(&Text::new(
         legend,

@@ -5,13 +5,7 @@
 //! Only pages that a process has at hand are read, so nothing is allocated or fetched from swap. The process is
 //! not stopped.
 
-use std::{
-    fs::File,
-    ops::Range,
-    os::unix::fs::FileExt,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs::File, ops::Range, os::unix::fs::FileExt, thread, time::Instant};
 
 use anyhow::{Context, Result};
 use xxhash_rust::xxh3::xxh3_64;
@@ -218,6 +212,8 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::HashSet, time::Duration};
+
     use super::*;
 
     #[test]
@@ -242,8 +238,7 @@ mod tests {
         assert_eq!(bytes, 32 * PAGE_SIZE);
         assert_eq!((collected.pages.len(), collected.ended), (32, 0));
         // Neighbours differ in one byte of each page, but for every second pair.
-        let contents: std::collections::HashSet<_> =
-            collected.pages.iter().map(|page| page.content).collect();
+        let contents: HashSet<_> = collected.pages.iter().map(|page| page.content).collect();
         assert!(contents.len() > 16);
     }
 }
