@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The functions that mm calls: by `madvise`, `prctl`, fork, exec and exit, and by whoever meets a
-//! KSM page.
+//! The functions that mm calls: by `madvise`, `prctl`, fork, exec and exit, and by code of mm
+//! that meets a KSM page.
 //!
 //! The kernel's part keeps the flags of vmas and address spaces, and works without this module;
 //! here is what it passes on.

@@ -410,9 +410,9 @@ fn gather(
         }
     }
     if from_start && !any_advised {
-        // The whole address space was seen under this one lock, which whoever gives advice holds for
-        // writing: it will be registered anew. Those who adopt address spaces when the module is
-        // loaded hold it for reading, but are done before the first scan.
+        // The whole address space was seen under this one lock, and a task that gives advice holds it
+        // for writing: it will be registered anew. The adoption of address spaces, when the module is
+        // loaded, holds it for reading, but is done before the first scan.
         shared.registry.discard(&visit.slot);
         race_delay::pause(RaceWindow::Unregistered);
         clear_mergeable_flag(visit.slot.mm());

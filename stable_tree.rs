@@ -157,7 +157,7 @@ impl<T: StableEntry> StableTree<T> {
         (self.chains, self.dups) = (0, 0);
     }
 
-    /// The tree's parts, for who wants to fetch those that a search will begin with.
+    /// The tree's parts, for callers that fetch those that a search will begin with.
     #[inline]
     pub(crate) fn trees(&self) -> &ShardedTree<T> {
         &self.trees

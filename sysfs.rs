@@ -196,8 +196,8 @@ fn parse(text: &[u8], max: usize) -> Result<usize> {
 
 /// As [`parse`], for a number without a sign.
 ///
-/// Digits that are too many for a word are `ERANGE` whatever follows them; any other number is
-/// looked at only if nothing does.
+/// Digits that are too many for a word are `ERANGE` even if other text follows; any other
+/// number is looked at only if none does.
 fn parse_digits(line: &[u8], max: usize) -> Result<usize> {
     let end = line.iter().position(|byte| !byte.is_ascii_digit());
     let (digits, rest) = line.split_at(end.unwrap_or(line.len()));

@@ -82,7 +82,7 @@ impl<T: Keyed> UnstableTree<T> {
         self.trees.forget();
     }
 
-    /// The tree's parts, for who wants to fetch those that a search will begin with.
+    /// The tree's parts, for callers that fetch those that a search will begin with.
     #[inline]
     pub(crate) fn trees(&self) -> &ShardedTree<T> {
         &self.trees

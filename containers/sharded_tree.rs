@@ -52,7 +52,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// A tree's root takes four bytes whatever its nodes are.
+/// A tree's root takes four bytes for nodes of any type.
 const ROOTS_IN_PAGE: usize = in_page::<Root<()>>();
 
 /// The minimum number of trees: one page of roots.

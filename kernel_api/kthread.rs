@@ -202,7 +202,7 @@ impl WaitQueue {
         });
     }
 
-    /// Waits until `ready`, whatever happens meanwhile; for any task.
+    /// Waits until `ready`, through signals as well; for any task.
     pub(crate) fn wait_uninterruptible(&self, ready: impl FnMut() -> bool) {
         self.wait_in_state(TASK_UNINTERRUPTIBLE, MAX_SCHEDULE_TIMEOUT, ready);
     }

@@ -228,7 +228,7 @@ impl Merging<'_> {
         // Held for as long as the mapping is listed but may not be there yet, or be clean.
         let mut shared = target.page().folio().lock();
         if target.page().is_poisoned() {
-            // Whoever has mapped it does not any more, so its node will soon be collected.
+            // No process maps it any more, so its node will soon be collected.
             return Err(EFAULT);
         }
         let history = self.records.history(item);

@@ -15,7 +15,7 @@
 //! # Invariants
 //!
 //! A KSM page does not change as long as somebody has a reference to it (see [`crate::mm::ksm_page::share`]),
-//! whatever becomes of its mappings: it is given to its last owner only if nobody has one, and one
+//! even if all of its mappings go: it is given to its last owner only if nobody has one, and one
 //! that lost its node is copied when it comes back from swap. So an entry that is what it was when the
 //! reference was taken maps what was copied.
 
@@ -49,8 +49,8 @@ use kernel::{
 };
 
 /// Up to this many addresses are found by one walk, and replaced together where they are neighbours:
-/// enough for that to be worth it, and few enough for memory that is short, and for who waits for the
-/// lock of a page table.
+/// enough for that to be worth it, and few enough for memory that is short, and for tasks that wait
+/// for the lock of a page table.
 const BATCH: usize = 64;
 
 /// Addresses that map what KSM has put there, in their order.

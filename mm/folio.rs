@@ -22,7 +22,7 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// Whoever has a reference to a `Folio` sees to it that the folio is not freed meanwhile: by a
+/// The holder of a reference to a `Folio` sees to it that the folio is not freed meanwhile: by a
 /// reference count, or by the lock of a page table that maps it.
 #[repr(transparent)]
 pub(crate) struct Folio {

@@ -55,7 +55,7 @@ struct Pin {
 impl Pin {
     fn of(page: PinnedPage) -> Option<Self> {
         let pages = page.folio().pages().try_into().ok()?;
-        // INVARIANT: Whoever splits a folio has the only reference that its mappings do not explain.
+        // INVARIANT: To split a folio takes the only reference that its mappings do not explain.
         Some(Self {
             first: page.into_part(0)?,
             pages,

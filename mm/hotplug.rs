@@ -37,7 +37,7 @@ pub(crate) enum MemoryEvent {
     CancelOffline,
 }
 
-/// Who wants to know.
+/// A subsystem that is told of memory that comes and goes.
 pub(crate) trait MemoryListener: Send + Sync + 'static {
     /// May sleep.
     fn notify(&self, event: MemoryEvent);

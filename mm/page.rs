@@ -34,7 +34,7 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// Whoever has a reference to a `Page` sees to it that its folio is not freed meanwhile.
+/// The holder of a reference to a `Page` sees to it that its folio is not freed meanwhile.
 #[repr(transparent)]
 pub(crate) struct Page {
     page: Opaque<bindings::page>,
@@ -87,8 +87,8 @@ impl Page {
     #[inline]
     pub(crate) fn with_content<R>(&self, f: impl FnOnce(&Content) -> R) -> R {
         // SAFETY: By the type invariant the page is alive. The mapping is as long as a page and
-        // aligned to one, and is undone before returning, by the same thread. Whoever else changes
-        // the words is user space or the likes of DMA, of which atomic loads see something.
+        // aligned to one, and is undone before returning, by the same thread. Only user space or
+        // a device changes the words meanwhile, and atomic loads allow for that.
         unsafe {
             let content = bindings::kmap_local_page(self.as_raw());
             let result = f(&*content.cast::<Content>());
@@ -258,7 +258,7 @@ pub(crate) mod fresh {
     /// The first page of a folio of 2^`order` pages.
     pub(crate) fn large(order: u32) -> Result<PinnedPage> {
         let flags = bindings::GFP_KERNEL | 1 << bindings::___GFP_COMP_BIT;
-        // SAFETY: The function may be called by who may sleep.
+        // SAFETY: A task that may sleep may call the function.
         let page = unsafe { bindings::alloc_pages(flags, order) };
         // SAFETY: The page is new, and its reference is passed on.
         Ok(unsafe { PinnedPage::from_raw(NonNull::new(page).ok_or(ENOMEM)?) })

@@ -34,7 +34,7 @@ use kernel::{
 /// # Invariants
 ///
 /// `pmd` is the entry for the addresses of `range`, which lie in `vma`, among the page tables of
-/// its mm. It stays one for as long as the mmap lock is held, whatever becomes of its value.
+/// its mm. It stays one for as long as the mmap lock is held, even if its value changes.
 pub(crate) struct PageTable<'a> {
     vma: LockedVma<'a>,
     pmd: *mut bindings::pmd_t,

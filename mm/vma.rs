@@ -28,7 +28,7 @@ pub(crate) enum MmapLock {
 ///
 /// # Invariants
 ///
-/// For the duration of 'a the mmap lock is held as `lock` says, by whoever has this.
+/// For the duration of 'a the holder of this holds the mmap lock as `lock` says.
 #[derive(Clone, Copy)]
 pub(crate) struct LockedVma<'a> {
     vma: &'a VmaRef,

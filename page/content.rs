@@ -76,8 +76,8 @@ pub(crate) fn is_zero_at_each_line(content: &Content) -> bool {
 
 /// Whether two contents are equal; has the CPU fetch `later` meanwhile.
 ///
-/// Reads all of both: who asks has reason to expect the answer yes, as checksums are equal. It takes
-/// no decision on the way.
+/// Reads all of both, and takes no decision on the way: callers expect the answer yes, as checksums are
+/// equal.
 pub(crate) fn is_equal(one: &Content, other: &Content, later: &Content) -> bool {
     let mut differences = [0; WORDS_IN_LINE];
     for ((one, other), ahead) in one.iter().zip(other).zip(later) {

@@ -102,7 +102,7 @@ impl Records {
         self.counters.clone()
     }
 
-    /// Notes that a full scan begins. Whatever it does not meet will be collected.
+    /// Notes that a full scan begins. Records that it does not meet will be collected.
     pub(crate) fn begin_scan(&mut self) {
         self.scan = self.scan.next();
         self.scans = self.scans.wrapping_add(1);
@@ -245,7 +245,7 @@ mod tests {
             Ok(())
         }
 
-        /// Page number `at` leaves whatever tree it is in.
+        /// Page number `at` leaves the tree that it is in.
         fn leave(&mut self, at: usize) -> Result {
             if let Some(known) = &mut self.known[at] {
                 self.records.leave_tree(known.item);

@@ -408,7 +408,7 @@ mod tests {
         registry.enter(mms.get(0))?;
         let new = registry.next(None).ok_or(EINVAL)?;
         assert!(!Arc::ptr_eq(&slot, &new));
-        // Who has the old slot does nothing to the new one.
+        // The holder of the old slot does nothing to the new one.
         registry.discard(&slot);
         registry.remove(&slot);
         registry.release(&slot);

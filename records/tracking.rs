@@ -176,7 +176,7 @@ impl Records {
         freed
     }
 
-    /// Frees all items of the address space of `slot`, whatever their number.
+    /// Frees all items of the address space of `slot`, in as many rounds as they need.
     pub(crate) fn collect_all(&mut self, slot: &MmSlot) {
         while self.collect_some(slot) == ITEMS_AT_ONCE {
             kthread::cond_resched();

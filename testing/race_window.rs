@@ -15,7 +15,7 @@ pub(crate) enum RaceWindow {
     Gathered,
     /// A candidate was hashed: writes.
     Hashed,
-    /// A page of the same content was found: writes, and whatever unmaps either page.
+    /// A page of the same content was found: writes, and all that unmaps either page.
     Found,
     /// A mapping is in the list of a KSM page that its entry does not map yet: reverse walks.
     Listed,
@@ -37,7 +37,7 @@ pub(crate) enum RaceWindow {
     Released,
     /// An address space is not registered any more, and its flag still set: advice.
     Unregistered,
-    /// Merged pages are found, and not yet unmerged: whoever breaks or moves them.
+    /// Merged pages are found, and not yet unmerged: all that breaks or moves them.
     Unmerging,
     /// Merged pages are copied, and the entries still map them: the same.
     Copied,

@@ -102,7 +102,7 @@ class Column:
     def verdict(self, point: Point) -> Verdict:
         output = self.output.get(point.command, "")
         verdict = ktap.verdicts(output).get(point.number, DID_NOT_RUN)
-        # Who tests one thing only reports its name, whatever the outcome is.
+        # A program that tests one thing only reports its name, with any outcome.
         if not point.name and verdict.outcome < Outcome.PASS:
             return replace(verdict, reason=ktap.last_remark(output) or verdict.reason)
         return verdict

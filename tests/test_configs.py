@@ -13,7 +13,7 @@ from ksmlab.say import Failure
 @pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize("ksm", ["rs", "c"])
 def test_ksm_is_built_in(lane, ksm):
-    """Test suites of distributions look for this line, whoever provides KSM."""
+    """Test suites of distributions look for this line, with any provider of KSM."""
     assert "CONFIG_KSM=y" in config.merged(lane, ksm).splitlines()
 
 

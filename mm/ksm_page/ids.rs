@@ -6,7 +6,7 @@
 
 use crate::containers::handle::Handle;
 
-/// The [`Named::Name`](crate::containers::handle::Named::Name) of whatever is known of one page.
+/// The [`Named::Name`](crate::containers::handle::Named::Name) of all records of one page.
 pub(crate) enum Item {}
 
 /// Names a page of an address space: its rmap_item, and its node for the unstable tree.

@@ -3,9 +3,9 @@
 //! The tie between a KSM folio and its stable node.
 //!
 //! The `mapping` of a KSM folio points to its node's [`Anchor`], and the anchor names the folio by
-//! page frame number without a reference: reclaim may free the folio at any time. So whoever comes
-//! from the node takes a speculative reference and then looks whether the folio still points back;
-//! if not, the node is stale.
+//! page frame number without a reference: reclaim may free the folio at any time. So the way
+//! from the node to the folio takes a speculative reference and then looks whether the folio still
+//! points back; if not, the node is stale.
 //!
 //! # Invariants
 //!
@@ -15,7 +15,7 @@
 //! already: nobody follows the pointer then, as that takes a reference or the folio's lock.
 //!
 //! The anchor that a folio points to belongs to a node in the scanner's pool, of which there is one
-//! as long as the module is loaded: who has that pool borrowed keeps all of them.
+//! as long as the module is loaded: a borrow of that pool keeps all of them.
 
 use crate::{
     containers::handle::Handle,
@@ -79,8 +79,8 @@ pub(crate) struct Anchor {
 
 const _: () = assert!(size_of::<Anchor>() <= 64);
 
-// SAFETY: `mappings` is touched only by who holds the lock of the folio that points here, or by the
-// owner when none does.
+// SAFETY: Only the holder of the lock of the folio that points here touches `mappings`, or the owner
+// when no folio does.
 unsafe impl Sync for Anchor {}
 
 /// There is no folio any more that points to a node.
@@ -245,8 +245,8 @@ pub(crate) fn keep_last(entry: &MergedEntry<'_>) -> bool {
     let Some(folio) = entry.folio() else {
         return false;
     };
-    // SAFETY: The address maps the KSM page for as long as the entry is borrowed. Whoever relies on the
-    // content of a KSM folio has a reference, and then the helper refuses; it takes the folio's lock.
+    // SAFETY: The address maps the KSM page for as long as the entry is borrowed. All users of the
+    // content of a KSM folio have a reference, and then the helper refuses; it takes the folio's lock.
     unsafe { bindings::ksm_folio_give_away(folio.as_raw(), vma, address) }
 }
 
@@ -340,7 +340,7 @@ pub(crate) unsafe fn bind(locked: &LockedFolio<'_>, anchor: &Anchor) {
 
 /// Has reclaim write a folio to swap; it drops clean anonymous pages.
 ///
-/// To be called after each mapping that a KSM folio gets. Who was the only one to map it may have
+/// To be called after each mapping that a KSM folio gets. The only process that mapped it before may have
 /// called `madvise(MADV_FREE)`, which makes a folio clean that has no other mapping, and looks at
 /// their number under the folio's lock. Until now, the reference that the lock needs has kept it.
 pub(crate) fn mark_dirty(locked: &LockedFolio<'_>) {

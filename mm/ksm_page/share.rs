@@ -10,8 +10,8 @@
 //! # Invariants
 //!
 //! A KSM page is mapped read-only, by every entry: no byte of it changes while anybody has a reference
-//! to it. It is dirty once it has a second mapping, so that none is lost to reclaim: the one who has
-//! the only mapping can make it clean. A page is replaced only by one that was found equal while
+//! to it. It is dirty once it has a second mapping, so that none is lost to reclaim: the process
+//! that has the only mapping can make it clean. A page is replaced only by one that was found equal while
 //! neither could be written.
 
 use crate::{

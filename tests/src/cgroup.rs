@@ -66,7 +66,7 @@ impl Cgroup {
         let _ = fs::write(self.directory.join("memory.reclaim"), order);
     }
 
-    /// Brings most of the group's statistics up to date, as whoever reads them does. Reclaim goes by
+    /// Brings most of the group's statistics up to date, as a reader of them does. Reclaim goes by
     /// them: it would not see that all that is left is active.
     fn refresh(&self) {
         // There will be another try.

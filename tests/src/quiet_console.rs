@@ -2,7 +2,7 @@
 
 //! Keeping expected reports off the console, where they would count as faults of the kernel.
 //!
-//! `tools/vm` looks at the console only, so whoever keeps it quiet has to look at the log.
+//! `tools/vm` looks at the console only, so a program that keeps it quiet has to look at the log.
 
 use std::fs;
 

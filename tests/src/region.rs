@@ -24,7 +24,7 @@ pub struct Region {
 
 // SAFETY: A region is plain memory that it alone owns; no thread is special to it.
 unsafe impl Send for Region {}
-// SAFETY: As above; who has it by `&` gives advice at most, which the kernel takes from anyone.
+// SAFETY: As above; a holder of a `&` gives advice at most, which the kernel takes from any thread.
 unsafe impl Sync for Region {}
 
 impl Region {

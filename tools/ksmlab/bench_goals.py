@@ -30,8 +30,8 @@ OTHERWISE = 1.0
 # Of the cost at another commit, ours may be so much: the ratio that says that nothing became worse.
 NOT_WORSE = 0.97
 
-# Who is not dearer is still below 1 in half of all rounds. That most of them are below counts if
-# chance alone would bring it about this seldom.
+# Without a difference half of all rounds are below 1. That most of them are counts if chance alone
+# would bring it about this seldom.
 CHANCE = 0.05
 
 # Says whether the clock can be trusted, nothing about KSM.
@@ -43,8 +43,7 @@ MEMORY = ("metadata_bytes_per_page", "memory_kib")
 # The cost of a merge in other units, and how soon a process is forgotten.
 NO_COST = ("merge_wall_ms", "saved_pages_per_cpu_s", "ended_percent_of_scan")
 
-# The end of the names of the longest of many holds, which is that of whatever has interrupted one of
-# them.
+# The end of the names of the longest of many holds, which is that of an interruption of one of them.
 HOLD = "_us"
 
 # Bytes that may be kept for each page that is scanned.

@@ -17,9 +17,9 @@ ERR_DEVICE = "/dev/hvc1"
 # which takes the kernel's interpreter ten seconds, and a debug kernel's a minute.
 MACHINE = "q35"
 
-# Nobody needs to watch the time stamp counter, which is the host's. Who does waits for
-# another CPU with interrupts off, while booting by the clock that only they advance:
-# one boot in 200 never ended.
+# Nobody needs to watch the time stamp counter, which is the host's. A kernel that does
+# waits for another CPU with interrupts off, while booting by the clock that only they
+# advance: one boot in 200 never ended.
 CLOCK = "tsc=reliable"
 
 

@@ -142,7 +142,7 @@ def command_of(action: str, given: list[str]) -> list[str]:
 
 
 def images(wanted: Request) -> Images:
-    """Whatever the run needs is built first."""
+    """Builds all that the run needs."""
     built = kernel.of(wanted.lane, wanted.ksm, wanted.flavour, setup.tools())
     kernel.ensure(built)
     module = kernel.module(built) if wanted.ksm == "rs" else None

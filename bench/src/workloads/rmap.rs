@@ -143,7 +143,7 @@ impl Setting {
 
 /// Processes whose memory counts in `group`.
 fn holders(plan: &Plan, sharers: usize, group: &Cgroup) -> Result<Vec<Holder>> {
-    // Who is forked here is a member from the start.
+    // A process that is forked here is a member from the start.
     group.add(Pid::this())?;
     let mut holders = Vec::new();
     for part in 0..PROCESSES {

@@ -34,7 +34,7 @@ fn unchanged(plan: &Plan, content: impl FnOnce(&mut [u8])) -> Result<Measures> {
 
 /// What scans cost over all pages of `holders`, which have no equal.
 pub fn scans_of(ksmd: &mut Ksmd, plan: &Plan, holders: &mut [&mut Holder]) -> Result<Measures> {
-    // Who is told something for the first time takes some memory for that.
+    // A process that is told something for the first time takes some memory for that.
     for holder in &mut *holders {
         holder.obey(Order::Read)?;
     }

@@ -35,7 +35,7 @@ pub struct GuestMemfd {
 
 // SAFETY: It is plain memory; no thread is special to it.
 unsafe impl Send for GuestMemfd {}
-// SAFETY: As above; who has it by `&` only reads.
+// SAFETY: As above; a holder of a `&` only reads.
 unsafe impl Sync for GuestMemfd {}
 
 impl GuestMemfd {

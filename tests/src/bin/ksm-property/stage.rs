@@ -149,7 +149,7 @@ impl<'a> Stage<'a> {
             invariants::check_no_nodes()?;
         }
         if !self.ended.is_empty() {
-            // Whoever is about to go takes his zero pages off the count only then.
+            // A process that is about to end takes its zero pages off the count only then.
             return Ok(());
         }
         // The last reference to an address space may be one that ksmd has left to a work item.

@@ -206,7 +206,7 @@ impl Worker<'_> {
         match unsafe { fork() }.context("fork")? {
             ForkResult::Parent { .. } => Ok(0),
             ForkResult::Child => {
-                // Whoever listens to the parent must hear when the parent ends.
+                // A listener must hear when the parent ends.
                 *self.link = Link::new(UnixStream::connect(&self.socket)?)?;
                 Ok(getpid().as_raw() as usize)
             }

@@ -45,7 +45,7 @@ pub const CASES: &[Case] = &[
     .on("x86"),
     Case::new(
         "memory-failure-copied",
-        "who has a copy of his own of a KSM page that breaks is not told",
+        "a process with a copy of its own of a KSM page that breaks is not told",
         copied_before_failure,
     )
     .on("x86"),
@@ -280,7 +280,7 @@ fn hard_failure(_: &Options) -> Result<()> {
     for index in (0..PAGES).filter(|&index| index != BROKEN) {
         read_page(&mut late, index)?;
     }
-    step("who has nothing to do with it is left alone");
+    step("other processes are left alone");
     for index in 0..PAGES {
         read_page(&mut unrelated, index)?;
     }

@@ -356,7 +356,7 @@ fn collapse_merged(_: &Options) -> Result<()> {
             merged as u64,
             (HUGE_PAGES - merged) as u64,
         ))?;
-        // The scanner holds pages for a moment, and who holds one keeps its range from being collapsed.
+        // The scanner holds pages for a moment, and a reference keeps a range from being collapsed.
         ksm::set_run(Run::Stop)?;
         region.advise_raw(libc::MADV_COLLAPSE)?;
         ensure!(count_huge(&region)? == 1, "not collapsed");

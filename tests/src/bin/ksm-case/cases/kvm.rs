@@ -79,7 +79,7 @@ pub const CASES: &[Case] = &[
     .memory(ENOUGH),
     Case::new(
         "kvm-guest-memfd",
-        "memory of guest_memfd is left alone, whatever the advice",
+        "memory of guest_memfd is left alone, with or without advice",
         guest_memfd,
     )
     .on("x86")

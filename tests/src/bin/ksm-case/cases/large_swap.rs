@@ -40,7 +40,7 @@ pub const CASES: &[Case] = &[
     .memory(ENOUGH),
     Case::new(
         "swap-large-first-ends",
-        "whoever a large folio from swap is mapped by ends, and another has its pages swapped again",
+        "the process that a large folio from swap is mapped by ends, and another has its pages swapped again",
         first_ends,
     )
     .on("x86")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Zero pages that a module has placed before it went. Whoever takes the advice back has to get
+//! Zero pages that a module has placed before it went. A process that takes the advice back has to get
 //! pages of its own for them, though there is no module that could see to it.
 
 use anyhow::{ensure, Context, Result};

@@ -70,7 +70,7 @@ pub const CASES: &[Case] = &[
     .unloaded(),
     Case::new(
         "rmmod-offlining",
-        "the module can be unloaded while memory is going offline, and whoever waits for it goes on",
+        "the module can be unloaded while memory is going offline, and tasks that wait for it go on",
         rmmod_offlining,
     )
     .unloaded()

@@ -30,7 +30,7 @@ pub const CASES: &[Case] = &[
     ),
     Case::new(
         "pins-pipe-merged",
-        "merged pages in a pipe keep their contents whatever happens to their mapping",
+        "merged pages in a pipe keep their contents when their mapping changes or goes",
         merged_pages_in_pipe,
     ),
     Case::new(

@@ -48,7 +48,7 @@ pub const CASES: &[Case] = &[
     ),
     Case::new(
         "swap-first-ends",
-        "whoever reads a swapped KSM page first ends, and the others read it from the swap cache",
+        "the first process to read a swapped KSM page ends, and the others read it from the swap cache",
         swap_first_ends,
     ),
     Case::new(

@@ -65,7 +65,7 @@ pub const CASES: &[Case] = &[
     ),
     Case::new(
         "unmerge-charge",
-        "unmerged pages are charged to the group of whoever has them",
+        "unmerged pages are charged to the group of the process that has them",
         charge,
     ),
 ];
