@@ -95,7 +95,7 @@ unsafe extern "C" fn enter(data: *mut c_void, mm: *mut bindings::mm_struct) -> c
 ///
 /// To be called through [`OPS`], with an mm that the caller keeps.
 unsafe extern "C" fn exit(data: *mut c_void, mm: *mut bindings::mm_struct) {
-    // The scan touches page tables only of an mm of which it is a user, so there is nothing to
+    // The scan touches page tables only of an mm that it is a user of, so there is nothing to
     // wait for.
     // SAFETY: The caller vouches for both.
     let (ksm, mm) = unsafe { (ksm(data), Mm::from_raw(mm)) };

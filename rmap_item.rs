@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is known of one page of one address space, and the list of these, ordered by address, that
+//! The record of one page of one address space, and the list of these, ordered by address, that
 //! each tracked address space has.
 //!
 //! The list is not in sync with the address space: an item may name a page, or a vma, that is long
@@ -41,7 +41,7 @@ use kernel::{
     sync::Arc, //
 };
 
-/// The number of a full scan, of which only the lowest bits are kept.
+/// The lowest bits of the number of a full scan.
 ///
 /// Each item is met or collected in every full scan that is not broken off, so a number that comes
 /// again is seldom found, and then keeps an item for one scan more. The number before the first scan
@@ -101,7 +101,7 @@ impl SmartAge {
     }
 }
 
-/// What is known of the equals of a page that is not merged. It matters while the page is part of a large
+/// Notes on the equals of a page that is not merged. It matters while the page is part of a large
 /// folio that is not worth a split yet.
 #[derive(Clone, Copy, Default)]
 struct Prospects(u8);
@@ -139,7 +139,7 @@ impl Prospects {
     }
 }
 
-/// What an item keeps of a page while that is not merged.
+/// The history of a page, as its item keeps it while the page is not merged.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct History {
     age: SmartAge,
@@ -181,7 +181,7 @@ impl Place {
     }
 }
 
-/// What all items have in one word: from the top, the number of the virtual page; a detail, which
+/// The word that all items have: from the top, the number of the virtual page; a detail, which
 /// is the [`History`] of a page that is not merged, or the lowest bits of the index of a mapping;
 /// a kind of place; and the number of a scan that has met the item there.
 #[derive(Clone, Copy, Default)]
@@ -235,7 +235,7 @@ impl Head {
     }
 }
 
-/// The metadata of one page: 16 bytes. What it takes to find an equal of the page is in an
+/// The metadata of one page: 16 bytes. The data to find an equal of the page is in an
 /// [`UnstableNode`] as long as the page is not merged.
 #[derive(Default)]
 pub(crate) struct RmapItem {
@@ -256,7 +256,7 @@ impl Stored for RmapItem {
 
 const _: () = assert!(size_of::<RmapItem>() == 16);
 
-/// What profits are reckoned with: the bytes for a page that is not merged.
+/// The bytes for a page that is not merged, as profits are reckoned.
 pub(crate) const BYTES_PER_PAGE: usize = size_of::<RmapItem>() + size_of::<UnstableNode>();
 
 impl RmapItem {
@@ -415,7 +415,7 @@ impl RmapItem {
     }
 }
 
-/// An address space of which pages are tracked.
+/// A tracked address space.
 #[derive(Default)]
 pub(crate) struct TrackedMm {
     slot: Option<Arc<MmSlot>>,

@@ -111,7 +111,7 @@ pub(crate) struct Visit {
     judged: Range<usize>,
 }
 
-/// What a batch leaves to be done in its address space.
+/// Work that a batch leaves in its address space.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Left {
     /// There may be further pages.
@@ -155,12 +155,12 @@ impl Scanner {
         })
     }
 
-    /// The records, for who needs no scan.
+    /// The records, for callers that need no scan.
     pub(crate) fn records(&mut self) -> &mut Records {
         &mut self.records
     }
 
-    /// What the advisor goes by.
+    /// The advisor's measurements.
     pub(crate) fn advice(&mut self) -> &mut advisor::History {
         &mut self.advice
     }

@@ -3,7 +3,7 @@
 //! The stable tree: the KSM pages, by checksum and content.
 //!
 //! A KSM page cannot change, so the checksum kept with its node is right for as long as the node
-//! lives. What may happen to a node is that its page goes away unnoticed: the tree holds no
+//! lives. The page of a node may go away unnoticed: the tree holds no
 //! reference. A search that meets such a stale node says so, and its caller removes the node and
 //! searches again.
 //!
@@ -77,9 +77,9 @@ impl<N> Clone for Around<N> {
 
 impl<N> Copy for Around<N> {}
 
-/// What a value must offer to stand in the stable tree.
+/// A value that can stand in the stable tree.
 pub(crate) trait StableEntry: Keyed {
-    /// What was last set.
+    /// The value that was last set.
     fn siblings(&self) -> Siblings<Self::Name>;
     /// Keeps `siblings`.
     fn set_siblings(&mut self, siblings: Siblings<Self::Name>);
@@ -90,7 +90,7 @@ pub(crate) trait StableEntry: Keyed {
     fn has_room(&self) -> bool;
 }
 
-/// What [`StableTree::reorder`] leaves to be done.
+/// Work that [`StableTree::reorder`] leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reordered {
     /// Nothing: the chain is in order.

@@ -178,7 +178,7 @@ fn line(out: &mut Output<'_>, value: impl fmt::Display) -> fmt::Result {
     out.write_fmt(fmt!("{value}\n"))
 }
 
-/// What was written: up to a NUL, and without the newline that it may end with.
+/// The written text: up to a NUL, and without the newline that it may end with.
 fn line_of(text: &[u8]) -> &[u8] {
     let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
     text.strip_suffix(b"\n").unwrap_or(text)

@@ -24,7 +24,7 @@ use crate::containers::{
 };
 use kernel::prelude::*;
 
-/// What a page found in the tree.
+/// The result of a search in the tree.
 pub(crate) enum Outcome<N> {
     /// A node of the same content.
     Match(Handle<N>),

@@ -60,7 +60,7 @@ impl Links {
     }
 }
 
-/// What a value must offer to stand in a tree.
+/// A value that can stand in a tree.
 pub(crate) trait TreeNode: Default + Named {
     /// The links last set.
     fn links(&self) -> Links;
@@ -334,7 +334,7 @@ fn outermost<T: TreeNode>(
     node
 }
 
-/// What [`Editor::cut_out`] leaves to be mended.
+/// The place that [`Editor::cut_out`] leaves to be mended.
 struct Gap<N> {
     child: Option<Handle<N>>,
     parent: Option<Handle<N>>,

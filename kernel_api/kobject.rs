@@ -35,7 +35,7 @@ pub(crate) struct File<T: 'static> {
     pub(crate) store: Option<fn(&T, &[u8]) -> Result>,
 }
 
-/// What a reader of a file gets: up to a page.
+/// The text that a reader of a file gets: up to a page.
 pub(crate) struct Output<'a>(Formatter<'a>);
 
 impl Write for Output<'_> {

@@ -30,7 +30,7 @@ use kernel::{
     }, //
 };
 
-/// What a thread does.
+/// The work of a thread.
 pub(crate) trait Body: Send + Sync + 'static {
     /// Runs in the thread, and returns soon after [`Current::should_stop`] is true.
     fn run(&self, thread: &Current);

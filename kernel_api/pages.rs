@@ -30,7 +30,7 @@ use kernel::{
 /// The page allocator, for up to a page.
 ///
 /// `kmalloc()` takes memory for objects of a page from slabs of several, and keeps a slab as long as
-/// one of them is in use. What comes from here goes back at once. On the other hand, kmemleak finds
+/// one of them is in use. Pages from here go back at once. On the other hand, kmemleak finds
 /// no pointers in it, so it is for values that have none to memory of their own.
 pub(crate) struct Pages;
 
@@ -76,7 +76,7 @@ fn new_page(flags: Flags) -> Option<NonNull<u8>> {
     NonNull::new(ptr::with_exposed_provenance_mut(address))
 }
 
-/// What of `flags` matters here, as C has it: [`Flags`] do not give their bits away.
+/// The part of `flags` that matters here, as C has it: [`Flags`] do not give their bits away.
 fn gfp(flags: Flags) -> bindings::gfp_t {
     let wait = match flags.contains(GFP_KERNEL) {
         true => bindings::GFP_KERNEL,

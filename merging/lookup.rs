@@ -86,7 +86,7 @@ impl Merging<'_> {
         let outcome = self.records.search_or_wait(item, page, |other, locations| {
             pinned = pin_page_of(locations, other, patience, probe);
             match &pinned {
-                // What a fork has left in two address spaces is one page already; and what has
+                // A page that a fork has left in two address spaces is one already; and one that has
                 // moved to another NUMA node belongs into another tree.
                 Ok(other)
                     if other.page.as_raw() == page.as_raw()

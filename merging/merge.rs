@@ -62,7 +62,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// What has come of a search for a KSM page to merge with.
+/// The result of a search for a KSM page to merge with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
     /// No KSM page is equal and has room for another mapping, or there is no memory to list it.
@@ -104,7 +104,7 @@ impl Merging<'_> {
         result.is_ok()
     }
 
-    /// Replaces `page` at `address`, of which there need not be an item, by the zero page; `None` if it
+    /// Replaces `page` at `address`, which need not have an item, by the zero page; `None` if it
     /// cannot be reached now.
     pub(crate) fn replace_by_zeros(
         &mut self,

@@ -37,7 +37,7 @@ use kernel::{
 /// After two pages with equal samples were found different, this many pages are compared whole.
 const PAGES_TO_COMPARE_WHOLE: u32 = 256;
 
-/// What merging keeps from page to page. The scan mutex protects it.
+/// State that merging keeps from page to page. The scan mutex protects it.
 pub(crate) struct MergeState {
     keys: Keys,
     /// How long a batch may still wait for mmap locks.

@@ -58,7 +58,7 @@ const BYTES_AT_ONCE: usize = 1 << 30;
 /// Batches of merged pages that it unmerges under one mmap lock.
 const BATCHES_AT_ONCE: usize = 16;
 
-/// What is left when all has been undone.
+/// The state when all has been undone.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Leftovers {
     None = 0,
@@ -80,7 +80,7 @@ enum Unmerged {
 struct Progress {
     /// The address from which to go on.
     resume: usize,
-    /// What became of the pages before it.
+    /// The result for the pages before it.
     unmerged: Unmerged,
 }
 

@@ -49,7 +49,7 @@ impl Folio {
         NonNull::new(anon_vma.cast()).filter(|_| flags == bindings::FOLIO_MAPPING_ANON)
     }
 
-    /// What the `mapping` of the folio points to, and its flags, which say what that is.
+    /// The target of the `mapping` of the folio, and its flags, which tell the type of the target.
     #[inline]
     pub(super) fn mapping(&self) -> (*mut c_void, u32) {
         // SAFETY: By the type invariant the folio is alive; the pointer is not followed.

@@ -152,7 +152,7 @@ impl HeldPages {
         self.place_of(page).pages > 1
     }
 
-    /// The page, with the reference to its folio, of which no other page is held then.
+    /// The page, with the reference to its folio; no other page of the folio is held then.
     pub(crate) fn take(&mut self, page: HeldPage) -> Option<PinnedPage> {
         let pin = self.pins.get_mut(usize::from(page.pin))?.take()?;
         pin.first.into_part(page.part.into())

@@ -27,7 +27,7 @@ impl OfflineRange {
     }
 }
 
-/// What happens to memory.
+/// A change of memory.
 pub(crate) enum MemoryEvent {
     /// Some is about to go; one of the others follows.
     GoingOffline,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! New folios of one page for a vma, of which many are got at a time.
+//! New folios of one page for a vma, many at a time.
 
 use crate::mm::{
     folio::PinnedFolio,

@@ -140,7 +140,7 @@ impl Page {
         self.with_content(content::is_zero)
     }
 
-    /// As [`Page::is_zero`], for a page of which nothing is known: most are left at their first line.
+    /// As [`Page::is_zero`], for an unknown page: most are left at their first line.
     pub(crate) fn is_zero_at_each_line(&self) -> bool {
         self.with_content(content::is_zero_at_each_line)
     }
@@ -264,7 +264,7 @@ pub(crate) mod fresh {
         Ok(unsafe { PinnedPage::from_raw(NonNull::new(page).ok_or(ENOMEM)?) })
     }
 
-    /// A page of which each word is `word`.
+    /// A page all of whose words are `word`.
     pub(crate) fn page(word: u64) -> Result<PinnedPage> {
         let page = large(0)?;
         page.with_content(|content| {

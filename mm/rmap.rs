@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a reverse-mapping walk is asked to do with each mapping.
+//! The task of a reverse-mapping walk at each mapping.
 //!
 //! C header: [`include/linux/rmap.h`](srctree/include/linux/rmap.h)
 

@@ -16,7 +16,7 @@ pub(crate) enum Fault {
     NoMemory,
 }
 
-/// What a fault says when there is no page, or the hardware has lost its content.
+/// Answers of a fault when there is no page, or the hardware has lost its content.
 const NO_PAGE: bindings::vm_fault_t = bindings::vm_fault_reason_VM_FAULT_SIGBUS
     | bindings::vm_fault_reason_VM_FAULT_SIGSEGV
     | bindings::vm_fault_reason_VM_FAULT_HWPOISON

@@ -31,11 +31,11 @@ const _: () = assert!(LINES % LINES_IN_BLOCK == 0);
 /// No page has this checksum: it stands for one that is not known yet.
 pub(crate) const UNKNOWN: u32 = 0;
 
-/// What makes checksums unpredictable.
+/// Secrets that make checksums unpredictable.
 pub(crate) struct Keys {
     start: [u64; LANES],
     key: [u64; LANES],
-    /// What comes of a page of zeros.
+    /// The checksum of a page of zeros.
     zeros: u32,
 }
 

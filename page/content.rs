@@ -45,7 +45,7 @@ pub(crate) fn compare(one: &Content, other: &Content, later: &Content) -> Orderi
 
 /// Whether samples of two contents are equal: the first and the last line, and two lines between.
 ///
-/// Costs a tenth of [`is_equal`]. What was rewritten does not look equal any more; what differs in a
+/// Costs a tenth of [`is_equal`]. A rewritten page does not look equal any more; one that differs in a
 /// few words mostly does.
 pub(crate) fn sample_equals(one: &Content, other: &Content) -> bool {
     const LINES_TO_NEXT: usize = (LINES - 1) / 3;
@@ -68,7 +68,7 @@ pub(crate) fn is_zero(content: &Content) -> bool {
     is_none(bits)
 }
 
-/// As [`is_zero`], for a content of which nothing is known: leaves it at the first line with another bit.
+/// As [`is_zero`], for an unknown content: leaves it at the first line with another bit.
 pub(crate) fn is_zero_at_each_line(content: &Content) -> bool {
     let is_zero = |line: &Line| is_none(from_fn(|word| line[word].load(Relaxed)));
     content.iter().all(is_zero)

@@ -25,7 +25,7 @@ const MIN_CPU: usize = 10;
 /// Percent that the latest change has in the average of changes.
 const WEIGHT: usize = 30;
 
-/// What the advisor knows of the scans so far.
+/// The advisor's measurements of the scans so far.
 #[derive(Default)]
 pub(crate) struct History {
     began: Option<Instant<Monotonic>>,
@@ -56,7 +56,7 @@ impl History {
     fn begin_with(&mut self, cpu_time: u64) {
         self.began = Some(Instant::now());
         if self.last == LastScan::default() {
-            // What was scanned before the advisor was asked is not this scan's.
+            // Pages that were scanned before the advisor was asked are not this scan's.
             self.last.cpu_time = cpu_time;
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the administrator sets and sees.
+//! Settings and counters of the administrator.
 
 pub(crate) mod advisor;
 pub(crate) mod shared;

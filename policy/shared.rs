@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the scan, the hooks and sysfs share without the scan mutex.
+//! The state that the scan, the hooks and sysfs share without the scan mutex.
 
 #![deny(unsafe_code)]
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the scan has done, for everybody to read without a lock.
+//! Counters of the scan, which can be read without a lock.
 
 #![deny(unsafe_code)]
 

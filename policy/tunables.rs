@@ -41,7 +41,7 @@ impl Tunable {
     }
 }
 
-/// What an administrator may set.
+/// All settings of an administrator.
 pub(crate) struct Tunables {
     /// Pages to scan before each pause.
     pub(crate) pages_to_scan: Tunable,
@@ -90,7 +90,7 @@ impl Tunables {
     }
 }
 
-/// What the advisor goes by.
+/// Settings of the advisor.
 pub(crate) struct Advisor {
     /// Whether it is asked at all.
     pub(crate) enabled: Tunable,

@@ -117,7 +117,7 @@ impl Records {
 /// Records for KUnit suites of their users.
 #[cfg(CONFIG_KUNIT = "y")]
 impl Records {
-    /// Records of one address space, of which there are no items.
+    /// Records of one address space, which has no items.
     pub(crate) fn with_space(max_page_sharing: usize) -> Result<(Self, SpaceId)> {
         let module = &<crate::LocalModule as kernel::ModuleMetadata>::THIS_MODULE;
         let mut records = Self::new(module, max_page_sharing)?;
@@ -172,7 +172,7 @@ mod tests {
 
     const PAGES: usize = 24;
 
-    /// What the model knows of a page of the address space.
+    /// The model's record of a page of the address space.
     #[derive(Clone, Copy)]
     struct Known {
         item: ItemId,
@@ -180,7 +180,7 @@ mod tests {
         place: Place,
     }
 
-    /// What the model knows of a KSM page, and the only reference to it.
+    /// The model's record of a KSM page, and the only reference to it.
     struct Shared {
         node: NodeId,
         content: usize,

@@ -288,7 +288,7 @@ impl Registry {
         Some((*number, entry.slot.clone()))
     }
 
-    /// Forgets the discarded slot with this number, of which there are no items any more.
+    /// Forgets the discarded slot with this number, which has no items any more.
     pub(crate) fn forget_discarded(&self, number: usize) {
         let mut map = self.map.lock();
         let removed = map.discarded.remove_node(&number);

@@ -60,7 +60,7 @@ use kernel::prelude::*;
 /// How many nodes before its turn the anchor of a node is fetched.
 const NODES_AHEAD: usize = 8;
 
-/// What a page has found in the stable tree.
+/// The result of a search in the stable tree.
 pub(crate) enum Equal {
     /// A node whose page, which comes with it, is equal and may have one more mapping.
     WithRoom(NodeId, KsmPage),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What leads from a page that is not merged to its equals.
+//! The node that leads from a page that is not merged to its equals.
 
 #![deny(unsafe_code)]
 

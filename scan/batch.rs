@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What becomes of a batch of candidates: items, checksums, look-ups, merges.
+//! The way of a batch of candidates: items, checksums, look-ups, merges.
 //!
 //! Each step is done for the whole batch before the next begins, and has the CPU fetch what the
 //! next will look at.

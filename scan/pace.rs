@@ -17,7 +17,7 @@ use kernel::sync::atomic::{
     Relaxed, //
 };
 
-/// What the scan does, and what a step is charged for it, in 64ths of a page.
+/// A kind of work of the scan, and its price for a step, in 64ths of a page.
 #[derive(Clone, Copy)]
 pub(crate) enum Work {
     /// Passing over a page, an item or a vma, or freeing an item.
@@ -145,7 +145,7 @@ mod tests {
             assert!(step.has_left());
             step.charge(Work::Small, 7);
             assert!(step.has_left());
-            // What is begun may be a page still.
+            // The work that is begun may be a page still.
             assert_eq!(step.pages(), 1);
             step.charge(Work::Small, 1);
             assert!(!step.has_left());

@@ -33,13 +33,13 @@ use crate::{
 /// Steps of a walk under its locks: some tens of microseconds' worth.
 const STEPS_IN_WALK: usize = 8 * 1024;
 
-/// What passing over a vma takes, in steps.
+/// The price of passing over a vma, in steps.
 const STEPS_FOR_VMA: usize = 1;
 
-/// What looking at a page takes, or passing over the item of another page.
+/// The price of looking at a page, or of passing over the item of another page.
 const STEPS_FOR_PAGE: usize = 8;
 
-/// What looking through a page table takes.
+/// The price of looking through a page table.
 const STEPS_FOR_TABLE: usize = 64;
 
 /// Which pages a walk is for.
@@ -51,7 +51,7 @@ pub(crate) enum Wanted {
     OnlyZeros,
 }
 
-/// What stands in the list of items at the address of a page.
+/// The entry in the list of items at the address of a page.
 enum Found {
     Item(ItemId),
     Nothing,
@@ -96,7 +96,7 @@ impl<'a, 's> SkipFilter<'a, 's> {
         }
     }
 
-    /// The owner of all stable nodes, of which none is removed during the walk.
+    /// The owner of all stable nodes; none is removed during the walk.
     pub(crate) fn nodes(&self) -> &'a (impl AnchorOwner + use<'a, 's>) {
         self.records.nodes()
     }
@@ -247,7 +247,7 @@ mod tests {
         filter.decide(page * PAGE_SIZE, Seen::Anonymous)
     }
 
-    /// The pages of which the walk over `pages` took a candidate.
+    /// The pages that the walk over `pages` took as candidates.
     fn count_taken(filter: &mut SkipFilter<'_, '_>, pages: usize) -> usize {
         (0..pages)
             .filter(|page| decide(filter, *page) == Decision::Take)

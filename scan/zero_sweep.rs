@@ -48,7 +48,7 @@ struct ZeroPage {
     page: HeldPage,
 }
 
-/// What a sweep keeps from batch to batch. The scan mutex protects it.
+/// State that a sweep keeps from batch to batch. The scan mutex protects it.
 pub(crate) struct ZeroSweep {
     /// Empty between two batches.
     zeros: KVec<ZeroPage>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What only tests use. Kernels without fault injection and KUnit have nothing of it.
+//! Code for tests only. Kernels without fault injection and KUnit have none of it.
 
 #[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
 pub(crate) mod checksum_bits;

@@ -8,7 +8,7 @@
 
 #![deny(unsafe_code)]
 
-/// What has just happened, and to whom the moment belongs.
+/// The event that has just happened, and the code that the moment belongs to.
 #[derive(Clone, Copy)]
 pub(crate) enum RaceWindow {
     /// A batch of candidates is gathered, and the mmap lock dropped: exit, munmap, writes.

@@ -58,7 +58,7 @@ pub fn differing_at(memory: &mut [u8], offset: usize) {
     }
 }
 
-/// A different number for each index, of which neighbours are far apart.
+/// A different number for each index; numbers of neighbours are far apart.
 pub fn scattered(index: usize) -> u64 {
     (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

@@ -114,7 +114,7 @@ pub struct Top {
     #[arg(long, value_name = "LOOKS")]
     pub count: Option<u64>,
 
-    /// What processes are ordered by.
+    /// The order of processes.
     #[arg(long, value_enum, default_value_t = Order::Merged)]
     pub order: Order,
 }

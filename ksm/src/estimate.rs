@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What merging would save: pages of processes, by their contents.
+//! The memory that merging would save: pages of processes, by their contents.
 
 pub mod collect;
 mod contents;
 mod cost;
 pub mod report;
 
-/// What is known of one page that KSM could merge: 16 bytes, as a host can have 2²⁸ of them.
+/// One page that KSM could merge, in 16 bytes, as a host can have 2²⁸ of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seen {
     /// A hash of its content.

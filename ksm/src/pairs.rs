@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::processes::Named;
 
-/// What more processes have in common is not counted for each pair of them: there would be too many.
+/// A page that more processes have in common is not counted for each pair of them: there would be too many.
 const MOST: usize = 64;
 
 /// Two processes.

@@ -57,7 +57,7 @@ fn parse_lines(text: &str) -> Result<Vec<Setting>> {
         .collect()
 }
 
-/// Settings, of which the `first` count if both have the same one.
+/// Settings of both; where both have the same one, the `first` counts.
 ///
 /// # Errors
 ///

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What KSM counts, in all and for each process.
+//! Counters of KSM, in all and for each process.
 
 use std::fs;
 
@@ -84,7 +84,7 @@ fn cpu_seconds(thread: &Process) -> f64 {
     ticks as f64 / procfs::ticks_per_second() as f64
 }
 
-/// What KSM counts for a process.
+/// Counters of KSM for a process.
 #[derive(Clone, Debug, Serialize)]
 pub struct OfProcess {
     /// The process.

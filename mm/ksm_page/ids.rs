@@ -21,7 +21,7 @@ pub(crate) type NodeId = Handle<Node>;
 /// The [`Named::Name`](crate::containers::handle::Named::Name) of address spaces.
 pub(crate) enum Space {}
 
-/// Names an address space of which pages are tracked.
+/// Names a tracked address space.
 pub(crate) type SpaceId = Handle<Space>;
 
 /// Names a set of pages that may be merged with each other.

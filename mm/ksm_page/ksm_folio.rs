@@ -14,7 +14,7 @@
 //! when dropped. While [`keep_last`] has taken all references from the folio, its anchor may be freed
 //! already: nobody follows the pointer then, as that takes a reference or the folio's lock.
 //!
-//! The anchor that a folio points to belongs to a node in the scanner's pool, of which there is one
+//! The anchor that a folio points to belongs to a node in the scanner's pool, and there is one pool
 //! as long as the module is loaded: a borrow of that pool keeps all of them.
 
 use crate::{
@@ -155,7 +155,7 @@ impl Anchor {
         // SAFETY: The page frame number was that of a folio; memory that goes offline is first
         // searched for nodes.
         let folio = unsafe { bindings::pfn_folio(pfn) };
-        // SAFETY: As above. What is seen is looked at again once the folio cannot be freed.
+        // SAFETY: As above. The value is looked at again once the folio cannot be freed.
         if !unsafe { self.is_target_of(folio) } {
             return None;
         }
@@ -190,7 +190,7 @@ impl Anchor {
     }
 }
 
-/// What the `mapping` of a folio holds that points to `anchor`, which may be null.
+/// The `mapping` of a folio that points to `anchor`, which may be null.
 fn tagged(anchor: *const Anchor) -> *mut c_void {
     anchor
         .cast_mut()
@@ -198,7 +198,7 @@ fn tagged(anchor: *const Anchor) -> *mut c_void {
         .wrapping_byte_add(bindings::FOLIO_MAPPING_KSM as usize)
 }
 
-/// What the `mapping` of a folio says of KSM.
+/// The meaning of the `mapping` of a folio for KSM.
 pub(crate) enum Tie<'a> {
     /// It is no KSM folio.
     Missing,

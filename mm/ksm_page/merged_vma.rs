@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the merged pages of one vma have in common.
+//! The record that the merged pages of one vma have in common.
 //!
 //! Of each merged page a reverse-mapping walk must know the address space, the address, the
 //! anon_vma and the index in it. All but one number are the same for a whole vma, so they are kept
@@ -59,7 +59,7 @@ impl MergedVma {
         self.mm
     }
 
-    /// What `ksmd`, and nobody else, knows the address space by: for as long as there is an item of a
+    /// The name by which `ksmd`, and nobody else, knows the address space: for as long as there is an item of a
     /// merged page of the vma.
     pub(crate) fn owner(&self) -> SpaceId {
         self.owner

@@ -140,12 +140,12 @@ impl KsmPage {
     }
 }
 
-/// What a page is replaced by.
+/// The replacement of a page.
 #[derive(Clone, Copy)]
 pub(crate) enum Target<'a> {
     Ksm {
         page: &'a KsmPage,
-        /// What the CPU is to fetch while the contents are compared.
+        /// The page that the CPU is to fetch while the contents are compared.
         next: &'a Page,
     },
     /// The kernel's page of zeros, which has no reverse mappings.

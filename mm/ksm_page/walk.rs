@@ -48,7 +48,7 @@ pub(crate) struct Candidate {
     pub(crate) page: FoundPage<HeldPage>,
 }
 
-/// What kind of page was met.
+/// The kind of a page that a walk has met.
 pub(crate) enum FoundPage<Held> {
     /// One that may be merged.
     Anonymous(Held),
@@ -90,7 +90,7 @@ pub(crate) enum Seen<'a> {
     Ksm(&'a Anchor),
 }
 
-/// What becomes of a page that a walk has met.
+/// The decision on a page that a walk has met.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// It becomes a candidate.

@@ -2,7 +2,7 @@
 
 //! Time that the current thread has had a CPU.
 
-/// How many parts a measurement has, of which the median counts: so somebody else who uses the same
+/// How many parts a measurement has; their median counts: so somebody else who uses the same
 /// memory for a moment does not.
 pub(crate) const PARTS: usize = 15;
 

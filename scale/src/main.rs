@@ -42,7 +42,7 @@ use report::Report;
 use std::fs;
 use waiting::Records;
 
-/// Operations of which the mean counts.
+/// Operations whose mean counts.
 const SAMPLE: usize = 1 << 19;
 
 /// The part of the machine's free memory that may be used, in percent.

@@ -25,7 +25,7 @@ impl fmt::Display for Access {
     }
 }
 
-/// What one operation costs.
+/// The cost of one operation.
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
     operation: &'static str,
@@ -46,7 +46,7 @@ impl Row {
 /// How many times what an operation costs at the smallest size it may cost.
 const FACTOR: f64 = 1.5;
 
-/// What was measured at all sizes.
+/// Measurements at all sizes.
 #[derive(Default)]
 pub(crate) struct Report {
     sizes: Vec<u32>,

@@ -108,7 +108,7 @@ impl Host {
     fn time_growth(&mut self, pages: Range<usize>, records: Records) -> (f64, f64) {
         let shift = |part: Range<usize>| pages.start + part.start..pages.start + part.end;
         let track = nanoseconds(pages.len(), |part| self.track(shift(part), records));
-        // What does not fill a part comes last.
+        // Pages that do not fill a part come last.
         let insert = nanoseconds(pages.len(), |part| {
             self.insert(shift(part), Access::Fetched)
         });
@@ -141,7 +141,7 @@ impl Host {
         }
     }
 
-    /// Frees the records of pages, of which the list is not told.
+    /// Frees the records of pages, and does not tell the list.
     fn forget(&mut self, pages: Range<usize>) {
         for page in pages {
             self.nodes.remove(node(page));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What operations do at several sizes, counted: nodes touched, allocations and their orders.
+//! The work of operations at several sizes, counted: nodes touched, allocations and their orders.
 //!
 //! Nothing here knows about time, so the results are the same on every machine.
 
@@ -26,7 +26,7 @@ struct Wood {
     trees: ShardedTree<UnstableNode>,
 }
 
-/// What operations of one kind have touched.
+/// Nodes that operations of one kind have touched.
 #[derive(Default)]
 struct Touched {
     operations: usize,
@@ -88,7 +88,7 @@ impl Wood {
         touched
     }
 
-    /// What look-ups of nodes that are there touch.
+    /// Nodes that look-ups of nodes that are there touch.
     fn look_up(&self, numbers: impl Iterator<Item = u32>) -> Touched {
         let mut touched = Touched::default();
         for number in numbers {

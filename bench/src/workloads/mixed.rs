@@ -39,7 +39,7 @@ const SCANS: usize = 240;
 /// After so many scans the process that has run longest ends, and another one begins.
 const SCANS_BETWEEN_ENDS: usize = 10;
 
-/// The last scans, of which the mean is given.
+/// The last scans, whose mean is given.
 const LAST: usize = 60;
 
 const SEED: u64 = 2;

@@ -26,7 +26,7 @@ use crate::{
 
 use rates::Rates;
 
-/// What processes are ordered by, the largest first; names from A to Z.
+/// The order of processes: the largest first; names from A to Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Order {
     /// Pages that KSM shares.

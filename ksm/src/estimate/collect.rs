@@ -30,7 +30,7 @@ pub enum Scope {
     Private,
 }
 
-/// What was read.
+/// The pages that were read.
 #[derive(Default)]
 pub struct Collected {
     /// All pages.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What merging would save, in all and for each process.
+//! The memory that merging would save, in all and for each process.
 
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the kernel says of frames.
+//! The kernel's flags of frames.
 
 use std::{fs::File, ops::Range, os::unix::fs::FileExt};
 
@@ -32,7 +32,7 @@ impl Flags {
     }
 }
 
-/// The flags of all frames, some hundred of which are read at a time.
+/// The flags of all frames; some hundred are read at a time.
 pub struct FrameFlags {
     file: File,
     window: Range<u64>,

@@ -47,7 +47,7 @@ fn mapping(map: &MemoryMap) -> Mapping {
     }
 }
 
-/// What the kernel says of a page of a process.
+/// The kernel's entry for a page of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page(u64);
 

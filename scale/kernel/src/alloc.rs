@@ -13,7 +13,7 @@ use core::{alloc::Layout, ptr::NonNull};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AllocError;
 
-/// What an allocation may do.
+/// Permissions of an allocation.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Flags(u32);
 

@@ -26,7 +26,7 @@ impl From<core::convert::Infallible> for Error {
     }
 }
 
-/// What a function of the kernel returns.
+/// The result of a function of the kernel.
 pub type Result<T = (), E = Error> = core::result::Result<T, E>;
 
 /// The error numbers that the sources name.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What every source uses.
+//! Names that every source uses.
 
 pub use crate::{
     alloc::{flags::*, KBox, KVVec, KVec},

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What threads share.
+//! State that threads share.
 
 pub use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the current thread has asked its allocators for.
+//! Memory that the current thread has asked its allocators for.
 
 use crate::page::PAGE_SIZE;
 use std::cell::Cell;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the module's KUnit suites use.
+//! Fixtures of the module's KUnit suites.
 
 #[path = "../../../testing/fake_page.rs"]
 pub(crate) mod fake_page;

@@ -15,7 +15,7 @@ pub fn state(run: u64) -> &'static str {
     }
 }
 
-/// What KSM has done, in two lines.
+/// State, savings, rates and pace, in two lines.
 pub fn summary(look: &Look) -> [String; 2] {
     let (counts, rates) = (&look.statistics, &look.rates);
     [

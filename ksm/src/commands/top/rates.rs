@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What has happened between two looks.
+//! Changes between two looks.
 
 use std::time::Duration;
 

@@ -24,7 +24,7 @@ const TEXTS: usize = 3;
 
 const KEYS: &str = "q quit   m merged   p profit   z zeros   n name   ↑ ↓ move";
 
-/// What a key asks for.
+/// The wish that a key stands for.
 #[derive(Debug, PartialEq, Eq)]
 enum Wish {
     Quit,

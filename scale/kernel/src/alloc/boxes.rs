@@ -18,9 +18,9 @@ use core::{
 /// The pointer is to a `T` in memory of `A` that is nobody else's.
 pub struct Box<T, A: Allocator>(NonNull<T>, PhantomData<A>);
 
-// SAFETY: As the value, of which it is the owner.
+// SAFETY: As the value, which it owns.
 unsafe impl<T: Send, A: Allocator> Send for Box<T, A> {}
-// SAFETY: As the value, of which it is the owner.
+// SAFETY: As the value, which it owns.
 unsafe impl<T: Sync, A: Allocator> Sync for Box<T, A> {}
 
 impl<T, A: Allocator> Box<T, A> {

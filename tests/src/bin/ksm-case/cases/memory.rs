@@ -217,7 +217,10 @@ fn uffd_access(_: &Options) -> Result<()> {
     ensure!(uffd.register(&plain, Mode::Access)?, "not registered");
     uffd.keep_out(&plain, true)?;
     ksm::set_run(Run::Unmerge)?;
-    ensure!(are_merged(&guarded)?, "a process that is kept out got a copy");
+    ensure!(
+        are_merged(&guarded)?,
+        "a process that is kept out got a copy"
+    );
     uffd.keep_out(&plain, false)?;
     uffd.keep_out(&guarded, false)?;
     wait::until("pages of their own", || {
@@ -250,7 +253,10 @@ fn uffd_access_zeros(_: &Options) -> Result<()> {
 
     step("run=2 leaves them, as nobody can have a copy; they part when their owner is let in");
     ksm::set_run(Run::Unmerge)?;
-    ensure!(zero_pages()? == PAGES, "a process that is kept out got a copy");
+    ensure!(
+        zero_pages()? == PAGES,
+        "a process that is kept out got a copy"
+    );
     uffd.keep_out(&guarded, false)?;
     wait::until("pages of their own", || {
         Ok((zero_pages()? == 0).then_some(()))
