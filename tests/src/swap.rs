@@ -97,3 +97,27 @@ impl Drop for Swap {
         let _ = self.stop();
     }
 }
+
+/// The switch of zswap.
+const ZSWAP: &str = "/sys/module/zswap/parameters/enabled";
+
+/// Pages on their way to swap are kept in memory, compressed; as before when dropped.
+pub struct Zswap(());
+
+impl Zswap {
+    /// Begins to keep them; `None` if this kernel has no zswap.
+    pub fn on() -> Result<Option<Self>> {
+        if !Path::new(ZSWAP).exists() {
+            return Ok(None);
+        }
+        control_file::write(ZSWAP, "Y")?;
+        Ok(Some(Self(())))
+    }
+}
+
+impl Drop for Zswap {
+    fn drop(&mut self) {
+        // The VM ends soon in any case.
+        let _ = control_file::write(ZSWAP, "N");
+    }
+}

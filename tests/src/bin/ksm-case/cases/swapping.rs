@@ -16,7 +16,7 @@ use ksm_tests::{
     peer::Peer,
     procfs,
     region::Region,
-    swap::{self, Swap},
+    swap::{self, Swap, Zswap},
     wait, MIB, PAGE_SIZE,
 };
 
@@ -41,6 +41,12 @@ pub const CASES: &[Case] = &[
         "KSM pages that lie in swap survive run=2, and merge again later",
         swap_run_2,
     ),
+    Case::new(
+        "swap-zswap",
+        "KSM pages are kept compressed in memory by zswap, and everybody's data is as it was",
+        swap_zswap,
+    )
+    .on("x86"),
     Case::new(
         "swap-scan",
         "merging, swapping and unmerging all at once lose nothing",
@@ -214,6 +220,31 @@ fn swap_merged(_: &Options) -> Result<()> {
     let now = ksm::counters()?;
     ensure!(now == Counters::ZERO, "left over: {now}");
     setting.tell_all(VERIFY)?;
+    setting.end()
+}
+
+fn swap_zswap(_: &Options) -> Result<()> {
+    let Some(zswap) = Zswap::on()? else {
+        return Err(Skip("this kernel has no zswap".into()).into());
+    };
+    let scanner = Scanner::start()?;
+    let content = pattern::pages(9, PAGES);
+    let mut setting = Setting::new(&content)?;
+    scanner.expect(Counters::stable(512, 3 * 512, 0))?;
+    let before = procfs::vmstat("zswpout")?;
+    let written = setting.reclaim()?;
+    let kept = procfs::vmstat("zswpout")? - before;
+    step(format!(
+        "zswap keeps {kept} pages, and {written} went to the device"
+    ));
+    ensure!(kept >= PAGES as i64 * 9 / 10, "zswap got {kept} pages only");
+    // Writers get a copy of their own, readers what was there.
+    tell(&mut setting.peers[0], WRITE)?;
+    setting.tell_all(VERIFY)?;
+    step("one process has written, and all have verified their data");
+    scanner.settle()?;
+    setting.tell_all(VERIFY)?;
+    drop(zswap);
     setting.end()
 }
 
