@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """What `ksm estimate` says, beside what KSM then saves."""
 
+import json
+
 import pytest
-from ksm_command import told
+from ksm_command import COMMAND, told
 
 
 @pytest.mark.parametrize("ksm", ["rs", "c"])
@@ -20,3 +22,38 @@ def test_the_estimate_is_what_is_saved(vm, ksm, load):
     by_process = sum(process["saved"] for process in estimate["processes"])
     assert by_process == pytest.approx(estimate["saved"])
     assert estimate["zeros"] >= load[0] * load[3] * 256
+
+
+def test_it_needs_no_ksm(vm):
+    script = f"rmmod ksm_rs; {COMMAND} --json estimate $$"
+    done = vm.run("sh", "-ec", script)
+    assert done.status == 0, done.explain()
+    estimate = json.loads(done.text)
+    assert estimate["pages"] > 10 and estimate["processes"][0]["name"] == "sh"
+
+
+def test_of_many_processes_those_that_end_are_left_out(vm):
+    """Two hundred processes, half of which end while all are read."""
+    script = f"""
+        for number in $(seq 100); do sleep 300 & done
+        for number in $(seq 100); do sleep 1 & done
+        {COMMAND} --json estimate --max-cpu 100
+    """
+    done = vm.run("sh", "-ec", script)
+    assert done.status == 0, done.explain()
+    estimate = json.loads(done.text)
+    assert len(estimate["processes"]) >= 100
+    assert estimate["pages"] > estimate["saved"] > 0
+
+
+def test_a_reader_may_stop_reading(vm):
+    done = vm.run("sh", "-ec", f"{COMMAND} estimate $$ | true; {COMMAND} set run=1 2>&1 | true")
+    assert done.status == 0 and not done.stderr, done.explain()
+
+
+@pytest.mark.parametrize("words", ["estimate 1", "sharing", "set run=1"])
+def test_a_user_is_told_that_it_takes_root(vm, words):
+    script = f"! setpriv --reuid 65534 --clear-groups {COMMAND} {words} 2>&1"
+    done = vm.run("sh", "-ec", script)
+    assert done.status == 0 and "are you root?" in done.text, done.explain()
+    assert done.text.startswith("ksm: ") and len(done.text.splitlines()) == 1

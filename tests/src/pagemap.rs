@@ -41,17 +41,18 @@ fn frame_of_entry(entry: u64) -> Result<u64> {
     Ok(frame)
 }
 
-/// The entry of each page of a region of this process.
+/// The entry of one page of a region of this process.
 ///
 /// Asks for the calling thread, as `self` is the first thread, which may have exited.
+fn own_entry(region: &Region, index: usize) -> Result<u64> {
+    let path = Path::new("/proc/thread-self/pagemap");
+    read_entry(path, region.page_address(index) / PAGE_SIZE)
+}
+
+/// The entry of each page of a region of this process.
 fn entries(region: &Region) -> Result<Vec<u64>> {
     (0..region.pages())
-        .map(|index| {
-            read_entry(
-                Path::new("/proc/thread-self/pagemap"),
-                region.page_address(index) / PAGE_SIZE,
-            )
-        })
+        .map(|index| own_entry(region, index))
         .collect()
 }
 
@@ -76,6 +77,11 @@ pub fn write_protected(region: &Region) -> Result<Vec<bool>> {
         .into_iter()
         .map(|entry| entry & UFFD_WP != 0)
         .collect())
+}
+
+/// The frame behind one page of a region of this process.
+pub fn frame(region: &Region, index: usize) -> Result<u64> {
+    frame_of_entry(own_entry(region, index)?)
 }
 
 /// The frame behind each page of a region of this process.

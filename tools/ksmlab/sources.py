@@ -5,8 +5,8 @@ from pathlib import Path
 
 from .paths import REPO
 
-# Folders with Rust programs for the machine that the module is built on, or for a VM.
-PROGRAMS = ("bench", "scale", "tests", "tools")
+# Folders with Rust programs, for the machine that the module is built on, for a VM, or for administrators.
+PROGRAMS = ("bench", "ksm", "scale", "tests", "tools")
 
 
 def module_sources() -> list[Path]:

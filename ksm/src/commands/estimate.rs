@@ -2,7 +2,10 @@
 
 //! `ksm estimate`: what would merging save?
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use anyhow::{ensure, Result};
 use comfy_table::Table;
@@ -43,7 +46,7 @@ struct Reading {
 /// # Errors
 ///
 /// A process that was asked for cannot be read.
-pub fn run(estimate: &Estimate, json: bool) -> Result<()> {
+pub fn run(estimate: &Estimate, json: bool, out: &mut dyn Write) -> Result<()> {
     ensure!(
         (1..=100).contains(&estimate.max_cpu),
         "--max-cpu is a percentage from 1 to 100"
@@ -62,15 +65,14 @@ pub fn run(estimate: &Estimate, json: bool) -> Result<()> {
         cpu_seconds: (cpu_time() - began.1).as_secs_f64(),
     };
     let report = report(collected, &read, sharing_limit());
-    match json {
-        true => println!(
-            "{}",
-            serde_json::to_string(&Output {
-                report,
-                read: reading
-            })?
-        ),
-        false => print(&report, &reading),
+    if json {
+        let output = Output {
+            report,
+            read: reading,
+        };
+        writeln!(out, "{}", serde_json::to_string(&output)?)?;
+    } else {
+        print(&report, &reading, out)?;
     }
     Ok(())
 }
@@ -134,34 +136,56 @@ fn cpu_time() -> Duration {
     Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64)
 }
 
-fn print(report: &Report, reading: &Reading) {
-    let line = |name: &str, value: String| println!("{name:<36}{value:>12}");
-    line("memory that KSM could merge", bytes(report.pages));
-    line(
-        "merging would save",
-        format!(
-            "{} ({})",
-            bytes(report.saved),
-            percent(report.saved, report.pages)
+fn print(report: &Report, reading: &Reading, out: &mut dyn Write) -> Result<()> {
+    print_sums(report, out)?;
+    print_costs(report, reading, out)?;
+    writeln!(
+        out,
+        "\n{}\n\n{}",
+        table_of_processes(report),
+        table_of_pairs(report)
+    )?;
+    Ok(())
+}
+
+fn print_sums(report: &Report, out: &mut dyn Write) -> Result<()> {
+    let lines = [
+        ("memory that KSM could merge", bytes(report.pages)),
+        (
+            "merging would save",
+            format!(
+                "{} ({})",
+                bytes(report.saved),
+                percent(report.saved, report.pages)
+            ),
         ),
-    );
-    line(
-        "  with use_zero_pages=1, moreover",
-        bytes(report.saved_by_zero_page),
-    );
-    line("saved already (fork or KSM)", bytes(report.shared_already));
-    line("pages of zeros", bytes(report.zeros));
-    line(
-        "in huge pages that would be split",
-        bytes(report.equal_in_huge),
-    );
-    line("in swap, not looked at", bytes(report.swapped));
-    println!(
+        (
+            "  with use_zero_pages=1, moreover",
+            bytes(report.saved_by_zero_page),
+        ),
+        ("saved already (fork or KSM)", bytes(report.shared_already)),
+        ("pages of zeros", bytes(report.zeros)),
+        (
+            "in huge pages that would be split",
+            bytes(report.equal_in_huge),
+        ),
+        ("in swap, not looked at", bytes(report.swapped)),
+    ];
+    for (name, value) in lines {
+        writeln!(out, "{name:<36}{value:>12}")?;
+    }
+    Ok(())
+}
+
+fn print_costs(report: &Report, reading: &Reading, out: &mut dyn Write) -> Result<()> {
+    writeln!(
+        out,
         "\nonce merged, a full scan takes {:.1} s of a CPU with the kernel's own KSM, {:.1} s with ksm_rs\n\
          (by the benchmark of ksm_rs, on an AMD EPYC, with smart_scan=0)",
         report.scan_seconds.mainline, report.scan_seconds.ksm_rs
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "read in {:.1} s, {}/s, {:.0} % of a CPU{}",
         reading.seconds,
         BinaryBytes((report.pages as f64 * PAGE_SIZE as f64 / reading.seconds) as u64),
@@ -170,12 +194,8 @@ fn print(report: &Report, reading: &Reading) {
             0 => String::new(),
             ended => format!("; {ended} processes ended meanwhile"),
         }
-    );
-    println!(
-        "\n{}\n\n{}",
-        table_of_processes(report),
-        table_of_pairs(report)
-    );
+    )?;
+    Ok(())
 }
 
 fn table_of_processes(report: &Report) -> Table {

@@ -2,7 +2,7 @@
 
 //! Files that follow from the command line, for packages.
 
-use std::{io, path::Path};
+use std::{io::Write, path::Path};
 
 use anyhow::{Context, Result};
 use clap::CommandFactory;
@@ -11,8 +11,8 @@ use clap_complete::Shell;
 use crate::cli::Cli;
 
 /// Prints the completions for a shell.
-pub fn completions(shell: Shell) -> Result<()> {
-    clap_complete::generate(shell, &mut Cli::command(), "ksm", &mut io::stdout());
+pub fn completions(shell: Shell, mut out: &mut dyn Write) -> Result<()> {
+    clap_complete::generate(shell, &mut Cli::command(), "ksm", &mut out);
     Ok(())
 }
 

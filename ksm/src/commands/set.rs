@@ -2,6 +2,8 @@
 
 //! `ksm set`: changes settings.
 
+use std::io::Write;
+
 use anyhow::Result;
 
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
 ///
 /// The kernel would refuse one of them, and nothing has changed; or it has refused one all the same, and
 /// those before it stand.
-pub fn run(set: &Set, json: bool) -> Result<()> {
+pub fn run(set: &Set, json: bool, out: &mut dyn Write) -> Result<()> {
     let of_file = set
         .file
         .as_deref()
@@ -25,11 +27,12 @@ pub fn run(set: &Set, json: bool) -> Result<()> {
     let ksm = Ksm::open()?;
     let changes = settings::plan(&ksm, &wanted)?;
     let (made, result) = make(&ksm, &changes);
-    match json {
-        true => println!("{}", serde_json::json!({ "changed": made })),
-        false => made
-            .iter()
-            .for_each(|Change { name, from, to }| println!("{name}: {from} -> {to}")),
+    if json {
+        writeln!(out, "{}", serde_json::json!({ "changed": made }))?;
+    } else {
+        for Change { name, from, to } in made {
+            writeln!(out, "{name}: {from} -> {to}")?;
+        }
     }
     result
 }

@@ -2,6 +2,8 @@
 
 //! `ksm sharing`: who shares with whom?
 
+use std::io::Write;
+
 use anyhow::{Context, Result};
 use comfy_table::Table;
 
@@ -17,31 +19,34 @@ use crate::{
 /// # Errors
 ///
 /// A process that was asked for is not there; only root may see frames; the drawing cannot be written.
-pub fn run(arguments: &Arguments, json: bool) -> Result<()> {
+pub fn run(arguments: &Arguments, json: bool, out: &mut dyn Write) -> Result<()> {
     let found = sharing(processes::wanted(&arguments.pids)?)?;
     if let Some(path) = &arguments.svg {
         heat_map::draw(&found, path).with_context(|| format!("cannot draw {}", path.display()))?;
     }
     match json {
-        true => println!("{}", serde_json::to_string(&found)?),
-        false => print(&found),
+        true => writeln!(out, "{}", serde_json::to_string(&found)?)?,
+        false => print(&found, out)?,
     }
     Ok(())
 }
 
-fn print(found: &Sharing) {
-    println!(
+fn print(found: &Sharing, out: &mut dyn Write) -> Result<()> {
+    writeln!(
+        out,
         "{} of these processes are in {} of memory: KSM saves {}",
         bytes(found.pages),
         bytes(found.frames),
         bytes(found.pages - found.frames)
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "\n{}\n\n{}\n\n{}",
         of_processes(found),
         of_pairs(found),
         largest(found)
-    );
+    )?;
+    Ok(())
 }
 
 fn of_processes(found: &Sharing) -> Table {

@@ -7,7 +7,7 @@ mod rates;
 mod screen;
 
 use std::{
-    io::IsTerminal,
+    io::{self, IsTerminal, Write},
     thread,
     time::{Duration, Instant},
 };
@@ -86,7 +86,7 @@ impl Watch {
 /// # Errors
 ///
 /// There is no KSM.
-pub fn run(top: &Top, json: bool) -> Result<()> {
+pub fn run(top: &Top, json: bool, out: &mut dyn Write) -> Result<()> {
     ensure!(
         top.interval > 0.0 && top.interval < 1e6,
         "--interval is a number of seconds"
@@ -97,7 +97,7 @@ pub fn run(top: &Top, json: bool) -> Result<()> {
         thread: None,
         last: None,
     };
-    if !json && std::io::stdout().is_terminal() {
+    if !json && io::stdout().is_terminal() {
         return screen::run(&mut watch, interval, top.order);
     }
     let mut looks = 0;
@@ -107,8 +107,8 @@ pub fn run(top: &Top, json: bool) -> Result<()> {
         }
         let look = watch.look(top.order)?;
         match json {
-            true => println!("{}", serde_json::to_string(&look)?),
-            false => lines::print(&look),
+            true => writeln!(out, "{}", serde_json::to_string(&look)?)?,
+            false => lines::print(&look, out)?,
         }
         looks += 1;
     }

@@ -93,10 +93,11 @@ impl Collector {
         ranges: &[Range<u64>],
         mut progress: impl FnMut(u64),
     ) -> Result<()> {
-        self.collected.zeros.push(0);
         let path = format!("/proc/{pid}/mem");
         let memory = File::open(&path).with_context(|| format!("cannot open {path}"))?;
         let mut map = PageMap::open(pid)?;
+        // From here on it has a place in the list of all.
+        self.collected.zeros.push(0);
         for range in ranges {
             for start in range.clone().step_by((CHUNK * PAGE_SIZE) as usize) {
                 let chunk = start..range.end.min(start + CHUNK * PAGE_SIZE);

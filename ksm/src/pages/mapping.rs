@@ -4,8 +4,11 @@
 
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt};
 
-use anyhow::{Context, Result};
-use procfs::process::{MemoryMap, Process, VmFlags};
+use anyhow::{anyhow, Context, Result};
+use procfs::{
+    process::{MemoryMap, Process, VmFlags},
+    ProcError,
+};
 
 use super::{entries, ENTRY_SIZE, PAGE_SIZE};
 
@@ -27,7 +30,12 @@ pub struct Mapping {
 /// The process has ended, or only root may look.
 pub fn mappings(pid: i32) -> Result<Vec<Mapping>> {
     let maps = Process::new(pid).and_then(|process| process.smaps());
-    let maps = maps.with_context(|| format!("cannot read /proc/{pid}/smaps"))?;
+    let maps = maps.map_err(|error| match error {
+        ProcError::PermissionDenied(_) => {
+            anyhow!("cannot read the memory of process {pid} (are you root?)")
+        }
+        error => anyhow::Error::new(error).context(format!("cannot read /proc/{pid}/smaps")),
+    })?;
     Ok(maps.iter().map(mapping).collect())
 }
 

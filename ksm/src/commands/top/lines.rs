@@ -2,6 +2,8 @@
 
 //! The same in lines, for a file or a pipe.
 
+use std::io::{self, Write};
+
 use crate::tables::{bytes, signed_bytes, table};
 
 use super::Look;
@@ -63,8 +65,8 @@ pub fn rows(look: &Look) -> impl Iterator<Item = [String; 6]> + '_ {
 }
 
 /// Prints one look.
-pub fn print(look: &Look) {
+pub fn print(look: &Look, out: &mut dyn Write) -> io::Result<()> {
     let mut table = table(&COLUMNS, 3);
     table.add_rows(rows(look));
-    println!("{}\n{table}\n", summary(look).join("\n"));
+    writeln!(out, "{}\n{table}\n", summary(look).join("\n"))
 }
