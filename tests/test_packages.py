@@ -111,6 +111,19 @@ def test_no_setting_that_the_command_takes_is_refused_by_the_kernel(vm, unpacked
     ]
 
 
+def test_every_setting_of_the_kernel_is_known(vm, unpacked):
+    script = f"""
+        find /sys/kernel/mm/ksm /sys/kernel/mm/ksm_rs -type f -perm -200 -printf '%f\\n'
+        ! {COMMAND} set nonsense=1 2>&1
+    """
+    done = vm.run("sh", "-ec", script, share=unpacked)
+    assert done.status == 0, done.explain()
+    text, told = done.text.split("error: ")
+    known = set(told.split("there are ")[1].split("\n")[0].split(", "))
+    # This lane has no NUMA.
+    assert known == {*text.split(), "merge_across_nodes"}
+
+
 def test_a_kernel_without_ksm_is_told(vm, unpacked):
     script = f"rmmod ksm_rs; ! {COMMAND} set run=1 2> /tmp/told; cat /tmp/told"
     done = vm.run("sh", "-ec", script, share=unpacked)
