@@ -47,6 +47,14 @@ pub enum Command {
     /// Prints lines when its output is not a terminal.
     Top(Top),
 
+    /// Says why pages of a process are not merged.
+    ///
+    /// Needs root.
+    Why {
+        /// The process.
+        pid: i32,
+    },
+
     /// Prints a file of completions for a shell.
     #[command(hide = true)]
     Completions {

@@ -7,3 +7,4 @@ pub mod generated;
 pub mod set;
 pub mod sharing;
 pub mod top;
+pub mod why;

@@ -16,6 +16,7 @@ mod pairs;
 mod processes;
 mod settings;
 mod sharing;
+mod states;
 mod statistics;
 mod tables;
 
@@ -51,6 +52,7 @@ fn run(cli: &Cli, out: &mut dyn Write) -> anyhow::Result<()> {
         Command::Estimate(estimate) => commands::estimate::run(estimate, cli.json, out),
         Command::Sharing(sharing) => commands::sharing::run(sharing, cli.json, out),
         Command::Top(top) => commands::top::run(top, cli.json, out),
+        Command::Why { pid } => commands::why::run(*pid, cli.json, out),
         Command::Completions { shell } => commands::generated::completions(*shell, out),
         Command::Manuals { directory } => commands::generated::manuals(directory),
     }
