@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import harness
+
 from ksmlab import (
     bench_command,
     bench_goals,
@@ -52,6 +54,7 @@ def test_every_workload_runs(vm, ksm):
         assert all(value > 0 for name, value in costs.items() if "_ns" in name), record
 
 
+@pytest.mark.timeout(harness.limit(900))
 @pytest.mark.parametrize("ksm", ["c", "rs"])
 def test_every_workload_of_huge_pages_runs(vm, ksm):
     for name in bench_plan.HUGE:

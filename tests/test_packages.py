@@ -7,8 +7,8 @@ import subprocess
 import pytest
 from ksmlab import command_package, kernel_package, setup
 
-# The package is built once.
-pytestmark = pytest.mark.xdist_group("ksm-rs-package")
+# The package is built once, by the first test, and with a program that is linked in a way of its own.
+pytestmark = [pytest.mark.xdist_group("ksm-rs-package"), pytest.mark.timeout(1200)]
 
 COMMAND = "/mnt/share/usr/bin/ksm"
 CONFIGURATION = "/mnt/share/etc/ksm-rs.conf"
@@ -131,7 +131,6 @@ def test_a_kernel_without_ksm_is_told(vm, unpacked):
     assert "modprobe ksm_rs" in done.text
 
 
-@pytest.mark.timeout(1800)
 def test_a_kernel_is_packaged_with_the_module_inside(tmp_path):
     packages = kernel_package.ensure(kernel_package.lean())
     names = [package.name.split("_")[0] for package in packages]
