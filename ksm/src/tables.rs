@@ -5,7 +5,7 @@
 use comfy_table::{presets, CellAlignment, Table};
 use indicatif::BinaryBytes;
 
-use crate::pages::PAGE_SIZE;
+use crate::{pages::PAGE_SIZE, pairs::Pair};
 
 /// Rows of a table.
 pub const ROWS: usize = 20;
@@ -18,6 +18,16 @@ pub fn table(header: &[&str], numbers: usize) -> Table {
         .set_header(header.iter().copied());
     for column in table.column_iter_mut().skip(numbers) {
         column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// The first pairs, and what the pages are that they have in common.
+pub fn of_pairs(pairs: &[Pair], common: &str) -> Table {
+    let mut table = table(&["PID", "and PID", common], 2);
+    for pair in pairs.iter().take(ROWS) {
+        let pids = [pair.one, pair.other].map(|pid| pid.to_string());
+        table.add_row([&pids[0], &pids[1], &bytes(pair.common)]);
     }
     table
 }

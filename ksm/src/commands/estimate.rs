@@ -21,7 +21,7 @@ use crate::{
     kernel::Ksm,
     pages::PAGE_SIZE,
     processes::{self, Named},
-    tables::{bytes, percent, table, ROWS},
+    tables::{bytes, of_pairs, percent, table, ROWS},
 };
 
 /// The kernel's own limit, where there is no KSM to ask.
@@ -143,7 +143,7 @@ fn print(report: &Report, reading: &Reading, out: &mut dyn Write) -> Result<()> 
         out,
         "\n{}\n\n{}",
         table_of_processes(report),
-        table_of_pairs(report)
+        of_pairs(&report.pairs, "have in common")
     )?;
     Ok(())
 }
@@ -218,18 +218,6 @@ fn table_of_processes(report: &Report) -> Table {
             bytes(of.pages),
             bytes(of.zeros),
             bytes(of.saved as u64),
-        ]);
-    }
-    table
-}
-
-fn table_of_pairs(report: &Report) -> Table {
-    let mut table = table(&["PID", "and PID", "have in common"], 2);
-    for pair in report.pairs.iter().take(ROWS) {
-        table.add_row([
-            pair.one.to_string(),
-            pair.other.to_string(),
-            bytes(pair.common),
         ]);
     }
     table

@@ -11,7 +11,7 @@ use crate::{
     cli::Sharing as Arguments,
     heat_map, processes,
     sharing::{sharing, Sharing},
-    tables::{bytes, table, ROWS},
+    tables::{bytes, of_pairs, table, ROWS},
 };
 
 /// Says which processes share pages by KSM, and how much.
@@ -43,7 +43,7 @@ fn print(found: &Sharing, out: &mut dyn Write) -> Result<()> {
         out,
         "\n{}\n\n{}\n\n{}",
         of_processes(found),
-        of_pairs(found),
+        of_pairs(&found.pairs, "share"),
         largest(found)
     )?;
     Ok(())
@@ -67,18 +67,6 @@ fn of_processes(found: &Sharing) -> Table {
             of.process.group.clone().unwrap_or_default(),
             bytes(of.pages),
             bytes(of.alone),
-        ]);
-    }
-    table
-}
-
-fn of_pairs(found: &Sharing) -> Table {
-    let mut table = table(&["PID", "and PID", "share"], 2);
-    for pair in found.pairs.iter().take(ROWS) {
-        table.add_row([
-            pair.one.to_string(),
-            pair.other.to_string(),
-            bytes(pair.common),
         ]);
     }
     table
