@@ -16,7 +16,7 @@ CONFIGURATION = "/mnt/share/etc/ksm-rs.conf"
 
 @pytest.fixture(scope="module")
 def package():
-    setup.need({"dh": "debhelper", "lintian": "lintian"})
+    setup.need({"lintian": "lintian"})
     return command_package.build()
 
 

@@ -4,10 +4,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::{commands::top::Order, settings::Setting};
+use crate::settings::Setting;
 
 /// Shows and sets Kernel Samepage Merging (KSM).
 #[derive(Parser)]
@@ -125,4 +125,17 @@ pub struct Top {
     /// The order of processes.
     #[arg(long, value_enum, default_value_t = Order::Merged)]
     pub order: Order,
+}
+
+/// The order of processes: the largest first; names from A to Z.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Order {
+    /// Pages that KSM shares.
+    Merged,
+    /// Bytes saved, less those of records.
+    Profit,
+    /// Pages of zeros that KSM has replaced.
+    Zero,
+    /// Names.
+    Name,
 }

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use crate::{
     pages::{
+        chunks,
         frames::FrameFlags,
-        mapping::{mappings, Mapping, PageMap},
-        PAGE_SIZE,
+        mapping::{mappings, PageMap},
     },
     pairs::{Pair, Pairs},
     processes::Named,
@@ -82,39 +82,25 @@ pub fn sharing(processes: Vec<Named>) -> Result<Sharing> {
     let mut flags = FrameFlags::open()?;
     let mut shared = Vec::new();
     for (place, process) in processes.iter().enumerate() {
-        for mapping in mappings(process.pid).unwrap_or_default() {
-            // An error is that of a process that has ended.
-            let _ = collect(process.pid, place, &mapping, &mut flags, &mut shared);
-        }
+        // An error is that of a process that has ended.
+        let _ = collect(process.pid, place, &mut flags, &mut shared);
     }
     shared.sort_unstable();
     Ok(summary(&shared, processes))
 }
 
-fn collect(
-    pid: i32,
-    place: usize,
-    mapping: &Mapping,
-    flags: &mut FrameFlags,
-    shared: &mut Vec<Shared>,
-) -> Result<()> {
+fn collect(pid: i32, place: usize, flags: &mut FrameFlags, shared: &mut Vec<Shared>) -> Result<()> {
     let mut map = PageMap::open(pid)?;
-    if !mapping.is_private {
-        return Ok(());
-    }
-    for start in mapping
-        .addresses
-        .clone()
-        .step_by((CHUNK * PAGE_SIZE) as usize)
-    {
-        let chunk = start..mapping.addresses.end.min(start + CHUNK * PAGE_SIZE);
-        for (address, page) in map.read(&chunk)? {
-            let frame = page.frame().filter(|frame| flags.of(*frame).is_ksm());
-            shared.extend(frame.map(|frame| Shared {
-                frame,
-                process: place,
-                address,
-            }));
+    for mapping in mappings(pid)?.iter().filter(|mapping| mapping.is_private) {
+        for chunk in chunks(&mapping.addresses, CHUNK) {
+            for (address, page) in map.read(&chunk)? {
+                let frame = page.frame().filter(|frame| flags.of(*frame).is_ksm());
+                shared.extend(frame.map(|frame| Shared {
+                    frame,
+                    process: place,
+                    address,
+                }));
+            }
         }
     }
     Ok(())

@@ -6,9 +6,9 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::pages::{
+    chunks,
     frames::{Flags, FrameFlags},
     mapping::{mappings, Mapping, Page, PageMap},
-    PAGE_SIZE,
 };
 
 /// Pages that are looked at together.
@@ -43,12 +43,7 @@ pub fn states(pid: i32) -> Result<States> {
     let mut map = PageMap::open(pid)?;
     let mut states = States::default();
     for mapping in mappings(pid)? {
-        for start in mapping
-            .addresses
-            .clone()
-            .step_by((CHUNK * PAGE_SIZE) as usize)
-        {
-            let chunk = start..mapping.addresses.end.min(start + CHUNK * PAGE_SIZE);
+        for chunk in chunks(&mapping.addresses, CHUNK) {
             for (_, page) in map.read(&chunk)? {
                 let flags = page
                     .frame()

@@ -6,7 +6,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-from . import programs
+from . import programs, setup
 from .locks import locked
 from .paths import REPO, in_cache
 from .shell import logged
@@ -28,6 +28,7 @@ ksm-rs ({version}) unstable; urgency=medium
 
 def build() -> Path:
     """Builds the package, and returns it."""
+    setup.need({"dh": "debhelper"})
     program = programs.build_static("ksm")
     with locked("ksm-rs-package"):
         staging = in_cache("deb", "ksm-rs", "build")

@@ -2,14 +2,14 @@
 """Builds Debian packages: of a kernel with Debian's own configuration and the module inside, and
 ksm-rs, which loads and sets the module.
 
-An interrupted build goes on where it was.  docs/install.md says how to install the packages.
+An interrupted build goes on where it was.
 """
 
 import argparse
 import shutil
 from pathlib import Path
 
-from . import command_package, kernel_package, setup
+from . import command_package, kernel_package
 from .main import main
 from .paths import in_cache
 from .say import say
@@ -28,7 +28,6 @@ def parse() -> argparse.Namespace:
 
 def run() -> int:
     options = parse()
-    setup.need({"dh": "debhelper"})
     packages = [command_package.build()]
     if not options.command_only:
         kernel = kernel_package.of_debian(options.flavour, options.debug_info)

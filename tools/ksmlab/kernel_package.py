@@ -6,8 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from . import config, intree, kernel, setup, source, toolchain
-from .flavour import ORDINARY
+from . import intree, kernel, setup, source, toolchain
 from .kernel import Kernel
 from .locks import locked
 from .paths import REPO, in_cache
@@ -35,19 +34,14 @@ def of_debian(flavour: str, with_debug_info: bool = False) -> Kernel:
 
 def lean() -> Kernel:
     """The kernel of the lane x86 with the module inside: minutes, where Debian's takes hours."""
-    options = config.merged("x86", "rs") + "CONFIG_KSM_RS=m\n"
-    return named("lean", setup.tools(), options)
+    tools = setup.tools()
+    return named("lean", tools, intree.kernel_with_module("x86", tools).options)
 
 
 def named(flavour: str, tools: Toolchain, options: str, base: str = "") -> Kernel:
     """A kernel that is installed beside others, by the flavour behind its version; not built yet."""
-    return Kernel(
-        lane="x86",
-        ksm="rs",
-        flavour=ORDINARY,
-        tree=intree.tree_with_module(source.patched(source.find())),
-        tools=tools,
-        tools_identity=tools.identity(),
+    return dataclasses.replace(
+        intree.kernel_with_module("x86", tools),
         options=f'{options}CONFIG_LOCALVERSION="-ksm-rs-{flavour}"\n',
         variant=f"package-{flavour}",
         base=base,

@@ -13,31 +13,17 @@ use std::{
 };
 
 use anyhow::{ensure, Result};
-use clap::ValueEnum;
 use procfs::process::Process;
 use serde::Serialize;
 
 use crate::{
-    cli::Top,
+    cli::{Order, Top},
     kernel::Ksm,
     processes,
     statistics::{self, OfProcess, Statistics},
 };
 
 use rates::Rates;
-
-/// The order of processes: the largest first; names from A to Z.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Order {
-    /// Pages that KSM shares.
-    Merged,
-    /// Bytes saved, less those of records.
-    Profit,
-    /// Pages of zeros that KSM has replaced.
-    Zero,
-    /// Names.
-    Name,
-}
 
 /// One look at KSM.
 #[derive(Serialize)]

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::pages::{
+    chunks,
     frames::FrameFlags,
     mapping::{mappings, PageMap},
     PAGE_SIZE,
@@ -99,8 +100,7 @@ impl Collector {
         // From here on it has a place in the list of all.
         self.collected.zeros.push(0);
         for range in ranges {
-            for start in range.clone().step_by((CHUNK * PAGE_SIZE) as usize) {
-                let chunk = start..range.end.min(start + CHUNK * PAGE_SIZE);
+            for chunk in chunks(range, CHUNK) {
                 if self.read_chunk(&memory, &mut map, &chunk).is_err() {
                     self.collected.ended += 1;
                     return Ok(());

@@ -14,9 +14,11 @@ use ratatui::{
     DefaultTerminal, Frame,
 };
 
+use crate::cli::Order;
+
 use super::{
     lines::{rows, summary, COLUMNS},
-    Look, Order, Watch,
+    Look, Watch,
 };
 
 /// Columns that stand to the left.
