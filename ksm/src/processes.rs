@@ -35,12 +35,20 @@ pub fn wanted(pids: &[i32]) -> Result<Vec<Named>> {
 ///
 /// A process that ends meanwhile is left out.
 pub fn all() -> Result<Vec<Named>> {
-    let processes = process::all_processes().context("cannot read /proc")?;
-    let mut found: Vec<Named> = processes
-        .filter_map(|process| named(&process.ok()?))
-        .collect();
+    let mut found: Vec<Named> = numbers()?.filter_map(find).collect();
     found.sort_by_key(|process| process.pid);
     Ok(found)
+}
+
+/// The numbers of all processes.
+pub fn numbers() -> Result<impl Iterator<Item = i32>> {
+    let processes = process::all_processes().context("cannot read /proc")?;
+    Ok(processes.filter_map(|process| Some(process.ok()?.pid)))
+}
+
+/// The process of that number, if there is one and it has memory.
+pub fn find(pid: i32) -> Option<Named> {
+    named(&Process::new(pid).ok()?)
 }
 
 fn some(pids: &[i32]) -> Result<Vec<Named>> {

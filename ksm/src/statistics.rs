@@ -8,7 +8,10 @@ use anyhow::{anyhow, Result};
 use procfs::process::{self, Process};
 use serde::Serialize;
 
-use crate::{kernel::Ksm, processes::Named};
+use crate::{
+    kernel::Ksm,
+    processes::{self, Named},
+};
 
 /// The name of KSM's thread.
 const THREAD: &str = "ksmd";
@@ -103,29 +106,42 @@ pub struct OfProcess {
 /// The counters of all processes that KSM has anything to do with.
 ///
 /// One that ends meanwhile, or that only root may look at, is left out.
-pub fn of_processes(processes: Vec<Named>) -> Vec<OfProcess> {
-    processes.into_iter().filter_map(of_process).collect()
+pub fn of_processes() -> Result<Vec<OfProcess>> {
+    Ok(processes::numbers()?.filter_map(of_process).collect())
 }
 
-fn of_process(process: Named) -> Option<OfProcess> {
-    let text = fs::read_to_string(format!("/proc/{}/ksm_stat", process.pid)).ok()?;
-    let of = parse(process, &text);
-    (of.records > 0 || of.merged > 0 || of.zero > 0).then_some(of)
+/// Of most processes there is nothing to tell, so these are not named first.
+fn of_process(pid: i32) -> Option<OfProcess> {
+    let text = fs::read_to_string(format!("/proc/{pid}/ksm_stat")).ok()?;
+    let is_known = [RECORDS, MERGED, ZERO]
+        .iter()
+        .any(|name| number(&text, name) > 0);
+    if !is_known {
+        return None;
+    }
+    Some(parse(processes::find(pid)?, &text))
+}
+
+const RECORDS: &str = "ksm_rmap_items ";
+const MERGED: &str = "ksm_merging_pages ";
+const ZERO: &str = "ksm_zero_pages ";
+const PROFIT: &str = "ksm_process_profit ";
+
+/// The number in the line that begins with `name`, or 0.
+fn number(text: &str, name: &str) -> i64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|value| value.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 fn parse(process: Named, text: &str) -> OfProcess {
-    let number = |name: &str| -> i64 {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|value| value.trim().parse().ok())
-            .unwrap_or(0)
-    };
-    let count = |name: &str| number(name).try_into().unwrap_or(0);
+    let count = |name: &str| number(text, name).try_into().unwrap_or(0);
     OfProcess {
         process,
-        merged: count("ksm_merging_pages "),
-        zero: count("ksm_zero_pages "),
-        records: count("ksm_rmap_items "),
-        profit: number("ksm_process_profit "),
+        merged: count(MERGED),
+        zero: count(ZERO),
+        records: count(RECORDS),
+        profit: number(text, PROFIT),
     }
 }
 

@@ -19,7 +19,6 @@ use serde::Serialize;
 use crate::{
     cli::{Order, Top},
     kernel::Ksm,
-    processes,
     statistics::{self, OfProcess, Statistics},
 };
 
@@ -57,7 +56,7 @@ impl Watch {
         let rates = before.map_or_else(Rates::default, |(then, before)| {
             Rates::between(&before, &statistics, now.duration_since(then))
         });
-        let mut processes = statistics::of_processes(processes::all()?);
+        let mut processes = statistics::of_processes()?;
         sort(&mut processes, order);
         Ok(Look {
             statistics,
