@@ -31,6 +31,7 @@ use kernel::{
 };
 
 mod containers;
+mod inspection;
 mod kernel_api;
 mod ksmd;
 mod madvise_hook;
@@ -51,8 +52,6 @@ use ksmd::Ksm;
 use madvise_hook::Registration;
 #[cfg(CONFIG_MEMORY_HOTREMOVE)]
 use mm::hotplug::MemoryNotifier;
-#[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
-use testing::race_knobs;
 
 module! {
     type: KsmModule,
@@ -64,8 +63,7 @@ module! {
 
 /// The parts of the module, in the order in which they are stopped.
 struct KsmModule {
-    #[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
-    _race_knobs: race_knobs::Directory,
+    _inspection: inspection::Directory,
     #[cfg(CONFIG_MEMORY_HOTREMOVE)]
     _memory: Pin<KBox<MemoryNotifier<Ksm>>>,
     _directories: sysfs::Directories,
@@ -92,8 +90,7 @@ impl kernel::Module for KsmModule {
         let hooks = Registration::new(ksm.clone())?;
         let thread = KThread::start(c"ksmd", 5, ksm.clone())?;
         Ok(Self {
-            #[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
-            _race_knobs: race_knobs::directory()?,
+            _inspection: inspection::directory(ksm.clone())?,
             #[cfg(CONFIG_MEMORY_HOTREMOVE)]
             _memory: MemoryNotifier::new(ksm.clone())?,
             _directories: sysfs::register(ksm)?,

@@ -34,7 +34,10 @@ use crate::{
             U32_MAX, //
         }, //
     },
-    records::Records,
+    records::{
+        census::Census,
+        Records, //
+    },
     rmap_item::BYTES_PER_PAGE,
     scan::{
         pace::{
@@ -289,6 +292,25 @@ impl Ksm {
         saved
             .wrapping_mul(PAGE_SIZE as isize)
             .wrapping_sub_unsigned(taken)
+    }
+
+    /// Why pages of `mm` are not merged; `None` if the scan has not met it. Takes the scan mutex
+    /// several times; sleeps.
+    pub(crate) fn census(&self, mm: &Mm) -> Option<Census> {
+        let slot = self.shared.registry.find(mm)?;
+        let (mut census, mut last) = (Census::default(), None);
+        loop {
+            let mut scanner = self.lock_scanner();
+            let records = scanner.records();
+            // Items of the address space may all be gone by now, and another one have its handle.
+            let space = records.tracked(&slot)?;
+            last = records.count_some(space, last, &mut census);
+            if last.is_none() {
+                return Some(census);
+            }
+            drop(scanner);
+            cond_resched();
+        }
     }
 
     /// Registers an address space, which is not registered.

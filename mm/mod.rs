@@ -21,6 +21,7 @@ pub(crate) mod notifier;
 pub(crate) mod oom;
 pub(crate) mod page;
 pub(crate) mod page_table;
+pub(crate) mod process;
 pub(crate) mod pte;
 pub(crate) mod rmap;
 pub(crate) mod unshare;

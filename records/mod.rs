@@ -13,11 +13,13 @@
 //! | [`waiting`] | pages that are not merged: checksums, the unstable tree |
 //! | [`attaching`] | mappings of stable nodes come and go |
 //! | [`stable_nodes`] | stable nodes come, go, and move between trees |
+//! | [`census`] | why pages are not merged, for those who ask |
 //! | [`walk_view`] | what a walk over page tables may look at and note |
 
 #![deny(unsafe_code)]
 
 pub(crate) mod attaching;
+pub(crate) mod census;
 pub(crate) mod counters;
 pub(crate) mod large_folios;
 pub(crate) mod partition;
@@ -159,6 +161,7 @@ mod tests {
                 PinnedPage, //
             }, //
         },
+        records::census::Census,
         rmap_item::Place,
         testing::random::Random,
         unstable_tree::Outcome, //
@@ -402,6 +405,16 @@ mod tests {
                 .fold((0, 0), |(chains, dups), nodes| (chains + 1, dups + nodes))
         }
 
+        fn census(&self) -> Census {
+            let (mut census, mut last) = (Census::default(), None);
+            loop {
+                last = self.records.count_some(self.space, last, &mut census);
+                if last.is_none() {
+                    return census;
+                }
+            }
+        }
+
         fn ensure_agreement(&self) {
             let count = |is: fn(&Known) -> bool| {
                 let is = |known: &&Known| is(known);
@@ -410,6 +423,15 @@ mod tests {
             let merged = count(|known| matches!(known.place, Place::Stable(_)));
             let counters = &self.records.counters;
             assert_eq!(counters.rmap_items(), count(|_| true));
+            let census = self.census();
+            assert_eq!(
+                (census.changing, census.no_equal, census.has_equal),
+                (
+                    count(|known| known.place == Place::Nowhere),
+                    count(|known| known.place == Place::Unstable),
+                    0
+                )
+            );
             assert_eq!(
                 counters.pages_unshared(),
                 count(|known| known.place == Place::Unstable)

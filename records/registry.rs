@@ -259,6 +259,12 @@ impl Registry {
         self.map.lock().scans += 1;
     }
 
+    /// The slot of `mm`, if it is registered.
+    pub(crate) fn find(&self, mm: &Mm) -> Option<Arc<MmSlot>> {
+        let map = self.map.lock();
+        map.entries.get(&key_of(mm)).map(|entry| entry.slot.clone())
+    }
+
     /// The first registered slot behind `key`. Its mm may end, and be forgotten, unless it is
     /// tracked already.
     pub(crate) fn next(&self, key: Option<usize>) -> Option<Arc<MmSlot>> {

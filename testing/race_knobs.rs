@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! When and for how long the windows of races are held open: the directory `ksm_rs` of debugfs.
+//! When and for how long the windows of races are held open: files of the directory `ksm_rs` of
+//! debugfs.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -20,8 +21,7 @@ use crate::testing::{
 };
 use core::num::NonZeroU32;
 use kernel::{
-    debugfs::Scope,
-    prelude::*,
+    debugfs::ScopedDir,
     sync::atomic::{
         Atomic,
         Relaxed, //
@@ -38,20 +38,14 @@ static HELD: Held = Held([const { Atomic::new(0) }; RaceWindow::COUNT]);
 #[derive(Debug)]
 struct Held([Atomic<u32>; RaceWindow::COUNT]);
 
-/// The directory; dropping it removes it.
-pub(crate) type Directory = Pin<KBox<Scope<()>>>;
-
-/// Makes the directory.
-pub(crate) fn directory() -> Result<Directory> {
-    let scope = Scope::dir((), c"ksm_rs", |(), dir| {
-        dir.read_write_file(c"max_us", &MAX_US);
-        dir.read_write_file(c"one_in", &ONE_IN);
-        dir.read_write_file(c"windows", &WINDOWS);
-        dir.read_write_file(c"seed", &SEED);
-        dir.read_only_file(c"held", &HELD);
-        dir.read_write_file(c"checksum_bits", &CHECKSUM_BITS);
-    });
-    KBox::pin_init(scope, GFP_KERNEL)
+/// Makes the files.
+pub(crate) fn add_files(dir: &ScopedDir<'_, '_>) {
+    dir.read_write_file(c"max_us", &MAX_US);
+    dir.read_write_file(c"one_in", &ONE_IN);
+    dir.read_write_file(c"windows", &WINDOWS);
+    dir.read_write_file(c"seed", &SEED);
+    dir.read_only_file(c"held", &HELD);
+    dir.read_write_file(c"checksum_bits", &CHECKSUM_BITS);
 }
 
 /// For how many microseconds `window` is to be held open now, if at all.

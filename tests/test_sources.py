@@ -46,7 +46,7 @@ LAYERS = [
     ["merging"],
     ["scan"],
     ["ksmd"],
-    ["madvise_hook", "sysfs"],
+    ["madvise_hook", "sysfs", "inspection"],
     ["ksm_rs"],
 ]
 

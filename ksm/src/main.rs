@@ -14,6 +14,7 @@ mod kernel;
 mod pages;
 mod pairs;
 mod processes;
+mod reasons;
 mod settings;
 mod sharing;
 mod states;

@@ -57,6 +57,12 @@ pub fn states(pid: i32) -> Result<States> {
 }
 
 impl States {
+    /// All pages that are present or swapped out.
+    pub fn sum(&self) -> u64 {
+        let mapped = self.merged + self.zero_page + self.not_merged + self.not_merged_huge;
+        mapped + self.not_advised + self.never + self.swapped
+    }
+
     fn count(&mut self, mapping: &Mapping, page: Page, flags: Flags) {
         let state = match () {
             _ if page.is_swapped() => &mut self.swapped,
