@@ -84,7 +84,7 @@ def ensure(kernel: Kernel) -> None:
     if kernel.complete.exists():
         prune.used_now(kernel.complete)
         return
-    with locked(f"build-{kernel.lane}"):
+    with locked(f"build-{kernel.lane}{'-with-base' if kernel.base else ''}"):
         if not kernel.complete.exists():
             start_from_earlier(kernel)
             build(kernel)
