@@ -115,6 +115,14 @@ pub fn write_own(name: &str, value: impl fmt::Display) -> Result<()> {
     control_file::write(Path::new(OWN_DIRECTORY).join(name), value)
 }
 
+/// Writes a tunable that not every version of `ksm_rs` has.
+fn write_own_if_present(name: &str, value: impl fmt::Display) -> Result<()> {
+    if Path::new(OWN_DIRECTORY).join(name).exists() {
+        write_own(name, value)?;
+    }
+    Ok(())
+}
+
 /// Sets the scanner's state.
 pub fn set_run(run: Run) -> Result<()> {
     write("run", run as u8)
@@ -172,10 +180,8 @@ impl Scanner {
         write_if_present("smart_scan", 0)?;
         write_if_present("use_zero_pages", 0)?;
         write_if_present("merge_across_nodes", 1)?;
-        if is_ours() {
-            write_own("huge_page_min_equal", 1)?;
-            write_own("only_zero_pages", 0)?;
-        }
+        write_own_if_present("huge_page_min_equal", 1)?;
+        write_own_if_present("only_zero_pages", 0)?;
         write("max_page_sharing", 256)?;
         write("sleep_millisecs", 0)?;
         write("pages_to_scan", 10_000)?;
