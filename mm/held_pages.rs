@@ -53,13 +53,35 @@ struct Pin {
 }
 
 impl Pin {
-    fn of(page: PinnedPage) -> Option<Self> {
+    /// Holds the folio of `page`; returns which page of it that is, too.
+    fn of(page: PinnedPage) -> Option<(Self, u16)> {
+        // Most pages are alone, and ask for no more than this.
+        if !page.folio().is_large() {
+            // INVARIANT: A folio that is not large has one page.
+            return Some((
+                Self {
+                    first: page,
+                    pages: 1,
+                },
+                0,
+            ));
+        }
+        let part = page.part().try_into().ok()?;
         let pages = page.folio().pages().try_into().ok()?;
         // INVARIANT: To split a folio takes the only reference that its mappings do not explain.
-        Some(Self {
+        let pin = Self {
             first: page.into_part(0)?,
             pages,
-        })
+        };
+        Some((pin, part))
+    }
+
+    /// Page number `part`, with the reference.
+    fn into_part(self, part: u16) -> Option<PinnedPage> {
+        match (self.pages, part) {
+            (1, 0) => Some(self.first),
+            _ => self.first.into_part(part.into()),
+        }
     }
 
     fn part(&self, part: u16) -> Option<&Page> {
@@ -88,9 +110,9 @@ impl HeldPages {
 
     /// Goes on holding `page`; `None`, and `page` is released, if there is no room.
     pub(crate) fn hold(&mut self, page: PinnedPage) -> Option<HeldPage> {
-        let part = page.part().try_into().ok()?;
         let pin = self.pins.len().try_into().ok()?;
-        self.pins.push_within_capacity(Some(Pin::of(page)?)).ok()?;
+        let (held, part) = Pin::of(page)?;
+        self.pins.push_within_capacity(Some(held)).ok()?;
         Some(HeldPage { pin, part })
     }
 
@@ -155,7 +177,7 @@ impl HeldPages {
     /// The page, with the reference to its folio; no other page of the folio is held then.
     pub(crate) fn take(&mut self, page: HeldPage) -> Option<PinnedPage> {
         let pin = self.pins.get_mut(usize::from(page.pin))?.take()?;
-        pin.first.into_part(page.part.into())
+        pin.into_part(page.part)
     }
 
     /// Releases all folios that have more than one page.
