@@ -4,6 +4,8 @@
 import pytest
 from ksm_command import COMMAND, told
 
+CROWD = 10_000
+
 
 @pytest.mark.parametrize("ksm", ["rs", "c"])
 def test_it_shows_what_ksm_counts(vm, ksm):
@@ -27,6 +29,17 @@ def test_on_a_terminal_it_ends_with_q_and_writes_no_name_as_it_is(vm):
     strange = next(of for of in result["looks"][0]["processes"] if of["pid"] == result["pid"])
     assert strange["name"] == ") x\\u{1b}[2J\\u{fffd}\\n"
     assert "\x1b[2J\\u{fffd}" not in result["shown"] and "\x1b" not in result["lines"]
+
+
+def test_it_takes_ten_thousand_processes(vm, record_property):
+    result = told(vm, "crowd.py", CROWD, mem="4G")
+    assert len(result["top"]["processes"]) >= CROWD
+    # Some of them end meanwhile.
+    assert CROWD - 200 <= len(result["sharing"]["processes"]) <= CROWD + 1
+    seconds = result["seconds"]
+    record_property(
+        f"{CROWD} processes", f"ksm top {seconds['top']:.1f} s, ksm sharing {seconds['sharing']:.1f} s"
+    )
 
 
 def test_without_ksm_it_says_so(vm):
