@@ -43,6 +43,12 @@ pub struct Stage<'a> {
     next_area: AreaId,
 }
 
+/// Waits for `check` to succeed. The last reference to an address space may be one that `ksmd` has left
+/// to a work item: its pages go only then, and `ksmd` removes their nodes after that.
+fn eventually(what: &str, check: fn() -> Result<()>) -> Result<()> {
+    wait::until(what, || Ok(check().ok())).or_else(|_| check())
+}
+
 impl<'a> Stage<'a> {
     /// Nothing, or the reason why there can be no more sequences in this kernel.
     pub fn new(machine: &'a mut Machine) -> Result<Self> {
@@ -146,15 +152,13 @@ impl<'a> Stage<'a> {
             invariants::check_process_unmerged(process.pid())?;
         }
         if self.has_no_ksm_page() {
-            invariants::check_no_nodes()?;
+            eventually("the count of nodes", invariants::check_no_nodes)?;
         }
         if !self.ended.is_empty() {
             // A process that is about to end takes its zero pages off the count only then.
             return Ok(());
         }
-        // The last reference to an address space may be one that ksmd has left to a work item.
-        let check = invariants::check_no_zero_pages;
-        wait::until("the count of zero pages", || Ok(check().ok())).or_else(|_| check())
+        eventually("the count of zero pages", invariants::check_no_zero_pages)
     }
 
     /// There was no scan since run=2, and that has found all KSM pages.
