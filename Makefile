@@ -7,7 +7,7 @@
 .DEFAULT_GOAL := $(if $(KDIR),modules,help)
 
 MODULE_TARGETS := modules modules_install clean rust-analyzer nsdeps
-PROJECT_TARGETS := demo test test-kvm-full bench bench-kvm scale soak setup kernels programs shell
+PROJECT_TARGETS := demo test test-kvm-full test-debian bench bench-kvm scale soak setup kernels programs shell
 PROJECT_TARGETS += check-patches intree deb help
 
 .PHONY: $(MODULE_TARGETS) $(PROJECT_TARGETS)
@@ -41,6 +41,10 @@ test:
 # What `make test` leaves out, because it takes many minutes.
 test-kvm-full:
 	@tools/test -m kvm_full test_kvm.py $(TESTS)
+
+# What Debian's kernel and system do: its kernel takes an hour or two to build.
+test-debian:
+	@tools/test -m debian test_debian.py $(TESTS)
 
 bench:
 	@tools/bench $(if $(BASE),--base '$(BASE)') $(BENCH)

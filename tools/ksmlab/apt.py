@@ -127,6 +127,12 @@ class OtherSuite:
         versions = [line.split("|")[1].strip() for line in listing.splitlines()]
         return versions[0] if versions else None
 
+    def with_needs(self, package: str, prefix: str) -> list[str]:
+        """The package, and all that it depends on whose names begin with `prefix`."""
+        options = ("--recurse", "--important", "--no-breaks", "--no-conflicts", "--no-replaces")
+        listing = output("apt-cache", "depends", *options, package, env=self.environment)
+        return [line for line in listing.splitlines() if line.startswith(prefix)]
+
     def download(self, package: str, into: Path) -> Path:
         """Fetch the newest version of `package`; returns the file."""
         into.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ class Side:
         """The kernel and the module, built."""
         kernel.ensure(self.kernel)
         module = kernel.module(self.kernel, self.repo) if self.repo else None
-        return Images(self.kernel.image, module)
+        return Images(self.kernel.image, module, self.kernel.options)
 
 
 Sides = dict[str, Side]

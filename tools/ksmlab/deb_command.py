@@ -14,12 +14,9 @@ from .main import main
 from .paths import in_cache
 from .say import say
 
-FLAVOUR = "cloud-amd64"
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tools/deb", description=__doc__)
-    parser.add_argument("--flavour", default=FLAVOUR, help="of Debian's kernel (default: %(default)s)")
+    parser.add_argument("--flavour", default=kernel_package.FLAVOUR, help="of Debian's kernel (default: %(default)s)")
     parser.add_argument("--debug-info", action="store_true", help="with debug info and BTF")
     parser.add_argument("--command-only", action="store_true", help="the package ksm-rs only")
     parser.add_argument("--into", type=Path, help="the directory for the packages")

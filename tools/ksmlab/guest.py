@@ -10,6 +10,8 @@ from . import programs
 from .machine import Images, Request
 from .paths import REPO, cache
 
+SCRIPTS = REPO / "tools/ksmlab/guest"
+
 # Kernel file systems, and memory for everything that a program may write to.
 MOUNTS = """\
 sysfs /sys sysfs
@@ -40,7 +42,8 @@ def prepare(directory: Path, request: Request, images: Images, devices: tuple[st
     (directory / "settings").write_text(settings(request, images, devices))
     (directory / "mounts").write_text(mounts(directory, request))
     (directory / "command").write_text(command(request))
-    shutil.copy(REPO / "tools/ksmlab/guest/init", directory / "init")
+    for script in ("init", "lines"):
+        shutil.copy(SCRIPTS / script, directory)
     if images.module:
         shutil.copy(images.module, directory / "ksm_rs.ko")
     if images.lockup:

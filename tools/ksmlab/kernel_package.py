@@ -4,9 +4,10 @@
 import dataclasses
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
-from . import intree, kernel, setup, source, toolchain
+from . import apt, intree, kernel, setup, source, toolchain
 from .kernel import Kernel
 from .locks import locked
 from .paths import REPO, in_cache
@@ -20,16 +21,41 @@ SOURCE_NAME = "linux-ksm-rs"
 # An installed system has the headers of the kernel's interface from Debian's own kernel.
 UNWANTED = "linux-libc-dev_"
 
+# Debian's flavour that is packaged unless another one is asked for.
+FLAVOUR = "cloud-amd64"
+
 WITHOUT_DEBUG_INFO = "CONFIG_DEBUG_INFO_NONE=y\n"
 
 
-def of_debian(flavour: str, with_debug_info: bool = False) -> Kernel:
+def of_debian(flavour: str = FLAVOUR, with_debug_info: bool = False) -> Kernel:
     """Debian's kernel of that flavour, such as cloud-amd64, with the patches and the module."""
     options = (REPO / "configs/debian.config").read_text()
     if not with_debug_info:
         options += WITHOUT_DEBUG_INFO
     tools = dataclasses.replace(setup.tools(), with_gcc=toolchain.has_gcc())
     return named(flavour, tools, options, source.debian_options(flavour))
+
+
+def debians_own(flavour: str = FLAVOUR) -> list[Path]:
+    """The packages of Debian's kernel of that flavour itself, which has mm/ksm.c."""
+    packages = in_cache("deb", f"debian-{flavour}")
+    with locked("kernel-package"):
+        if not packages.exists():
+            fetch(f"linux-image-{flavour}", packages)
+    return sorted(packages.glob("*.deb"))
+
+
+def fetch(image: str, packages: Path) -> None:
+    suite = apt.OtherSuite(source.SUITE)
+    suite.update()
+    with (
+        step(f"fetching {image} (100 MB)"),
+        tempfile.TemporaryDirectory(dir=packages.parent) as scratch,
+    ):
+        partial = Path(scratch, "packages")
+        for package in suite.with_needs(image, "linux-"):
+            suite.download(package, partial)
+        partial.rename(packages)
 
 
 def lean() -> Kernel:

@@ -31,13 +31,34 @@ class Request:
     console: Path | None = None
 
 
+@dataclass(frozen=True)
+class Disk:
+    """A system to boot: its disk, and copies of what a boot loader would read from it."""
+
+    directory: Path
+
+    @property
+    def image(self) -> Path:
+        return self.directory / "disk.raw"
+
+    @property
+    def kernel(self) -> Path:
+        return self.directory / "vmlinuz"
+
+    @property
+    def initrd(self) -> Path:
+        return self.directory / "initrd.img"
+
+
 @dataclass
 class Images:
-    """What is booted: a kernel, and the modules that go with it."""
+    """The kernel that is booted, and the modules that go with it."""
 
     kernel: Path
     module: Path | None
+    options: str  # that the kernel promises to have
     lockup: Path | None = None  # the kernel's test_lockup, for tests
+    disk: Disk | None = None  # in the lane debian
 
 
 @dataclass

@@ -8,7 +8,7 @@ may exist and yet hang a guest for ever.
 import os
 from pathlib import Path
 
-from .machine import Request, Wiring, boot_arguments, bytes_of
+from .machine import Images, Request, Wiring, boot_arguments, bytes_of
 
 OUT_DEVICE = "/dev/hvc0"
 ERR_DEVICE = "/dev/hvc1"
@@ -75,7 +75,22 @@ def consoles(wiring: Wiring) -> list[str]:
     return [word for name, file in files for word in console(name, f"file,path={file.name}")]
 
 
-def arguments(kernel: Path, request: Request, wiring: Wiring) -> list[str]:
+def machine(request: Request, wiring: Wiring) -> list[str]:
+    """The command line, but for what is booted and the file systems."""
+    return [
+        "qemu-system-x86_64",
+        *("-machine", MACHINE),
+        *accelerator(request),
+        *("-cpu", "max", "-smp", processors(request)),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *memory(request),
+        *("-chardev", f"file,id=log,path={wiring.log.name},append=on", "-serial", "chardev:log"),
+        *("-device", "virtio-serial-pci"),
+        *consoles(wiring),
+    ]
+
+
+def arguments(images: Images, request: Request, wiring: Wiring) -> list[str]:
     root = "version=9p2000.L,trans=virtio,access=any,msize=262144,cache=loose"
     kernel_arguments = [
         "root=root",
@@ -86,19 +101,11 @@ def arguments(kernel: Path, request: Request, wiring: Wiring) -> list[str]:
         *boot_arguments(request, wiring),
     ]
     return [
-        "qemu-system-x86_64",
-        *("-machine", MACHINE),
-        *accelerator(request),
-        *("-cpu", "max", "-smp", processors(request)),
-        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *memory(request),
+        *machine(request, wiring),
         *directory("root", "/"),
         *directory("vm", wiring.directory),
         *(directory("share", request.share) if request.share else []),
-        *("-chardev", f"file,id=log,path={wiring.log.name},append=on", "-serial", "chardev:log"),
-        *("-device", "virtio-serial-pci"),
-        *consoles(wiring),
-        *("-kernel", str(kernel), "-append", " ".join(kernel_arguments)),
+        *("-kernel", str(images.kernel), "-append", " ".join(kernel_arguments)),
     ]
 
 

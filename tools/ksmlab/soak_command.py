@@ -54,7 +54,7 @@ def run() -> int:
     built = kernel.of(options.lane, "rs", options.flavour, setup.tools())
     kernel.ensure(built)
     programs.build()
-    images = Images(built.image, kernel.module(built))
+    images = Images(built.image, kernel.module(built), built.options)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ksm-soak-") as directory:
         share = Path(directory) / "regressions"

@@ -9,7 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
-from .machine import Request, Wiring, boot_arguments, bytes_of
+from .machine import Images, Request, Wiring, boot_arguments, bytes_of
 from .say import Failure
 
 OUT_DEVICE = "/dev/ttyS0"
@@ -30,10 +30,10 @@ def image(build: Path) -> Path:
     return build / "linux"
 
 
-def arguments(kernel: Path, request: Request, wiring: Wiring) -> list[str]:
+def arguments(images: Images, request: Request, wiring: Wiring) -> list[str]:
     return [
         *(in_huge_pages(request, wiring) if request.huge_pages else []),
-        str(kernel),
+        str(images.kernel),
         f"mem={request.mem}",
         f"uml_dir={wiring.directory}/uml",
         "seccomp=on",

@@ -14,12 +14,12 @@ import time
 from functools import partial
 from pathlib import Path
 
-from . import checks, config, console, guest, qemu, uml
+from . import checks, console, debian_lane, guest, qemu, uml
 from .machine import Images, Request, Wiring
 from .relay import Follower, Terminal, raw_terminal
 from .say import say
 
-LANES = {"um": uml, "x86": qemu}
+LANES = {"um": uml, "x86": qemu, "debian": debian_lane}
 
 # Exit statuses of our own, as timeout(1) and env(1) have them.
 TIMED_OUT = 124
@@ -49,12 +49,14 @@ def run(request: Request, images: Images, outputs: tuple[int, int] | None = None
         lane = LANES[request.lane]
         guest.prepare(directory, request, images, (lane.OUT_DEVICE, lane.ERR_DEVICE))
         with contextlib.ExitStack() as stack:
+            if request.lane == "debian":
+                stack.enter_context(debian_lane.shared(directory, request))
             if request.terminal:
                 stack.enter_context(raw_terminal())
             in_time = boot(directory, request, images, outputs)
         if request.console:
             shutil.copyfile(directory / "log", request.console)
-        return verdict(directory, request, in_time)
+        return verdict(directory, request, images, in_time)
 
 
 def boot(
@@ -98,7 +100,7 @@ def wire(
 def start(wiring: Wiring, request: Request, images: Images) -> subprocess.Popen:
     lane = LANES[request.lane]
     return subprocess.Popen(
-        lane.arguments(images.kernel, request, wiring),
+        lane.arguments(images, request, wiring),
         stdin=subprocess.DEVNULL,
         stdout=wiring.log,
         stderr=wiring.log,
@@ -118,7 +120,7 @@ def wait(vm: subprocess.Popen, relay: Follower | Terminal, deadline: float) -> b
     return True
 
 
-def verdict(directory: Path, request: Request, in_time: bool) -> int:
+def verdict(directory: Path, request: Request, images: Images, in_time: bool) -> int:
     """Judge by what the VM reported and by its kernel's log."""
     log = (directory / "log").read_text(errors="replace")
     problem = kernel_problem(directory, log)
@@ -126,7 +128,7 @@ def verdict(directory: Path, request: Request, in_time: bool) -> int:
         fail(f"timeout: the VM did not end within {request.timeout:g} s", log)
         return TIMED_OUT
     if problem is None:
-        problem = missing_result(directory) or silent_check(directory, request)
+        problem = missing_result(directory) or silent_check(directory, images)
     if problem is not None:
         fail(problem, log)
         return VM_FAILED
@@ -161,10 +163,9 @@ def missing_result(directory: Path) -> str | None:
     return None
 
 
-def silent_check(directory: Path, request: Request) -> str | None:
+def silent_check(directory: Path, images: Images) -> str | None:
     """A check that was built into the kernel and has not come to its end."""
-    options = config.merged(request.lane, request.ksm, request.flavour).splitlines()
-    return checks.silent(partial(report, directory), options)
+    return checks.silent(partial(report, directory), images.options.splitlines())
 
 
 def fail(problem: str, log: str) -> None:

@@ -7,12 +7,12 @@ import os
 import sys
 from pathlib import Path
 
-from . import flavour, kernel, setup, vm
+from . import command_package, debian_root, flavour, kernel, kernel_package, setup, vm
 from .machine import Images, Request
 from .main import main
 from .say import Failure
 
-MEMORY = {"um": "512M", "x86": "1G"}
+MEMORY = {"um": "512M", "x86": "1G", "debian": "2G"}
 TIMEOUT = 300.0
 
 DESCRIPTION = """\
@@ -53,9 +53,9 @@ def add_machine_options(to: argparse.ArgumentParser) -> None:
     add = to.add_argument
     add(
         "--lane",
-        choices=("um", "x86"),
+        choices=("um", "x86", "debian"),
         default="um",
-        help="User Mode Linux, or x86-64 in QEMU (default %(default)s)",
+        help="User Mode Linux, x86-64 in QEMU, or Debian's kernel and system there (default %(default)s)",
     )
     add(
         "--ksm",
@@ -110,6 +110,8 @@ def request(options: argparse.Namespace, command: list[str]) -> Request:
         raise Failure("--icount is for one CPU of --lane x86")
     if options.huge_pages and options.lane != "um":
         raise Failure("--huge-pages is for --lane um")
+    if options.lane == "debian" and (options.flavour != flavour.ORDINARY or options.numa > 1):
+        raise Failure("the lane debian has ordinary kernels and one node")
     if options.share and not options.share.is_dir():
         raise Failure(f"--share: {options.share} is not a directory")
     return Request(
@@ -143,10 +145,22 @@ def command_of(action: str, given: list[str]) -> list[str]:
 
 def images(wanted: Request) -> Images:
     """Builds all that the run needs."""
+    if wanted.lane == "debian":
+        return debian_images(wanted.ksm)
     built = kernel.of(wanted.lane, wanted.ksm, wanted.flavour, setup.tools())
     kernel.ensure(built)
     module = kernel.module(built) if wanted.ksm == "rs" else None
-    return Images(built.image, module, built.lockup)
+    return Images(built.image, module, built.options, built.lockup)
+
+
+def debian_images(ksm: str) -> Images:
+    """The system in which packages are installed: those of `make deb`, or Debian's own kernel."""
+    if ksm == "rs":
+        kernels = kernel_package.ensure(kernel_package.of_debian())
+    else:
+        kernels = kernel_package.debians_own()
+    disk = debian_root.ensure([*kernels, command_package.build()])
+    return Images(disk.kernel, None, "", disk=disk)
 
 
 def run() -> int:
