@@ -15,8 +15,13 @@ from harness import TIMEOUT, Result, Vm, limit, needs
 from ksmlab import flavour, programs
 from ksmlab.paths import REPO
 
-# Cases to a VM. A debug kernel takes half a minute to boot and, in the end, to look for what is lost.
-SHARING = {flavour.ORDINARY: 1, flavour.DEBUG: 16, flavour.KCSAN: 16}
+# Cases to a VM. User Mode Linux boots in half a second, the kernel of the lane x86 in several; a
+# debug kernel takes half a minute to boot and, in the end, to look for what is lost.
+SHARING = {
+    flavour.ORDINARY: {"um": 1, "x86": 4},
+    flavour.DEBUG: {"um": 16, "x86": 16},
+    flavour.KCSAN: {"x86": 16},
+}
 
 
 @dataclass
@@ -118,11 +123,14 @@ def batches() -> list[Batch]:
                 options = {"mem": case.memory, **lane.options}
                 machine = Machine(lane.name, mode, tuple(options.items()))
                 alike.setdefault(machine, []).append(case.name)
-    size = SHARING[flavour.usual()]
+    return [batch for machine, names in alike.items() for batch in shared(machine, names)]
+
+
+def shared(machine: Machine, names: list[str]) -> list[Batch]:
+    """The names, divided into as many as share a VM."""
+    size = SHARING[flavour.usual()][machine.lane]
     return [
-        Batch(machine, tuple(names[first : first + size]))
-        for machine, names in alike.items()
-        for first in range(0, len(names), size)
+        Batch(machine, tuple(names[first : first + size])) for first in range(0, len(names), size)
     ]
 
 
