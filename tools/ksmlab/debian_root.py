@@ -9,9 +9,10 @@ import tempfile
 from pathlib import Path
 
 from . import apt, setup
+from .guest import SCRIPTS
 from .locks import locked
 from .machine import Disk
-from .paths import REPO, in_cache
+from .paths import in_cache
 from .say import step
 from .shell import as_root, logged
 
@@ -29,9 +30,8 @@ PACKAGES = (
 
 TOOLS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "unshare": "util-linux"}
 
-# What is added to the system, or changed in it, before packages are installed.
-GUEST = REPO / "tools/ksmlab/guest"
-PREPARE, INSTALL = GUEST / "debian-prepare", GUEST / "debian-install"
+# The first changes the system once its packages are there, the second installs ours.
+PREPARE, INSTALL = SCRIPTS / "debian-prepare", SCRIPTS / "debian-install"
 
 # Sparse: it takes on the host what is in it.
 DISK_SIZE = "10G"
@@ -71,6 +71,8 @@ def base() -> Path:
         partial = archive.with_suffix(".partial.tar")
         with step(f"making a system of {SUITE} with {len(PACKAGES)} packages (5 to 15 minutes)"):
             logged("mmdebstrap", *as_root("mmdebstrap", *bootstrap(partial)))
+        for old in set(archive.parent.glob("*.tar")) - {partial}:
+            old.unlink()
         partial.rename(archive)
     return archive
 
