@@ -12,7 +12,7 @@ const DIRECTORY: &str = "/sys/kernel/debug/ksm_rs";
 
 /// True if the module has windows that can be held open.
 pub fn exist() -> bool {
-    Path::new(DIRECTORY).exists()
+    Path::new(DIRECTORY).join("max_us").exists()
 }
 
 /// Holds each window open at one in `one_in` passings, for up to `max_us` microseconds.
