@@ -9,7 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lab import HERE, answered, at_full_speed, expect, memory, merging, output, version_of, wait_for
+from lab import (
+    HERE, answered, at_full_speed, expect, memory, merging, output, under_merge_any, version_of,
+    wait_for,
+)  # fmt: skip
 
 MIB = 8
 IMAGES = Path("/var/tmp/images")
@@ -18,7 +21,7 @@ IMAGES = Path("/var/tmp/images")
 def start() -> tuple[int, int]:
     """A process in a session of its own, without a terminal: its number, and its memory's address."""
     log = Path("/var/tmp/equal")
-    command = (sys.executable, HERE / "equal.py", str(MIB), "merge-any")
+    command = under_merge_any(sys.executable, HERE / "equal.py", MIB)
     with log.open("w") as file:
         options = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = subprocess.Popen(command, stdout=file, start_new_session=True, **options)

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from lab import (
-    HERE, answered, at_full_speed, expect, memory, merging, output, version_of, wait_for,
+    HERE, answered, at_full_speed, expect, memory, merging, output, under_merge_any, version_of,
+    wait_for,
 )  # fmt: skip
 
 MIB = 8
@@ -22,7 +23,7 @@ def gdb(*commands: str, of: tuple[str, ...] = ()) -> str:
 
 
 def start() -> tuple[subprocess.Popen, int]:
-    command = (sys.executable, HERE / "equal.py", str(MIB), "merge-any")
+    command = under_merge_any(sys.executable, HERE / "equal.py", MIB)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd="/var/tmp")
     return process, int(process.stdout.readline())
 

@@ -64,9 +64,9 @@ def scans(count: int) -> None:
 
 
 @contextmanager
-def equal(mib: int = 8, count: int = 2, advice: str = "merge-any"):
+def equal(mib: int = 8, count: int = 2):
     """Processes that hold the same memory (equal.py); they end with the block."""
-    command = [sys.executable, HERE / "equal.py", str(mib), advice]
+    command = under_merge_any(sys.executable, HERE / "equal.py", mib)
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(count)]
     try:
         for process in processes:

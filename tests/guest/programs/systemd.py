@@ -10,7 +10,7 @@ from lab import HERE, answered, at_full_speed, expect, merging, output, version_
 def start(unit: str, *properties: str) -> int:
     """Starts a unit that holds memory, and returns its process."""
     options = [f"--property={text}" for text in properties]
-    command = (sys.executable, HERE / "equal.py", "8", "plain")
+    command = (sys.executable, HERE / "equal.py", "8")
     output("systemd-run", f"--unit={unit}", *options, *command)
     return int(output("systemctl", "show", "--value", "--property=MainPID", unit))
 
