@@ -42,7 +42,7 @@ def keyed(*results: Result) -> dict:
 def test_every_workload_runs(vm, ksm):
     names = " ".join(bench_plan.WORKLOADS)
     script = f"for name in {names}; do ksm-bench run $name --mib 4 --scans 2 --rounds 1; done"
-    done = vm.run("sh", "-ec", script, ksm=ksm, mem="512M")
+    done = vm.run("sh", "-ec", script, ksm=ksm, mem="1G")
     assert done.status == 0, done.explain()
     records = [json.loads(line) for line in done.text.splitlines()]
     assert [record["workload"] for record in records] == list(bench_plan.WORKLOADS)

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from harness import REPO
-from ksmlab import intree, kernel, setup
+from ksmlab import flavour, intree, kernel, setup
 from ksmlab.say import Failure
 
 
@@ -19,7 +19,7 @@ def test_the_module_builds_in_the_kernel_tree(vm, tmp_path):
     assert "intree:         Y" in told
     shutil.copy(module, tmp_path / "ksm_rs.ko")
     script = "rmmod ksm_rs; insmod /mnt/share/ksm_rs.ko; ksm-case merge-mappings"
-    done = vm.run("sh", "-ec", script, share=tmp_path)
+    done = vm.run("sh", "-ec", script, share=tmp_path, flavour=flavour.ORDINARY)
     assert done.status == 0, done.explain()
 
 
