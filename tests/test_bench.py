@@ -16,6 +16,7 @@ from ksmlab import (
     bench_plan,
     bench_sides,
     bench_table,
+    flavour,
     programs,
     setup,
     source,
@@ -38,14 +39,22 @@ def keyed(*results: Result) -> dict:
     return {(one.workload, one.mib): one for one in results}
 
 
+def small_workloads() -> tuple[str, ...]:
+    """Those that a VM of this kind of kernel has memory for."""
+    if flavour.usual() == flavour.ORDINARY:
+        return bench_plan.WORKLOADS
+    # It forks 10,000 processes, each of which takes 200 KiB of a debug kernel.
+    return tuple(name for name in bench_plan.WORKLOADS if name != "holds")
+
+
 @pytest.mark.parametrize("ksm", ["c", "rs"])
 def test_every_workload_runs(vm, ksm):
-    names = " ".join(bench_plan.WORKLOADS)
-    script = f"for name in {names}; do ksm-bench run $name --mib 4 --scans 2 --rounds 1; done"
-    done = vm.run("sh", "-ec", script, ksm=ksm, mem="1G")
+    names = small_workloads()
+    script = f"for name in {' '.join(names)}; do ksm-bench run $name --mib 4 --scans 2 --rounds 1; done"
+    done = vm.run("sh", "-ec", script, ksm=ksm, mem="512M")
     assert done.status == 0, done.explain()
     records = [json.loads(line) for line in done.text.splitlines()]
-    assert [record["workload"] for record in records] == list(bench_plan.WORKLOADS)
+    assert [record["workload"] for record in records] == list(names)
     for record in records:
         measures = record["measures"].items()
         # The scheduler's account of so short a time may be 0.
