@@ -4,7 +4,9 @@
 import json
 
 import pytest
+from harness import TIMEOUT, limit
 from ksm_command import COMMAND, told
+from ksmlab import kvm_plan
 
 
 @pytest.mark.parametrize("ksm", ["rs", "c"])
@@ -22,6 +24,19 @@ def test_the_estimate_is_what_is_saved(vm, ksm, load):
     by_process = sum(process["saved"] for process in estimate["processes"])
     assert by_process == pytest.approx(estimate["saved"])
     assert estimate["zeros"] >= load[0] * load[3] * 256
+
+
+@pytest.mark.timeout(limit(TIMEOUT[kvm_plan.LANE]))
+@pytest.mark.parametrize("ksm", ["rs", "c"])
+def test_of_kvm_guests_it_is_what_is_saved(vm, ksm, record_property):
+    """Guests that are at work: what each has for itself changes all the time."""
+    guests = kvm_plan.guests("--victims", "0", "--estimate-with", str(COMMAND), "--json")
+    done = vm.run(*guests, lane=kvm_plan.LANE, ksm=ksm, **kvm_plan.MACHINE)
+    assert done.status == 0, done.explain()
+    record = json.loads(done.text.splitlines()[-1])
+    estimate, saved = record["estimate"], record["pages_sharing"]
+    assert estimate == pytest.approx(saved, rel=0.02)
+    record_property(f"KVM guests, {ksm}", f"estimated {estimate} pages saved, saved {saved}")
 
 
 def test_it_needs_no_ksm(vm):

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 
 use anyhow::Result;
+use nix::unistd::Pid;
 
 use crate::tenant::{Report, Tenant};
 
@@ -26,6 +27,11 @@ impl Fleet {
     /// Number of guests.
     pub fn len(&self) -> usize {
         self.tenants.len()
+    }
+
+    /// The process of each guest.
+    pub fn pids(&self) -> impl Iterator<Item = Pid> + '_ {
+        self.tenants.iter().map(Tenant::pid)
     }
 
     /// Pages of all guests.

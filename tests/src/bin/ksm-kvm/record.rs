@@ -31,6 +31,8 @@ pub struct Record {
     pub pages_sharing: u64,
     /// The part of the duplicates that is saved.
     pub percent: f64,
+    /// Pages that `ksm estimate` expected to be saved, if it was asked.
+    pub estimate: Option<u64>,
     /// How long it took until the wanted part of the duplicates was saved.
     pub seconds: Option<f64>,
     /// How long ksmd was on a CPU until then.
@@ -92,6 +94,7 @@ impl Watch {
             pages_shared: counters.shared,
             pages_sharing: counters.sharing,
             percent: 100.0 * counters.sharing as f64 / duplicates as f64,
+            estimate: None,
             seconds,
             ksmd_seconds,
         })

@@ -2,7 +2,10 @@
 
 //! Guests of our own making, from their start to their end.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{ensure, Result};
 use clap::Args;
@@ -10,8 +13,13 @@ use ksm_tests::{
     ksm::{self, Counters, Run, Scanner},
     MIB, PAGE_SIZE,
 };
+use serde::Deserialize;
 
-use crate::{fleet::Fleet, image, record::Watch};
+use crate::{
+    fleet::Fleet,
+    image,
+    record::{Record, Watch},
+};
 
 /// At this part of the duplicates the time is taken.
 const NEARLY_ALL: f64 = 0.95;
@@ -44,6 +52,10 @@ pub struct Options {
     #[arg(long)]
     kernel: Option<PathBuf>,
 
+    /// The command `ksm`, which is asked for an estimate before the merging begins.
+    #[arg(long)]
+    estimate_with: Option<PathBuf>,
+
     /// Print how the merging went, in JSON, as the last line.
     #[arg(long)]
     json: bool,
@@ -62,6 +74,9 @@ pub fn run(options: &Options) -> Result<()> {
         fleet.duplicates()
     ));
 
+    let estimate = options.estimate_with.as_deref();
+    let estimate = estimate.map(|command| estimate_of(command, &fleet));
+    let estimate = estimate.transpose()?;
     let watch = Watch::start()?;
     for _ in 0..options.victims {
         watch.until_saved(fleet.duplicates(), MID_MERGE)?;
@@ -69,7 +84,10 @@ pub fn run(options: &Options) -> Result<()> {
         let now = ksm::counters()?;
         say(format_args!("one is killed; {now}"));
     }
-    let record = watch.record(&scanner, fleet.duplicates(), NEARLY_ALL)?;
+    let record = Record {
+        estimate,
+        ..watch.record(&scanner, fleet.duplicates(), NEARLY_ALL)?
+    };
     say(format_args!(
         "{} guests: {} of {} duplicates merged ({:.1} %)",
         fleet.len(),
@@ -98,6 +116,28 @@ pub fn run(options: &Options) -> Result<()> {
         println!("{}", serde_json::to_string(&record)?);
     }
     Ok(())
+}
+
+/// The pages that `ksm estimate` expects to be saved.
+fn estimate_of(command: &Path, fleet: &Fleet) -> Result<u64> {
+    #[derive(Deserialize)]
+    struct Estimate {
+        saved: u64,
+    }
+
+    let options = ["--json", "estimate", "--advised", "--max-cpu", "100"];
+    let pids = fleet.pids().map(|pid| pid.to_string());
+    let done = Command::new(command).args(options).args(pids).output()?;
+    ensure!(
+        done.status.success(),
+        "no estimate: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    let Estimate { saved } = serde_json::from_slice(&done.stdout)?;
+    say(format_args!(
+        "{saved} pages would be saved, as `ksm` has it"
+    ));
+    Ok(saved)
 }
 
 /// Lets guests write to what they have in common; gives how many bytes are wrong then.

@@ -15,6 +15,7 @@ use ksm_tests::{
     region::Region,
     PAGE_SIZE,
 };
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 /// For how many times as long as it has worked a guest then rests, as most guests do.
@@ -54,6 +55,10 @@ impl Tenant {
         let mut peer = Peer::fork(|link| work(link, image, own_pages, seed))?;
         let digests = peer.receive().context("a guest cannot start")?;
         Ok(Self { peer, digests })
+    }
+
+    pub fn pid(&self) -> Pid {
+        self.peer.pid()
     }
 
     /// A digest of each page that it began with.
