@@ -2,11 +2,11 @@
 
 //! Which frame holds a page, and what the kernel says about it.
 
-use std::{fs::File, ops::Range, os::unix::fs::FileExt, path::Path};
+use std::{collections::BTreeSet, fs::File, ops::Range, os::unix::fs::FileExt, path::Path};
 
 use anyhow::{bail, Context, Result};
 
-use crate::{region::Region, PAGE_SIZE};
+use crate::{procfs, region::Region, PAGE_SIZE};
 
 /// Bytes of an entry of these files.
 const ENTRY_SIZE: usize = 8;
@@ -107,12 +107,17 @@ fn entries_of(process: u32, range: &Range<usize>) -> Result<impl Iterator<Item =
             file.read_exact_at(&mut entries, at as u64)
         })
         .with_context(|| format!("cannot read {path}"))?;
-    let count = entries.len() / ENTRY_SIZE;
-    Ok((0..count).map(move |index| {
+    Ok(entries_in(entries))
+}
+
+/// The entries that are in these bytes.
+fn entries_in(bytes: Vec<u8>) -> impl Iterator<Item = u64> {
+    let count = bytes.len() / ENTRY_SIZE;
+    (0..count).map(move |index| {
         let mut entry = [0; ENTRY_SIZE];
-        entry.copy_from_slice(&entries[index * ENTRY_SIZE..][..ENTRY_SIZE]);
+        entry.copy_from_slice(&bytes[index * ENTRY_SIZE..][..ENTRY_SIZE]);
         u64::from_ne_bytes(entry)
-    }))
+    })
 }
 
 /// The frame behind each page of a range of a process's memory, if there is one.
@@ -130,6 +135,23 @@ pub fn swap_slots_of(process: u32, range: &Range<usize>) -> Result<Vec<Option<u6
 pub fn is_ksm(frame: u64) -> Result<bool> {
     let flags = read_entry(Path::new("/proc/kpageflags"), frame as usize)?;
     Ok(flags & KPF_KSM != 0)
+}
+
+/// The frames that KSM shares.
+pub fn ksm_frames() -> Result<BTreeSet<u64>> {
+    let flags = std::fs::read("/proc/kpageflags")?;
+    let frames = (0..).zip(entries_in(flags));
+    let shared = frames.filter(|(_, flags)| flags & KPF_KSM != 0);
+    Ok(shared.map(|(frame, _)| frame).collect())
+}
+
+/// The frames of all of a process's memory.
+pub fn all_frames_of(process: u32) -> Result<BTreeSet<u64>> {
+    let mut frames = BTreeSet::new();
+    for range in procfs::mapped_ranges(process)? {
+        frames.extend(frames_of(process, &range)?.into_iter().flatten());
+    }
+    Ok(frames)
 }
 
 #[cfg(test)]

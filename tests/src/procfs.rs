@@ -125,6 +125,16 @@ pub fn mergeable_ranges(pid: impl Display) -> Result<Vec<Range<usize>>> {
     Ok(offered.map(range_of).collect())
 }
 
+/// Where a process has memory.
+pub fn mapped_ranges(pid: impl Display) -> Result<Vec<Range<usize>>> {
+    let mappings = process(pid)?.maps()?;
+    // The kernel's own page of code stands in its half of the addresses.
+    let ranges = mappings.iter().map(range_of);
+    Ok(ranges
+        .filter(|range| range.end <= isize::MAX as usize)
+        .collect())
+}
+
 /// Each file that this process has mapped, and where in the file its last mapping ends.
 pub fn mapped_files() -> Result<BTreeMap<PathBuf, u64>> {
     let mut files = BTreeMap::new();

@@ -125,6 +125,12 @@ impl Fleet {
         })
     }
 
+    /// Those that all processes come from. What has not been written since is of the same frames:
+    /// if all memory of one process is mergeable, memory of these becomes KSM pages as well.
+    pub fn ancestors(&self) -> [Pid; 2] {
+        [Pid::this(), self.ancestor.pid()]
+    }
+
     /// A new process without areas.
     pub fn start(&mut self) -> Result<Process> {
         self.ancestor.send(Request::Fork)?;

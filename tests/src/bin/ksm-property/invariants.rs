@@ -2,8 +2,10 @@
 
 //! What KSM's numbers must fulfil, whatever happens.
 
+use std::collections::BTreeSet;
+
 use anyhow::{ensure, Result};
-use ksm_tests::{ksm, procfs::KsmStat};
+use ksm_tests::{ksm, pagemap, procfs::KsmStat};
 use nix::unistd::Pid;
 
 /// More pages than all sequences could ever map: a counter above it has run below zero.
@@ -53,6 +55,30 @@ pub fn check_unmerged() -> Result<()> {
 /// After run=2, if no KSM page is left.
 pub fn check_no_nodes() -> Result<()> {
     NODE_COUNTERS.iter().try_for_each(|name| check_zero(name))
+}
+
+/// After run=2, if nobody but `ancestors` has memory: theirs was that of others, too.
+pub fn check_no_ksm_pages(ancestors: &[Pid]) -> Result<()> {
+    let mut left = pagemap::ksm_frames()?;
+    for frame in frames_of(ancestors)? {
+        left.remove(&frame);
+    }
+    ensure!(left.is_empty(), "KSM pages that nobody has: {left:?}");
+    Ok(())
+}
+
+/// Whether memory of these processes is KSM's, though they have not offered it.
+pub fn have_ksm_pages(ancestors: &[Pid]) -> Result<bool> {
+    let shared = pagemap::ksm_frames()?;
+    Ok(!frames_of(ancestors)?.is_disjoint(&shared))
+}
+
+fn frames_of(processes: &[Pid]) -> Result<BTreeSet<u64>> {
+    let mut frames = BTreeSet::new();
+    for process in processes {
+        frames.append(&mut pagemap::all_frames_of(process.as_raw().try_into()?)?);
+    }
+    Ok(frames)
 }
 
 /// After run=2, if nobody is about to end.

@@ -70,7 +70,7 @@ impl Stage<'_> {
         let before: String = ksm::read(file)?;
         let expected = match ksm::write(file, &value) {
             Ok(()) => value.to_string(),
-            Err(error) if is_busy(&error) && !self.has_no_ksm_page() => before,
+            Err(error) if is_busy(&error) && !self.has_no_ksm_page()? => before,
             Err(error) => return Err(error),
         };
         let now: String = ksm::read(file)?;

@@ -45,7 +45,7 @@ pub struct Stage<'a> {
 
 /// Waits for `check` to succeed. The last reference to an address space may be one that `ksmd` has left
 /// to a work item: its pages go only then, and `ksmd` removes their nodes after that.
-fn eventually(what: &str, check: fn() -> Result<()>) -> Result<()> {
+fn eventually(what: &str, check: impl Fn() -> Result<()>) -> Result<()> {
     wait::until(what, || Ok(check().ok())).or_else(|_| check())
 }
 
@@ -121,6 +121,10 @@ impl<'a> Stage<'a> {
         self.end_all()?;
         self.inheritance = Inheritance::default();
         self.set_state(State::Unmerge)?;
+        let ancestors = self.machine.fleet.ancestors();
+        eventually("the end of KSM pages", || {
+            invariants::check_no_ksm_pages(&ancestors)
+        })?;
         self.log.check()?;
         Ok(self.most_sharing)
     }
@@ -151,7 +155,7 @@ impl<'a> Stage<'a> {
         for Member { process, .. } in &self.members {
             invariants::check_process_unmerged(process.pid())?;
         }
-        if self.has_no_ksm_page() {
+        if self.has_no_ksm_page()? {
             eventually("the count of nodes", invariants::check_no_nodes)?;
         }
         if !self.ended.is_empty() {
@@ -162,8 +166,12 @@ impl<'a> Stage<'a> {
     }
 
     /// There was no scan since run=2, and that has found all KSM pages.
-    pub fn has_no_ksm_page(&self) -> bool {
-        self.is_unmerged && self.ended.is_empty() && !self.inheritance.may_hide_pages()
+    pub fn has_no_ksm_page(&self) -> Result<bool> {
+        if !self.is_unmerged || !self.ended.is_empty() || self.inheritance.may_hide_pages() {
+            return Ok(false);
+        }
+        let ancestors = self.machine.fleet.ancestors();
+        Ok(!invariants::have_ksm_pages(&ancestors)?)
     }
 
     /// Waits for full scans, if there are any.
