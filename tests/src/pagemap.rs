@@ -137,11 +137,12 @@ pub fn is_ksm(frame: u64) -> Result<bool> {
     Ok(flags & KPF_KSM != 0)
 }
 
-/// The frames that KSM shares.
+/// The frames that KSM shares, and that somebody has mapped.
 pub fn ksm_frames() -> Result<BTreeSet<u64>> {
-    let flags = std::fs::read("/proc/kpageflags")?;
-    let frames = (0..).zip(entries_in(flags));
-    let shared = frames.filter(|(_, flags)| flags & KPF_KSM != 0);
+    let [flags, counts] = ["/proc/kpageflags", "/proc/kpagecount"].map(std::fs::read);
+    let entries = entries_in(flags?).zip(entries_in(counts?));
+    let frames = (0..).zip(entries);
+    let shared = frames.filter(|(_, (flags, count))| flags & KPF_KSM != 0 && *count > 0);
     Ok(shared.map(|(frame, _)| frame).collect())
 }
 

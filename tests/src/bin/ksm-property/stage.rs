@@ -57,8 +57,6 @@ impl<'a> Stage<'a> {
         if folio_size::is_there(HUGE_PAGE_KIB) {
             folio_size::use_only(HUGE_PAGE_KIB)?;
         }
-        invariants::check_unmerged()?;
-        invariants::check_no_nodes()?;
         let mut stage = Self {
             machine,
             members: Vec::new(),
@@ -71,6 +69,7 @@ impl<'a> Stage<'a> {
             most_sharing: 0,
             next_area: 0,
         };
+        stage.check_unmerged()?;
         stage.set_state(State::Merge)?;
         Ok(stage)
     }
