@@ -44,6 +44,16 @@ def merging(pid: int) -> int:
     return int(Path(f"/proc/{pid}/ksm_merging_pages").read_text())
 
 
+def given_up(pid: int, pages: int) -> int:
+    """Of so many private pages, those that the process does not have for itself.
+
+    A zero-filled huge page that mm/ksm.c splits gets zero pages that KSM does not count.
+    """
+    status = Path(f"/proc/{pid}/status").read_text()
+    kib = next(line for line in status.splitlines() if line.startswith("RssAnon:")).split()[1]
+    return merging(pid) + pages - int(kib) * 1024 // PAGE
+
+
 def wait_for(what: str, condition: Callable[[], bool], seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -61,6 +71,24 @@ def scans(count: int) -> None:
     """Wait for so many whole scans."""
     end = get("full_scans") + count
     wait_for(f"{count} full scans", lambda: get("full_scans") >= end)
+
+
+def estimate_and_saved(pid: int) -> tuple[int, int]:
+    """What `ksm estimate` expects to be saved of a process, and what KSM, which is off, then saves."""
+    told = output("ksm", "--json", "estimate", "--advised", "--max-cpu", "100", str(pid))
+    before = get("pages_sharing")
+    at_full_speed()
+    saved = -1
+    while saved != get("pages_sharing"):
+        saved = get("pages_sharing")
+        scans(3)
+    return json.loads(told)["saved"], saved - before
+
+
+def expect_estimate(estimate: int, saved: int) -> str:
+    """Fails if they differ by more than 2 %; returns both, to be shown."""
+    expect("the estimate is right", abs(estimate - saved) <= saved * 0.02, (estimate, saved))
+    return f"ksm estimate {estimate} pages, saved {saved}"
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 from lab import (
-    answered, at_full_speed, expect, merging, output, put, under_merge_any, version_of, wait_for,
+    answered, estimate_and_saved, expect, expect_estimate, merging, output, put, under_merge_any,
+    version_of, wait_for,
 )  # fmt: skip
 
 DIRECTORY = Path("/var/tmp/redis")
@@ -51,10 +52,11 @@ def rewrite() -> None:
 def main() -> None:
     shutil.rmtree(DIRECTORY, ignore_errors=True)
     DIRECTORY.mkdir()
-    at_full_speed()
+    put(run=0)
     server = start()
     cli("EVAL", FILL, "0")
-    wait_for("its memory merges", lambda: merging(server.pid) > 1000)
+    estimate = expect_estimate(*estimate_and_saved(server.pid))
+    expect("its memory has merged", merging(server.pid) > 1000, merging(server.pid))
     rewrite()
     output("redis-benchmark", "-s", SOCKET, "-n", "20000", "-r", "10000", "-t", "set,lpush,incr", "-q")
     rewrite()
@@ -70,7 +72,7 @@ def main() -> None:
         "redis",
         version_of("redis-server"),
         "40,000 keys, BGREWRITEAOF, redis-benchmark, BGREWRITEAOF, start anew",
-        f"{merged} pages merged; digest {before[:12]} before and after",
+        f"{estimate}; {merged} pages merged; digest {before[:12]} before and after",
     )
 
 
