@@ -58,7 +58,7 @@ def main() -> None:
     shared, kept = sum(map(shared_pages, guests)), shared_pages(private)
     # QEMU has memory of its own as well.
     expect("<nosharepages/> holds", kept <= 0 == merging(private), kept)
-    statistics = virsh("node-memory-stats")
+    statistics = virsh("nodememstats")
     expect("virsh tells of the host's memory", "free" in statistics, statistics)
     for name in ("first", "second", "private"):
         virsh("destroy", name)
