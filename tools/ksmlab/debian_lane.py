@@ -83,7 +83,9 @@ def drive(name: str, path: Path, *options: str) -> list[str]:
 
 def arguments(images: Images, request: Request, wiring: Wiring) -> list[str]:
     disk = images.disk
-    kernel_arguments = ("root=LABEL=ksm-root", "ro", "console=ttyS0", qemu.CLOCK, TARGET)
+    # A panic ends the VM.
+    machine = ("ro", "console=ttyS0", "panic=-1", qemu.CLOCK)
+    kernel_arguments = ("root=LABEL=ksm-root", *machine, TARGET)
     return [
         *qemu.machine(request, wiring),
         # Each run finds the disk as it was after the packages had been installed.
