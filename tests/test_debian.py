@@ -72,7 +72,7 @@ def test_cases_on_debian(vm, first, seed, tmp_path, record_property):
     names = cases()[first : first + BATCH]
     share = tmp_path / "cases"
     share.mkdir()
-    run = ("tests/run-cases", "/mnt/share", str(TIMEOUT // 2), seed, *names)
+    run = (str(REPO / "tests/run-cases"), "/mnt/share", str(TIMEOUT // 2), seed, *names)
     result = in_debian(vm, "sh", "-c", FRESH, "sh", *run, share=share)
     statuses = {name: test_cases.Run(result, share).status(name) for name in names}
     failed = [name for name, status in statuses.items() if status != 0]
