@@ -164,6 +164,18 @@ impl Region {
         self.advise_raw(libc::MADV_POPULATE_WRITE)
     }
 
+    /// Whether page `index` is in memory, by `mincore`.
+    pub fn is_resident(&self, index: usize) -> Result<bool> {
+        let page = &self.bytes()[index * PAGE_SIZE..][..PAGE_SIZE];
+        let mut resident = 0;
+        // SAFETY: The call reads no memory of the page, and writes one byte for it.
+        nix::errno::Errno::result(unsafe {
+            libc::mincore(page.as_ptr().cast_mut().cast(), PAGE_SIZE, &mut resident)
+        })
+        .context("mincore")?;
+        Ok(resident & 1 == 1)
+    }
+
     /// Number of pages.
     pub fn pages(&self) -> usize {
         self.pages.get()

@@ -107,6 +107,13 @@ pub const CASES: &[Case] = &[
     .on("x86")
     .memory(ENOUGH),
     Case::new(
+        "thp-zero-pages-in-place",
+        "a huge page of zeros that cannot be replaced is never missing from its page table",
+        zero_pages_in_place,
+    )
+    .on("x86")
+    .memory(ENOUGH),
+    Case::new(
         "thp-zero-pages-few",
         "pages of zeros count like other equal pages",
         few_zeros,
@@ -375,6 +382,9 @@ fn collapse_merged(_: &Options) -> Result<()> {
     Ok(())
 }
 
+/// How many full scans the case watches an entry of a page table for, and how many times it looks in a row.
+const SCANS_IN_PLACE: u64 = 300;
+const LOOKS_AT_ONCE: u64 = 1_000;
 const ZERO_HUGE_PAGES: usize = 4;
 const ZEROS: usize = ZERO_HUGE_PAGES * HUGE_PAGES;
 
@@ -497,6 +507,28 @@ fn zero_pages_pinned(_: &Options) -> Result<()> {
     scanner.settle()?;
     expect_zero_pages(HUGE_PAGES - 1)?;
     almost.verify(&content)
+}
+
+/// `MADV_DONTNEED` and page faults look at an entry of a page table before they lock it. If one is empty for
+/// a moment, the memory behind it is not discarded. `mincore` looks in the same way, and shows it.
+fn zero_pages_in_place(_: &Options) -> Result<()> {
+    let scanner = prepare()?;
+    ksm::write("use_zero_pages", 1)?;
+    let region = huge(&vec![0; HUGE_PAGES * PAGE_SIZE])?;
+    let _pipe = splice_part(&region.bytes()[..PAGE_SIZE])?;
+    region.advise_mergeable()?;
+    let (mut looks, mut missing) = (0, 0);
+    let until = ksm::read::<u64>("full_scans")? + SCANS_IN_PLACE;
+    while ksm::read::<u64>("full_scans")? < until {
+        for _ in 0..LOOKS_AT_ONCE {
+            looks += 1;
+            missing += u64::from(!region.is_resident(0)?);
+        }
+    }
+    step(format!("{missing} of {looks} looks found nothing there"));
+    ensure!(missing == 0, "{missing} of {looks} looks found nothing");
+    expect_zero_pages(0)?;
+    scanner.settle().map(drop)
 }
 
 fn few_zeros(_: &Options) -> Result<()> {
