@@ -197,6 +197,20 @@ def test_dates_say_which_patched_files_differ_from_an_earlier_build(tmp_path):
     assert (new / "changed.c").stat().st_mtime > 1000
 
 
+def test_dates_are_those_of_one_tree_alone(tmp_path):
+    old, new, linked = (tmp_path / name for name in ("old", "new", "linked"))
+    for tree in (old, new, linked):
+        tree.mkdir()
+        (tree / ".ksm_rs-patched").write_text("changed.c\n")
+    (old / "changed.c").write_text("1")
+    (new / "changed.c").write_text("2")
+    os.utime(new / "changed.c", (1000, 1000))
+    (linked / "changed.c").hardlink_to(new / "changed.c")
+    reuse.date_patched_files(old, linked)
+    assert (linked / "changed.c").stat().st_mtime > 1000
+    assert (new / "changed.c").stat().st_mtime == 1000
+
+
 def make_build(directory: Path, name: str, used: float, tree: Path) -> Path:
     build = directory / name
     build.mkdir(parents=True)

@@ -75,11 +75,20 @@ def date_patched_files(old: Path, tree: Path) -> None:
         before, now = old / name, tree / name
         if not now.exists():
             continue
+        separate(now)
         if before.exists() and filecmp.cmp(before, now, shallow=False):
             dates = before.stat()
             os.utime(now, ns=(dates.st_atime_ns, dates.st_mtime_ns))
         else:
             os.utime(now)
+
+
+def separate(file: Path) -> None:
+    """Gives a file an inode of its own: with a date, another tree would get it as well, and be built anew."""
+    if file.stat().st_nlink > 1:
+        copy = file.with_name(f"{file.name}.separate")
+        shutil.copy2(file, copy)
+        copy.rename(file)
 
 
 def patched_files(tree: Path) -> set[str]:
