@@ -228,6 +228,22 @@ def make_source(directory: Path, name: str, used: float) -> Path:
     return tree
 
 
+def test_a_build_whose_source_differs_least_is_started_from(tmp_path):
+    wanted, near, far = (make_source(tmp_path / "src", f"debian-1-{key}", 0) for key in "abc")
+    for tree, texts in ((wanted, "12"), (near, "13"), (far, "23")):
+        (tree / prune.SOURCE_MARK).write_text("one.h\ntwo.c\n")
+        for name, text in zip(("one.h", "two.c"), texts):
+            (tree / name).write_text(text)
+    builds = [
+        make_build(tmp_path, name, used, tree)
+        for name, used, tree in (("um-rs-1", 1000, near), ("um-rs-2", 2000, far))
+    ]
+    for build in builds:
+        (build / ".complete").write_text("tools")
+    assert reuse.best(builds, wanted, "tools", lambda build: ()) == builds[0]
+    assert reuse.best(builds, wanted, "other tools", lambda build: ()) is None
+
+
 def test_builds_not_used_for_long_are_dropped(tmp_path):
     tree = make_source(tmp_path / "src", "debian-1-aa", 0)
     old = [make_build(tmp_path, f"um-rs-{key}", 1000 + key, tree) for key in range(6)]

@@ -25,9 +25,15 @@ TOUCHED = re.compile(r"^\+\+\+ b/(\S+)", re.M)
 def best(
     candidates: list[Path], tree: Path, tools: str, likeness: Callable[[Path], tuple]
 ) -> Path | None:
-    """The finished build to start from: the one most alike, and of those the one used last."""
+    """The finished build to start from: the one most alike, of those the one whose source differs least, and of
+    those the one used last.
+    """
     usable = [build for build in candidates if is_usable(build, tree, tools)]
-    return max(usable, key=lambda build: (likeness(build), last_use(build)), default=None)
+
+    def suits(build: Path) -> tuple:
+        return likeness(build), -len(differing((build / "source").resolve(), tree)), last_use(build)
+
+    return max(usable, key=suits, default=None)
 
 
 def is_usable(build: Path, tree: Path, tools: str) -> bool:
@@ -71,16 +77,32 @@ def replace_paths(build: Path, paths: dict[Path, Path]) -> None:
 
 def date_patched_files(old: Path, tree: Path) -> None:
     """A patched file is new if it differs from the earlier tree's, else as old."""
+    changed = differing(old, tree)
     for name in patched_files(old) | patched_files(tree):
-        before, now = old / name, tree / name
+        now = tree / name
         if not now.exists():
             continue
         separate(now)
-        if before.exists() and filecmp.cmp(before, now, shallow=False):
-            dates = before.stat()
-            os.utime(now, ns=(dates.st_atime_ns, dates.st_mtime_ns))
-        else:
+        if name in changed:
             os.utime(now)
+        else:
+            dates = (old / name).stat()
+            os.utime(now, ns=(dates.st_atime_ns, dates.st_mtime_ns))
+
+
+def differing(old: Path, tree: Path) -> set[str]:
+    """The patched files that are not the same in both trees."""
+    return {
+        name
+        for name in patched_files(old) | patched_files(tree)
+        if not are_equal(old / name, tree / name)
+    }
+
+
+def are_equal(one: Path, other: Path) -> bool:
+    if not (one.exists() and other.exists()):
+        return one.exists() == other.exists()
+    return filecmp.cmp(one, other, shallow=False)
 
 
 def separate(file: Path) -> None:
