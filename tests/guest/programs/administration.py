@@ -7,7 +7,7 @@ from pathlib import Path
 from lab import answered, equal, expect, get, merging, output, wait_for
 
 SETTINGS = Path("/etc/ksm-rs.conf")
-KERNEL = f"linux-image-{os.uname().release}"
+PACKAGES = "ksm-rs", "linux-*-ksm-rs-*"
 PIECES = Path("/boot", f"vmlinuz-{os.uname().release}"), Path("/lib/modules", os.uname().release)
 
 
@@ -35,10 +35,10 @@ def main() -> None:
         output("ksm", "set", "run=2")
         left = get("pages_shared"), get("pages_sharing")
         expect("run=2 takes everything back", left == (0, 0), left)
-    apt("remove", "ksm-rs", KERNEL)
+    apt("remove", *PACKAGES)
     expect("the kernel is gone", not any(piece.exists() for piece in PIECES))
     expect("the settings stay", SETTINGS.exists() and not Path("/usr/bin/ksm").exists())
-    apt("purge", "ksm-rs", KERNEL)
+    apt("purge", *PACKAGES)
     expect("purge takes the settings", not SETTINGS.exists())
     answered(
         "apt, systemctl, ksm",
