@@ -63,8 +63,9 @@ def test_program(vm, name, ksm, record_property):
     print(*lines, sep="\n")
 
 
-# Debian's kernel cannot test its suspend (PM_DEBUG); hibernation.py freezes everything as well.
-TAKES_A_DEBUG_OPTION = {"freeze"}
+# Debian's kernel cannot test its suspend (PM_DEBUG; hibernation.py freezes everything as well), nor hold a lock
+# for long (TEST_LOCKUP).
+TAKES_A_DEBUG_OPTION = {"freeze", "ended-locked"}
 
 
 def cases() -> list[str]:
