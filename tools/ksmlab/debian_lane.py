@@ -44,7 +44,9 @@ def shared(directory: Path, request: Request):
     results = directory / "results"
     results.mkdir()
     debian_root.read_directory(disk, "/share", results)
-    shutil.copytree(results / "share", share, symlinks=True, dirs_exist_ok=True)
+    # A VM that ended before its command did may not have written it.
+    if (results / "share").exists():
+        shutil.copytree(results / "share", share, symlinks=True, dirs_exist_ok=True)
 
 
 def make_run_disk(directory: Path, request: Request, share: Path) -> None:
