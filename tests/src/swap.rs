@@ -13,7 +13,7 @@ use std::{
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 
-use crate::control_file;
+use crate::{control_file, wait};
 
 /// The one device that the kernel makes by itself.
 const DEVICE: &str = "/dev/zram0";
@@ -47,8 +47,9 @@ impl Zram {
 
 impl Drop for Zram {
     fn drop(&mut self) {
-        // The VM ends soon in any case.
-        let _ = control_file::write(format!("{DIRECTORY}/reset"), 1);
+        // Where there is a udev, it may be looking at the device.
+        let reset = || Ok(control_file::write(format!("{DIRECTORY}/reset"), 1).ok());
+        let _ = wait::until("the device to be at rest", reset);
     }
 }
 
