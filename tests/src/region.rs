@@ -168,7 +168,7 @@ impl Region {
     pub fn is_resident(&self, index: usize) -> Result<bool> {
         let page = &self.bytes()[index * PAGE_SIZE..][..PAGE_SIZE];
         let mut resident = 0;
-        // SAFETY: The call reads no memory of the page, and writes one byte for it.
+        // SAFETY: The page is mapped by the type invariant. The call does not touch it, and writes one byte.
         nix::errno::Errno::result(unsafe {
             libc::mincore(page.as_ptr().cast_mut().cast(), PAGE_SIZE, &mut resident)
         })

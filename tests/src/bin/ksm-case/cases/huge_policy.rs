@@ -382,9 +382,6 @@ fn collapse_merged(_: &Options) -> Result<()> {
     Ok(())
 }
 
-/// How many full scans the case watches an entry of a page table for, and how many times it looks in a row.
-const SCANS_IN_PLACE: u64 = 300;
-const LOOKS_AT_ONCE: u64 = 1_000;
 const ZERO_HUGE_PAGES: usize = 4;
 const ZEROS: usize = ZERO_HUGE_PAGES * HUGE_PAGES;
 
@@ -509,6 +506,12 @@ fn zero_pages_pinned(_: &Options) -> Result<()> {
     almost.verify(&content)
 }
 
+/// How many full scans the case watches an entry of a page table for.
+const SCANS_IN_PLACE: u64 = 300;
+
+/// How many times it looks there before it counts scans again.
+const LOOKS_AT_ONCE: u64 = 1_000;
+
 /// `MADV_DONTNEED` and page faults look at an entry of a page table before they lock it. If one is empty for
 /// a moment, the memory behind it is not discarded. `mincore` looks in the same way, and shows it.
 fn zero_pages_in_place(_: &Options) -> Result<()> {
@@ -518,8 +521,8 @@ fn zero_pages_in_place(_: &Options) -> Result<()> {
     let _pipe = splice_part(&region.bytes()[..PAGE_SIZE])?;
     region.advise_mergeable()?;
     let (mut looks, mut missing) = (0, 0);
-    let until = ksm::read::<u64>("full_scans")? + SCANS_IN_PLACE;
-    while ksm::read::<u64>("full_scans")? < until {
+    let until = ksm::full_scans()? + SCANS_IN_PLACE;
+    while ksm::full_scans()? < until {
         for _ in 0..LOOKS_AT_ONCE {
             looks += 1;
             missing += u64::from(!region.is_resident(0)?);
