@@ -14,6 +14,8 @@ use crate::{
     },
     merging::unmerge::{
         collect_all_slots,
+        part_domains,
+        part_mm,
         remove_leftovers,
         unmerge_all,
         Leftovers, //
@@ -23,6 +25,7 @@ use crate::{
             clear_mergeable_flag,
             zero_pages, //
         },
+        domain::DomainRule,
         oom, //
     },
     policy::{
@@ -36,6 +39,10 @@ use crate::{
     },
     records::{
         census::Census,
+        tenants::{
+            Look,
+            Tenants, //
+        },
         Records, //
     },
     rmap_item::BYTES_PER_PAGE,
@@ -48,7 +55,10 @@ use crate::{
     }, //
 };
 use kernel::{
-    mm::Mm,
+    mm::{
+        Mm,
+        MmWithUser, //
+    },
     new_mutex,
     page::PAGE_SIZE,
     prelude::*,
@@ -294,6 +304,48 @@ impl Ksm {
             .wrapping_sub_unsigned(taken)
     }
 
+    /// Parts all pages of `mm` from KSM pages, and forgets what is known of it: its domain is being changed,
+    /// so nothing is merged meanwhile. Waits for the step of the scan that is under way; sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `ERESTARTSYS` and `EBUSY` as `unmerge_range()`.
+    pub(crate) fn part(&self, mm: &MmWithUser) -> Result {
+        // A step that is under way may not know that forks can be in different domains from now on.
+        drop(self.lock_scanner());
+        part_mm(mm)?;
+        loop {
+            let mut scanner = self.lock_scanner();
+            let slot = self.shared.registry.find(mm);
+            if slot.is_none_or(|slot| scanner.forget_some(&self.shared, &slot)) {
+                return Ok(());
+            }
+            drop(scanner);
+            cond_resched();
+        }
+    }
+
+    /// Sets which domains count. Then no page is shared across these; sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `ERESTARTSYS`, `EINTR` and `EBUSY` as `unmerge_range()`, `EAGAIN` if new processes keep
+    /// coming too fast; the rule is as before then.
+    pub(crate) fn set_domain_rule(&self, rule: DomainRule) -> Result {
+        let mut scanner = self.lock_scanner();
+        let old = scanner.records().domain_rule();
+        if rule < old {
+            scanner.bring_domains_together(rule);
+        } else if rule > old {
+            let _oom = oom::Origin::new();
+            scanner.rewind();
+            part_domains(&self.shared, scanner.records(), (old, rule))?;
+            scanner.records().tell_apart(rule);
+        }
+        self.shared.tunables.domains.set(rule as usize);
+        Ok(())
+    }
+
     /// Why pages of `mm` are not merged; `None` if the scan has not met it. Takes the scan mutex
     /// several times; sleeps.
     pub(crate) fn census(&self, mm: &Mm) -> Option<Census> {
@@ -311,6 +363,22 @@ impl Ksm {
             drop(scanner);
             cond_resched();
         }
+    }
+
+    /// What the pages of each domain come to. Takes the scan mutex several times; sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` without memory for the sums.
+    pub(crate) fn tenants(&self) -> Result<Tenants> {
+        let (mut sums, mut look) = (Tenants::new(), Some(Look::Spaces(None)));
+        while let Some(begin) = look {
+            let mut scanner = self.lock_scanner();
+            look = scanner.records().look_at_tenants(begin, &mut sums)?;
+            drop(scanner);
+            cond_resched();
+        }
+        Ok(sums)
     }
 
     /// Registers an address space, which is not registered.

@@ -27,7 +27,10 @@ use core::ptr;
 use kernel::{
     bindings,
     error::to_result,
-    mm::Mm,
+    mm::{
+        Mm,
+        MmWithUser, //
+    },
     prelude::*,
     sync::Arc, //
 };
@@ -66,6 +69,7 @@ static OPS: bindings::ksm_ops = bindings::ksm_ops {
     enter: Some(enter),
     exit: Some(exit),
     unmerge: Some(unmerge),
+    part: Some(part),
     rmap_walk: Some(walk),
     migrate: Some(migrate),
     unmerging: Some(unmerging),
@@ -114,6 +118,19 @@ unsafe extern "C" fn unmerge(
     // SAFETY: The caller holds the mmap lock for writing.
     let vma = unsafe { LockedVma::from_raw(vma, MmapLock::Write) };
     match unmerge_range(vma, start..end, GFP_KERNEL) {
+        Ok(()) => 0,
+        Err(error) => error.to_errno(),
+    }
+}
+
+/// # Safety
+///
+/// To be called through [`OPS`], with an mm that the caller is a user of, and whose domain is being
+/// changed.
+unsafe extern "C" fn part(data: *mut c_void, mm: *mut bindings::mm_struct) -> c_int {
+    // SAFETY: The caller vouches for both.
+    let (ksm, mm) = unsafe { (ksm(data), MmWithUser::from_raw(mm)) };
+    match ksm.part(mm) {
         Ok(()) => 0,
         Err(error) => error.to_errno(),
     }

@@ -390,7 +390,6 @@ impl RmapItem {
     }
 
     /// Notes that the unstable tree, if the item was in it, is gone.
-    #[cfg(CONFIG_NUMA)]
     pub(crate) fn note_forgotten_tree(&mut self) {
         if self.place() == Place::Unstable {
             self.note_left_tree();

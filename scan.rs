@@ -27,6 +27,10 @@ use crate::{
             user_of,
             ReadLockedMm, //
         },
+        domain::{
+            Domain,
+            DomainRule, //
+        },
         ksm_page::{
             trace,
             walk::{
@@ -109,6 +113,8 @@ pub(crate) struct Visit {
     failed_locks: u8,
     /// The addresses of the large folio that was judged last.
     judged: Range<usize>,
+    /// The domain of the address space, when the last batch was gathered.
+    domain: Domain,
 }
 
 /// Work that a batch leaves in its address space.
@@ -120,7 +126,7 @@ enum Left {
     Nothing,
     /// No part of it is advised, and it is not registered any more.
     NoAdvice,
-    /// Its mmap lock could not be had.
+    /// Its mmap lock could not be had, or its domain is being changed.
     Contended,
 }
 
@@ -181,6 +187,22 @@ impl Scanner {
         }
     }
 
+    /// Changes which domains count to one of the rules that tell fewer apart.
+    pub(crate) fn bring_domains_together(&mut self, rule: DomainRule) {
+        self.records.bring_together(rule, self.merge.keys());
+    }
+
+    /// Frees the next items of the address space of `slot`, whose domain is being changed; returns
+    /// whether those were all.
+    pub(crate) fn forget_some(&mut self, shared: &Shared, slot: &Arc<MmSlot>) -> bool {
+        self.break_off_visit(slot);
+        let is_done = self.records.collect_some(slot) < ITEMS_AT_ONCE;
+        if is_done {
+            shared.registry.release(slot);
+        }
+        is_done
+    }
+
     /// Goes back to before the first slot, as if nothing had been scanned.
     pub(crate) fn rewind(&mut self) {
         self.stage = Stage::Idle;
@@ -205,6 +227,7 @@ impl Scanner {
                 address: 0,
                 failed_locks: 0,
                 judged: 0..0,
+                domain: Domain::COMMON,
             }),
             None => {
                 self.end_full_scan(shared);
@@ -295,12 +318,17 @@ impl Scanner {
         (step, wanted): (&mut Step<'_>, Wanted),
     ) -> Left {
         let room = step.pages().min(BATCH);
+        let Some(locked) = ReadLockedMm::try_new(mm, self.merge.begin_batch()) else {
+            return Left::Contended;
+        };
+        let Some(domain) = locked.domain(self.records.domain_rule()) else {
+            return Left::Contended;
+        };
+        visit.domain = domain;
+        self.merge.enter_domain(domain);
         let records = self.records.walk_view();
         let mut filter = SkipFilter::new(shared, records, visit.cursor, (step, wanted));
-        let left = match ReadLockedMm::try_new(mm, self.merge.begin_batch()) {
-            Some(locked) => gather(shared, &locked, visit, &mut self.batch, room, &mut filter),
-            None => Left::Contended,
-        };
+        let left = gather(shared, &locked, visit, &mut self.batch, room, &mut filter);
         let (cursor, merged) = filter.finish();
         visit.cursor = cursor;
         shared.stats.pages_scanned.add(merged);
@@ -314,6 +342,7 @@ impl Scanner {
             records: &mut self.records,
             merge: &mut self.merge,
             mm,
+            domain: visit.domain,
             judged: &mut visit.judged,
         };
         work.work_off(

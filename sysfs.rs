@@ -20,6 +20,7 @@ use crate::{
     },
     mm::{
         address_space::zero_pages,
+        domain::DomainRule,
         page_table::PAGES_OF_HUGE_PAGE, //
     },
     policy::tunables::U32_MAX, //
@@ -164,7 +165,20 @@ static FILES: &[File<Ksm>] = &[
     counter!(c"general_profit", |ksm| ksm.general_profit()),
 ];
 
+/// The words for the rules, in the order of their numbers.
+const DOMAIN_RULES: [(&str, DomainRule); 3] = [
+    ("shared", DomainRule::Shared),
+    ("marked", DomainRule::Marked),
+    ("private", DomainRule::Private),
+];
+
 static OWN_FILES: &[File<Ksm>] = &[
+    File {
+        name: c"domains",
+        show: |ksm, out| line(out, DOMAIN_RULES[ksm.shared.tunables.domains.get()].0),
+        store: Some(|ksm, text| ksm.set_domain_rule(parse_domain_rule(text)?)),
+    },
+    tunable!(c"fresh_frames", parse_bool, fresh_frames),
     tunable!(c"huge_page_min_equal", parse_min_equal, huge_page_min_equal),
     tunable!(c"only_zero_pages", parse_bool, only_zero_pages),
     counter!(c"pages_untracked", |ksm| ksm
@@ -243,6 +257,13 @@ fn parse_min_equal(text: &[u8]) -> Result<usize> {
         0 => Err(EINVAL),
         pages => Ok(pages),
     }
+}
+
+/// A written word for a rule.
+fn parse_domain_rule(text: &[u8]) -> Result<DomainRule> {
+    let word = line_of(text);
+    let rule = DOMAIN_RULES.iter().find(|rule| rule.0.as_bytes() == word);
+    rule.map(|rule| rule.1).ok_or(EINVAL)
 }
 
 /// A written switch: what begins with 1, y, t, e or "on", or with 0, n, f, d or "of".

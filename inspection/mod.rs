@@ -5,6 +5,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
+//! | `domains` | a line for each domain that has pages with records: its number, which is greater than 4294967295 for one that nobody can join, then `processes`, `shared` (KSM pages), `sharing` (what they save), `waiting` (pages with records that are not merged), `zero` (pages that the zero page has replaced), all in pages but the first, and `metadata` (of these records, in bytes) |
 //! | `not_merged` | write the number of a process; read why its pages are not merged, in pages: `no_equal`, `passed_over` (no equal for long), `has_equal` (in use, or in a large folio that is not worth a split), `changing` (or new). It is empty if the scan has not met the process. Two users at a time would read each other's numbers, so a user locks the file by `flock()` |
 //!
 //! In kernels with fault injection the files of [`race_knobs`] are there, too.
@@ -16,7 +17,11 @@ use crate::testing::race_knobs;
 use crate::{
     ksmd::Ksm,
     mm::process::address_space_of,
-    records::census::Census, //
+    records::{
+        census::Census,
+        tenants::Tenant, //
+    },
+    rmap_item::BYTES_PER_PAGE, //
 };
 use kernel::{
     debugfs::Scope,
@@ -52,6 +57,7 @@ pub(crate) fn directory(ksm: Arc<Ksm>) -> Result<Directory> {
     };
     let scope = Scope::dir(question, c"ksm_rs", |question, dir| {
         dir.read_write_callback_file(c"not_merged", question, &answer, &ask);
+        dir.read_callback_file(c"domains", question, &list_domains);
         #[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
         race_knobs::add_files(dir);
     });
@@ -71,6 +77,31 @@ fn ask(question: &Question, text: &mut UserSliceReader) -> Result {
     let text = core::str::from_utf8(bytes).map_err(|_| EINVAL)?;
     let pid = text.trim().parse().map_err(|_| EINVAL)?;
     question.pid.store(pid, Relaxed);
+    Ok(())
+}
+
+fn list_domains(question: &Question, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let tenants = question.ksm.tenants().map_err(|_| fmt::Error)?;
+    for (domain, tenant) in tenants.iter() {
+        let Tenant {
+            processes,
+            shared,
+            merging,
+            items,
+            zero,
+        } = tenant;
+        // A KSM page whose mappings have gone a moment ago is one still.
+        let sharing = merging.saturating_sub(*shared);
+        let waiting = items.saturating_sub(*merging);
+        let metadata = items * BYTES_PER_PAGE;
+        write!(
+            out,
+            "{} processes {processes} shared {shared} ",
+            domain.number()
+        )?;
+        write!(out, "sharing {sharing} waiting {waiting} ")?;
+        writeln!(out, "zero {zero} metadata {metadata}")?;
+    }
     Ok(())
 }
 

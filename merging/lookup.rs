@@ -55,7 +55,7 @@ impl Merging<'_> {
     /// its mmap lock cannot be had, or if the page is gone or merged.
     pub(crate) fn pin_page(&mut self, address: usize) -> Option<PinnedPage> {
         let locked = ReadLockedMm::try_new(self.mm, &mut self.state.patience)?;
-        let vma = locked.mergeable_at(address)?;
+        let vma = locked.advised_at(address)?;
         match page_at(&vma, address, self.records.nodes(), &mut self.state.probe)? {
             FoundPage::Anonymous(page) => Some(page),
             FoundPage::Ksm(_) => None,
@@ -125,7 +125,9 @@ fn pin_page_of(
     let (slot, address) = locations.of(item).ok_or(CannotPin::Gone)?;
     let mm = user_of(slot.mm()).ok_or(CannotPin::Gone)?;
     let locked = ReadLockedMm::try_new(&mm, patience).ok_or(CannotPin::Contended)?;
-    let vma = locked.mergeable_at(address).ok_or(CannotPin::Gone)?;
+    let domain = locations.domain_of(item);
+    let vma = locked.mergeable_in(domain, address);
+    let vma = vma.ok_or(CannotPin::Gone)?;
     let page = page_at(&vma, address, locations.nodes(), probe);
     drop(locked);
     match page {

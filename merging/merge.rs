@@ -18,13 +18,17 @@ use super::{
 use crate::{
     kernel_api::gfp,
     mm::{
-        address_space::ReadLockedMm,
+        address_space::{
+            domains_have_changed,
+            ReadLockedMm, //
+        },
         folio::{
             zero_pfn,
             LockedFolio, //
         },
         ksm_page::{
             compare::Compare,
+            fresh_page::FreshPage,
             huge_zeros,
             ids::{
                 ItemId,
@@ -113,7 +117,7 @@ impl Merging<'_> {
         page: &PinnedPage,
     ) -> Option<Result> {
         let locked = ReadLockedMm::try_new(self.mm, &mut self.state.patience)?;
-        let vma = locked.mergeable_at(address)?;
+        let vma = locked.advised_at(address)?;
         let result = match huge_zeros::replace(&vma, address, page) {
             true => Ok(()),
             false => self.try_replace(&vma, address, page, Target::Zero),
@@ -177,7 +181,7 @@ impl Merging<'_> {
         let Some(locked) = ReadLockedMm::try_new(self.mm, &mut self.state.patience) else {
             return;
         };
-        let Some(vma) = locked.mergeable_at(address) else {
+        let Some(vma) = locked.advised_at(address) else {
             return;
         };
         // From this look on no node is removed but by the following lines.
@@ -188,6 +192,12 @@ impl Merging<'_> {
         let Some(page) = self.records.ksm_page(node) else {
             return;
         };
+        if self.records.node_domain(node) != self.records.domain_of(item) {
+            // The kernel had no memory to register the fork, so it was missed when other domains came to
+            // count.
+            let _ = unmerge_range(vma.vma(), address..address + PAGE_SIZE, gfp::for_merge());
+            return;
+        }
         // Without memory for it the mapping goes on unlisted, until the next scan.
         let adopted = self.records.mapping(&vma, item).and_then(|mapping| {
             let mut shared = page.page().folio().lock();
@@ -223,7 +233,8 @@ impl Merging<'_> {
     ) -> Result {
         let address = self.records.address(item);
         let locked = ReadLockedMm::try_new(mm, &mut self.state.patience).ok_or(EFAULT)?;
-        let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
+        let domain = (self.records.domain_of(item), self.records.domain_rule());
+        let vma = locked.mergeable_in(domain, address).ok_or(EFAULT)?;
         let mapping = self.records.mapping(&vma, item)?;
         // Held for as long as the mapping is listed but may not be there yet, or be clean.
         let mut shared = target.page().folio().lock();
@@ -272,8 +283,6 @@ impl Merging<'_> {
         let result = promoted.as_ref().map(|_| ()).map_err(|error| *error);
         trace::merge_with_ksm_page(None, page.pfn(), item, self.mm, &result);
         let node = promoted?;
-        race_delay::pause(RaceWindow::Promoted);
-        self.records.insert_node(node, page);
         self.records.leave_tree(other);
         let result = self.join_promoted(node, (other, pinned));
         match result {
@@ -300,22 +309,75 @@ impl Merging<'_> {
         result
     }
 
-    /// Makes `page` the KSM page of a new node, which is not in the tree yet.
+    /// Makes `page`, or a copy of it that takes its place, the KSM page of a new node.
     fn promote(&mut self, item: ItemId, page: &PinnedPage) -> Result<NodeId> {
         let address = self.records.address(item);
         let locked = ReadLockedMm::try_new(self.mm, &mut self.state.patience).ok_or(EFAULT)?;
-        let vma = locked.mergeable_at(address).ok_or(EFAULT)?;
-        let single = self.try_lock_single(&vma, address, page);
-        let Some(Ok(protected)) = single
-            .as_ref()
-            .map(|single| share::protect(&vma, address, single))
-        else {
+        let domain = (self.records.domain_of(item), self.records.domain_rule());
+        let vma = locked.mergeable_in(domain, address).ok_or(EFAULT)?;
+        let Some(single) = self.try_lock_single(&vma, address, page) else {
+            self.state.is_drain_wanted = true;
+            return Err(EFAULT);
+        };
+        if self.wants_fresh_frame(&single) {
+            let fresh = FreshPage::copy_of(&single, &vma, address).ok_or(ENOMEM)?;
+            drop(single);
+            return self.promote_copy(item, page, (&vma, fresh));
+        }
+        let Ok(protected) = share::protect(&vma, address, &single) else {
             self.state.is_drain_wanted = true;
             return Err(EFAULT);
         };
         let mapping = self.records.mapping(&protected.vma(), item)?;
-        self.records
-            .make_node(item, mapping, page, |anchor| protected.bind(anchor))
+        let partition = self.records.partition_of(page);
+        let node = self
+            .records
+            .make_node(item, mapping, partition, |anchor| protected.bind(anchor))?;
+        drop(single);
+        race_delay::pause(RaceWindow::Promoted);
+        self.records.insert_node(node, page);
+        Ok(node)
+    }
+
+    /// Whether a copy of the page has to become the KSM page: because an administrator wants that, or
+    /// because forks have the page, too, and may be in other domains.
+    fn wants_fresh_frame(&self, single: &LockedFolio<'_>) -> bool {
+        self.shared.tunables.fresh_frames.is_set()
+            || single.folio().may_have_other_owners() && domains_have_changed()
+    }
+
+    /// Makes `fresh`, a copy of `page`, the KSM page of a new node, and maps it in place of `page`.
+    fn promote_copy(
+        &mut self,
+        item: ItemId,
+        page: &PinnedPage,
+        (vma, fresh): (&MergeableVma<'_>, FreshPage),
+    ) -> Result<NodeId> {
+        let mapping = self.records.mapping(vma, item)?;
+        let partition = self.records.partition_of(fresh.page());
+        let history = self.records.history(item);
+        let node = self
+            .records
+            .make_node(item, mapping, partition, |anchor| fresh.bind(anchor))?;
+        let target = self.records.ksm_page(node).ok_or(ENOENT)?;
+        race_delay::pause(RaceWindow::Promoted);
+        self.records.insert_node(node, target.page());
+        // Held for as long as the mapping is listed but not there yet.
+        let shared = target.page().folio().lock();
+        let target = Target::Ksm {
+            page: &target,
+            next: page,
+        };
+        let replaced = self.try_replace(vma, self.records.address(item), page, target);
+        drop(shared);
+        match replaced {
+            Ok(()) => Ok(node),
+            Err(error) => {
+                self.records.leave_tree(item);
+                self.records.restore_history(item, history);
+                Err(error)
+            }
+        }
     }
 
     /// Locks the folio of `page`, which is split if it is a large one, unless `address` does not map the page
@@ -362,7 +424,7 @@ impl Merging<'_> {
     fn demote(&mut self, item: ItemId) -> bool {
         let address = self.records.address(item);
         if let Some(locked) = ReadLockedMm::try_new(self.mm, &mut self.state.patience) {
-            if let Some(vma) = locked.mergeable_at(address) {
+            if let Some(vma) = locked.advised_at(address) {
                 // Without memory for a copy it stays a KSM page with one mapping, which is harmless.
                 let _ = unmerge_range(vma.vma(), address..address + PAGE_SIZE, gfp::for_merge());
             }

@@ -15,6 +15,7 @@ pub(crate) mod unmerge;
 use crate::{
     mm::{
         address_space::Patience,
+        domain::Domain,
         folio_batch::FolioBatch,
         ksm_page::{
             compare::Compare,
@@ -76,6 +77,11 @@ impl MergeState {
     pub(crate) fn begin_batch(&mut self) -> &mut Patience {
         self.patience = Patience::default();
         &mut self.patience
+    }
+
+    /// Turns to pages of `domain`.
+    pub(crate) fn enter_domain(&mut self, domain: Domain) {
+        self.keys.enter_domain(domain.number());
     }
 
     /// Notes that a page was met for the first time.

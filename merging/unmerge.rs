@@ -8,6 +8,7 @@ use crate::{
     kernel_api::kthread,
     mm::{
         address_space::{
+            note_domain_change,
             user_of,
             ReadLockedMm, //
         },
@@ -15,7 +16,11 @@ use crate::{
             replace_all,
             Batch, //
         },
-        ksm_page::walk::find_merged,
+        domain::DomainRule,
+        ksm_page::walk::{
+            find_merged,
+            Parted, //
+        },
         unshare::{
             unshare,
             Fault, //
@@ -94,7 +99,8 @@ struct Progress {
 /// everybody from pages that are merged: those still are. In all cases the caller must not take the
 /// advice from the vma.
 pub(crate) fn unmerge_range(vma: LockedVma<'_>, range: Range<usize>, flags: Flags) -> Result {
-    match unmerge(vma, range, usize::MAX, &mut Batch::new(flags)?)? {
+    let batch = &mut Batch::new(flags)?;
+    match unmerge(vma, range, usize::MAX, (Parted::All, batch))? {
         Progress {
             unmerged: Unmerged::All,
             ..
@@ -108,12 +114,12 @@ fn unmerge(
     vma: LockedVma<'_>,
     range: Range<usize>,
     batches: usize,
-    batch: &mut Batch,
+    (which, batch): (Parted, &mut Batch),
 ) -> Result<Progress> {
     let mut start = range.start;
     let mut unmerged = Unmerged::All;
     for _ in 0..batches {
-        if find_merged(vma, start..range.end, batch) {
+        if find_merged(vma, start..range.end, which, batch) {
             unmerged = Unmerged::NotGuarded;
         }
         if batch.is_empty() {
@@ -203,6 +209,74 @@ pub(crate) fn collect_all_slots(shared: &Shared, records: &mut Records) {
     }
 }
 
+/// Parts all pages of `mm` from KSM pages, in vmas with and without advice. Pages of zeros stay where they
+/// are.
+///
+/// The mmap lock is given up now and then: the domain of `mm` is being changed, so nothing can be merged
+/// meanwhile.
+///
+/// # Errors
+///
+/// As [`unmerge_range`].
+pub(crate) fn part_mm(mm: &MmWithUser) -> Result {
+    let mut batch = Batch::new(GFP_KERNEL)?;
+    let mut address = 0;
+    while let Some(progress) = part_some(mm, address, &mut batch)? {
+        if progress.unmerged == Unmerged::NotGuarded {
+            return Err(EBUSY);
+        }
+        address = progress.resume;
+        kthread::cond_resched();
+    }
+    Ok(())
+}
+
+/// As [`unmerge_some`], for all pages of `mm` that have a stable node.
+fn part_some(mm: &MmWithUser, address: usize, batch: &mut Batch) -> Result<Option<Progress>> {
+    let locked = ReadLockedMm::new(mm);
+    let Some(vma) = locked.vmas_from(address).find(LockedVma::is_populated) else {
+        return Ok(None);
+    };
+    unmerge_in(vma, address, (Parted::KsmPages, batch)).map(Some)
+}
+
+/// Parts the address spaces whose domains change when `rule` counts and no longer `old`, and forgets their
+/// items; nothing is merged meanwhile.
+///
+/// # Errors
+///
+/// As [`unmerge_range`]; `EAGAIN` if new processes keep coming faster than that.
+pub(crate) fn part_domains(
+    shared: &Shared,
+    records: &mut Records,
+    (old, rule): (DomainRule, DomainRule),
+) -> Result {
+    let registry = &shared.registry;
+    for _ in 0..ROUNDS {
+        // A process may have got merged pages from one that was not parted yet.
+        let arrivals = registry.arrivals();
+        let mut key = None;
+        while let Some(slot) = registry.next_tracked(key, Which::All) {
+            key = Some(slot.key());
+            // One that has ended gets no more pages, and its items go when its pages have.
+            let Some(mm) = user_of(slot.mm()) else {
+                continue;
+            };
+            let word = ReadLockedMm::new(&mm).domain_word();
+            if old.domain_of(word) != rule.domain_of(word) {
+                note_domain_change(&mm)?;
+                part_mm(&mm)?;
+                records.collect_all(&slot);
+                registry.release(&slot);
+            }
+        }
+        if registry.arrivals() == arrivals {
+            return Ok(());
+        }
+    }
+    Err(EAGAIN)
+}
+
 fn unmerge_all_slots(shared: &Shared) -> Result<Unmerged> {
     let (mut key, mut unmerged) = (None, Unmerged::All);
     let mut batch = Batch::new(GFP_KERNEL)?;
@@ -240,7 +314,12 @@ fn unmerge_some(mm: &MmWithUser, address: usize, batch: &mut Batch) -> Result<Op
     let Some(vma) = advised.find_map(AdvisedVma::populated) else {
         return Ok(None);
     };
+    unmerge_in(vma.vma(), address, (Parted::All, batch)).map(Some)
+}
+
+/// Unmerges the next pages of `vma` from `address` on, as many as one hold of the mmap lock is good for.
+fn unmerge_in(vma: LockedVma<'_>, address: usize, which: (Parted, &mut Batch)) -> Result<Progress> {
     let start = vma.range().start.max(address);
     let end = vma.range().end.min(start.saturating_add(BYTES_AT_ONCE));
-    unmerge(vma.vma(), start..end, BATCHES_AT_ONCE, batch).map(Some)
+    unmerge(vma, start..end, BATCHES_AT_ONCE, which)
 }

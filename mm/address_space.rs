@@ -5,11 +5,18 @@
 //! C header: [`include/linux/sched/mm.h`](srctree/include/linux/sched/mm.h),
 //! [`include/linux/mmap_lock.h`](srctree/include/linux/mmap_lock.h)
 
-use crate::mm::vma::{
-    AdvisedVma,
-    LockedVma,
-    MergeableVma,
-    MmapLock, //
+use crate::mm::{
+    domain::{
+        Domain,
+        DomainRule,
+        DomainWord, //
+    },
+    vma::{
+        AdvisedVma,
+        LockedVma,
+        MergeableVma,
+        MmapLock, //
+    }, //
 };
 use core::sync::atomic::{
     AtomicUsize,
@@ -17,6 +24,10 @@ use core::sync::atomic::{
 };
 use kernel::{
     bindings,
+    error::{
+        to_result,
+        Result, //
+    },
     mm::{
         Mm,
         MmWithUser,
@@ -60,6 +71,23 @@ pub(crate) fn is_being_unmapped(mm: &Mm) -> bool {
         let has_vmas = (&raw const (*fields).map_count).read_volatile() > 0;
         !has_users && has_vmas && !bindings::ksm_mm_flags_test(bindings::MMF_OOM_SKIP as i32, raw)
     }
+}
+
+/// Whether forks of a process may be in another domain than it is.
+pub(crate) fn domains_have_changed() -> bool {
+    // SAFETY: The function has no preconditions.
+    unsafe { bindings::ksm_domains_have_changed() }
+}
+
+/// Has the kernel copy KSM pages that come back from swap to `mm`, whose domain is changing; takes the
+/// mmap lock for writing, sleeps.
+///
+/// # Errors
+///
+/// `EINTR` if a fatal signal is pending.
+pub(crate) fn note_domain_change(mm: &MmWithUser) -> Result {
+    // SAFETY: The caller is a user of the address space.
+    to_result(unsafe { bindings::ksm_note_domain_change(mm.as_raw()) })
 }
 
 /// How long somebody may still wait for mmap locks.
@@ -132,8 +160,38 @@ impl<'a> ReadLockedMm<'a> {
         }
     }
 
-    /// The vma that contains `address`, if pages of it may be merged.
-    pub(crate) fn mergeable_at(&self, address: usize) -> Option<MergeableVma<'_>> {
+    /// The domain of the address space, of which `rule` says what counts; `None` if nothing may be merged
+    /// now.
+    pub(crate) fn domain(&self, rule: DomainRule) -> Option<Domain> {
+        let word = self.domain_word();
+        word.is_settled().then(|| rule.domain_of(word))
+    }
+
+    /// The domain of the address space as the kernel knows it.
+    pub(crate) fn domain_word(&self) -> DomainWord {
+        let raw = self.mm.as_raw();
+        // SAFETY: The mm is alive. Exec settles the domain without the mmap lock, once; else it does not
+        // change as long as that is held.
+        let word = unsafe { (&raw const (*raw).__bindgen_anon_1.ksm_domain).read_volatile() };
+        DomainWord::new(word)
+    }
+
+    /// The vma that contains `address`, if pages of it may be merged in the `domain` in which they were
+    /// looked up, which the address space may have left.
+    pub(crate) fn mergeable_in(
+        &self,
+        (domain, rule): (Domain, DomainRule),
+        address: usize,
+    ) -> Option<MergeableVma<'_>> {
+        match self.domain(rule) {
+            Some(its) if its == domain => self.advised_at(address),
+            _ => None,
+        }
+    }
+
+    /// The vma that contains `address`, if it is advised and has anonymous pages. Only zero pages may take
+    /// the place of its pages: they are of every domain.
+    pub(crate) fn advised_at(&self, address: usize) -> Option<MergeableVma<'_>> {
         let vma = self.guard.vma_lookup(address)?.as_ptr();
         // SAFETY: The lock is held for as long as `self` is borrowed.
         AdvisedVma::new(unsafe { LockedVma::from_raw(vma, MmapLock::Read) })?.populated()
@@ -181,6 +239,13 @@ pub(crate) enum Counter {
     RmapItems,
     /// `ksm_merging_pages`: pages that are mappings of a KSM page.
     MergingPages,
+    /// `ksm_zero_pages`: pages that the zero page has replaced; the kernel changes it as well.
+    ZeroPages,
+}
+
+/// A counter of `mm`.
+pub(crate) fn read(mm: &Mm, counter: Counter) -> usize {
+    counter_of(mm, counter).load(Ordering::Relaxed)
 }
 
 /// Adds `change` to a counter of `mm`.
@@ -205,6 +270,7 @@ fn counter_of(mm: &Mm, counter: Counter) -> &AtomicUsize {
         match counter {
             Counter::RmapItems => &raw mut (*fields).ksm_rmap_items,
             Counter::MergingPages => &raw mut (*fields).ksm_merging_pages,
+            Counter::ZeroPages => (&raw mut (*fields).ksm_zero_pages).cast(),
         }
     };
     // SAFETY: See above. Everybody else reads these words only; fork sets those of a new mm to zero

@@ -76,6 +76,14 @@ impl Folio {
         unsafe { bindings::folio_mapped(self.as_raw()) }
     }
 
+    /// Whether more than one page table entry may have the folio, which is a single page, in memory or in
+    /// swap.
+    pub(crate) fn may_have_other_owners(&self) -> bool {
+        let folio = self.as_raw();
+        // SAFETY: By the type invariant the folio is alive.
+        unsafe { bindings::folio_mapcount(folio) > 1 || bindings::folio_test_swapcache(folio) }
+    }
+
     /// The page frame number of the folio's first page.
     pub(crate) fn pfn(&self) -> usize {
         // SAFETY: By the type invariant the folio is alive.

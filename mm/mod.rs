@@ -9,6 +9,7 @@
 pub(crate) mod address_space;
 pub(crate) mod anon_vma;
 pub(crate) mod copies;
+pub(crate) mod domain;
 pub(crate) mod folio;
 pub(crate) mod folio_batch;
 pub(crate) mod held_pages;

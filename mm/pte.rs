@@ -5,12 +5,16 @@
 //! C header: [`include/linux/pgtable.h`](srctree/include/linux/pgtable.h)
 
 use crate::mm::{
-    folio::Folio,
+    folio::{
+        zero_pfn,
+        Folio, //
+    },
     vma::MergeableVma, //
 };
 use core::ptr;
 use kernel::{
     bindings,
+    ffi::c_ulong,
     types::NotThreadSafe, //
 };
 
@@ -23,6 +27,14 @@ impl Pte {
     pub(crate) fn maps(self, folio: &Folio) -> bool {
         // SAFETY: Both functions look at the value only.
         unsafe { bindings::pte_present(self.0) && bindings::pte_pfn(self.0) == folio.pfn() }
+    }
+
+    /// Whether the entry maps the kernel's page of zeros.
+    pub(crate) fn is_of_zeros(self) -> bool {
+        // SAFETY: The functions only look at the value.
+        unsafe {
+            bindings::pte_present(self.0) && bindings::pte_pfn(self.0) == zero_pfn() as c_ulong
+        }
     }
 
     /// Whether the page is there, and every access to it a fault.

@@ -62,6 +62,19 @@ impl<'a> LockedVma<'a> {
         self.vma.start()..self.vma.end()
     }
 
+    /// Whether the vma may have anonymous pages.
+    pub(crate) fn is_populated(&self) -> bool {
+        self.anon_vma().is_some()
+    }
+
+    /// The vma's anon_vma, if it has had an anonymous page.
+    fn anon_vma(&self) -> Option<NonNull<bindings::anon_vma>> {
+        // SAFETY: The mmap lock is held; a vma's anon_vma is set once, perhaps right now by a page
+        // fault, and stays for as long as the lock is held.
+        let anon_vma = unsafe { (&raw const (*self.as_raw()).anon_vma).read_volatile() };
+        NonNull::new(anon_vma)
+    }
+
     /// Keeps those out who have come by the vma's own lock, which does not go with a mmap lock that
     /// is held for writing; sleeps.
     pub(crate) fn exclude_others(&self) {
@@ -86,13 +99,10 @@ impl<'a> AdvisedVma<'a> {
 
     /// `None` if the vma has not had an anonymous page yet.
     pub(crate) fn populated(self) -> Option<MergeableVma<'a>> {
-        // SAFETY: The mmap lock is held; a vma's anon_vma is set once, perhaps right now by a page
-        // fault, and stays for as long as the lock is held.
-        let anon_vma = unsafe { (&raw const (*self.vma.as_raw()).anon_vma).read_volatile() };
         // INVARIANT: The pointer was just read from the vma.
         Some(MergeableVma {
             vma: self.vma,
-            anon_vma: NonNull::new(anon_vma)?,
+            anon_vma: self.vma.anon_vma()?,
         })
     }
 }

@@ -4,7 +4,10 @@
 
 #![deny(unsafe_code)]
 
-use crate::mm::page_table::PAGES_OF_HUGE_PAGE;
+use crate::mm::{
+    domain::DomainRule,
+    page_table::PAGES_OF_HUGE_PAGE, //
+};
 use kernel::sync::atomic::{
     Atomic,
     Relaxed, //
@@ -62,6 +65,10 @@ pub(crate) struct Tunables {
     pub(crate) huge_page_min_equal: Tunable,
     /// Whether pages of zeros are merged, with the kernel's zero page, and no others.
     pub(crate) only_zero_pages: Tunable,
+    /// Whether a content's first merge copies it into a new page, which none of its owners has had.
+    pub(crate) fresh_frames: Tunable,
+    /// Which domains count: a [`DomainRule`].
+    pub(crate) domains: Tunable,
     pub(crate) advisor: Advisor,
 }
 
@@ -78,6 +85,8 @@ impl Tunables {
             smart_scan: Tunable::new(1),
             huge_page_min_equal: Tunable::new(1),
             only_zero_pages: Tunable::new(0),
+            fresh_frames: Tunable::new(0),
+            domains: Tunable::new(DomainRule::default() as usize),
             advisor: Advisor::new(),
         }
     }

@@ -13,6 +13,7 @@
 //! | [`waiting`] | pages that are not merged: checksums, the unstable tree |
 //! | [`attaching`] | mappings of stable nodes come and go |
 //! | [`stable_nodes`] | stable nodes come, go, and move between trees |
+//! | [`domains`] | who may share with whom |
 //! | [`census`] | why pages are not merged, for those who ask |
 //! | [`walk_view`] | what a walk over page tables may look at and note |
 
@@ -21,11 +22,14 @@
 pub(crate) mod attaching;
 pub(crate) mod census;
 pub(crate) mod counters;
+pub(crate) mod domains;
 pub(crate) mod large_folios;
+mod node_domains;
 pub(crate) mod partition;
 pub(crate) mod registry;
 pub(crate) mod stable_node;
 pub(crate) mod stable_nodes;
+pub(crate) mod tenants;
 pub(crate) mod tracking;
 pub(crate) mod unstable_node;
 pub(crate) mod waiting;
@@ -37,7 +41,10 @@ use crate::{
         pool::Pool, //
     },
     kernel_api::module_hold::ModuleHold,
-    mm::ksm_page::merged_vma::RecentVmas,
+    mm::{
+        domain::DomainRule,
+        ksm_page::merged_vma::RecentVmas, //
+    },
     rmap_item::{
         RmapItem,
         ScanNumber,
@@ -57,6 +64,7 @@ use kernel::{
     sync::Arc,
     ThisModule, //
 };
+use node_domains::NodeDomains;
 use partition::Partitions;
 use stable_node::StableNode;
 use unstable_node::UnstableNode;
@@ -68,6 +76,8 @@ pub(crate) struct Records {
     unstable_nodes: Table<UnstableNode>,
     spaces: Pool<TrackedMm>,
     nodes: Pool<StableNode>,
+    node_domains: NodeDomains,
+    domain_rule: DomainRule,
     partitions: Partitions,
     recent_vmas: RecentVmas,
     module: &'static ThisModule,
@@ -88,6 +98,8 @@ impl Records {
             unstable_nodes: Table::new(),
             spaces: Pool::new(),
             nodes: Pool::new(),
+            node_domains: NodeDomains::new(),
+            domain_rule: DomainRule::default(),
             partitions: Partitions::new(1)?,
             recent_vmas: RecentVmas::new(),
             module,
@@ -343,9 +355,10 @@ mod tests {
                 page: at as u32,
                 item: known.item,
             };
+            let partition = self.records.partition_of(&page);
             let node = self
                 .records
-                .make_node(known.item, mapping, &page, |anchor| {
+                .make_node(known.item, mapping, partition, |anchor| {
                     bind_page(&page, anchor)
                 })?;
             self.records.insert_node(node, &page);

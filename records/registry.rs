@@ -13,7 +13,10 @@
 
 use crate::{
     kernel_api::kthread,
-    mm::address_space::user_of,
+    mm::{
+        address_space::user_of,
+        domain::Domain, //
+    },
     testing::{
         race_delay,
         race_window::RaceWindow, //
@@ -48,9 +51,19 @@ pub(crate) struct MmSlot {
     mm: ARef<Mm>,
     /// The handle by which `ksmd` tracks the mm, or zero; protected by the scan mutex.
     tracked: Atomic<u32>,
+    /// The number of the domain in which `ksmd` tracks the mm; protected by the scan mutex.
+    domain: Atomic<u64>,
 }
 
 impl MmSlot {
+    pub(super) fn new(mm: &Mm) -> Self {
+        Self {
+            mm: mm.into(),
+            tracked: Atomic::new(0),
+            domain: Atomic::new(0),
+        }
+    }
+
     pub(crate) fn mm(&self) -> &Mm {
         &self.mm
     }
@@ -63,6 +76,16 @@ impl MmSlot {
     /// The value of the last [`MmSlot::set_tracked`].
     pub(crate) fn tracked(&self) -> u32 {
         self.tracked.load(Relaxed)
+    }
+
+    /// The domain in which the mm is tracked.
+    pub(crate) fn domain(&self) -> Domain {
+        Domain::from_number(self.domain.load(Relaxed))
+    }
+
+    /// Notes in what domain the holder of the scan mutex tracks the mm.
+    pub(crate) fn set_domain(&self, domain: Domain) {
+        self.domain.store(domain.number(), Relaxed);
     }
 
     /// Notes under what handle the holder of the scan mutex tracks the mm.
@@ -183,11 +206,7 @@ impl Registry {
 
     /// Registers `mm`, which is not registered.
     pub(crate) fn enter(&self, mm: &Mm) -> Result {
-        let slot = MmSlot {
-            mm: mm.into(),
-            tracked: Atomic::new(0),
-        };
-        let slot = Arc::new(slot, GFP_KERNEL)?;
+        let slot = Arc::new(MmSlot::new(mm), GFP_KERNEL)?;
         let node = RBTreeNodeReservation::new(GFP_KERNEL)?;
         let mut map = self.map.lock();
         map.arrivals += 1;

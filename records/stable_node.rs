@@ -74,6 +74,11 @@ impl StableNode {
             .map_or(PartitionId::default(), |anchor| anchor.state.partition())
     }
 
+    /// Gives the node, which is in no tree, the checksum that `f` makes of its own.
+    pub(crate) fn translate(&mut self, f: impl FnOnce(u32) -> u32) {
+        self.checksum = f(self.checksum);
+    }
+
     /// Whether `anchor` is the node's.
     pub(crate) fn has(&self, anchor: &Anchor) -> bool {
         self.anchor

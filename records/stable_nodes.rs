@@ -7,11 +7,10 @@
 #[cfg(CONFIG_NUMA)]
 use super::partition::Partitions;
 use super::{
+    node_domains::verdict_of_domains,
     stable_node::StableNode,
     Records, //
 };
-#[cfg(CONFIG_NUMA)]
-use crate::rmap_item::RmapItem;
 use crate::{
     containers::rbtree::Verdict,
     kernel_api::{
@@ -86,24 +85,32 @@ impl Records {
         KsmPage::of(anchor).ok()
     }
 
-    /// Makes a stable node for the page of `item`, which becomes its first mapping; `bind` ties the
-    /// page to it. The node is in no tree yet.
+    /// The partition for `page`, where it is now.
+    pub(crate) fn partition_of(&self, page: &Page) -> PartitionId {
+        self.partitions.of(page)
+    }
+
+    /// Makes a stable node in `partition` for the page of `item`, or for a copy of it, of which `item` becomes
+    /// the first mapping; `bind` ties the page to the node, which is in no tree yet.
     ///
     /// As long as there are nodes the module cannot be unloaded.
     pub(crate) fn make_node(
         &mut self,
         item: ItemId,
         mapping: Mapping,
-        page: &Page,
+        partition: PartitionId,
         bind: impl FnOnce(&Anchor),
     ) -> Result<NodeId> {
         if self.module_hold.is_none() {
             self.module_hold = Some(ModuleHold::new(self.module).ok_or(ENODEV)?);
         }
         let new = StableNode::new(self.checksum(item));
+        let domain = self.domain_of(item);
         let node = self.nodes.insert(new, gfp::for_merge());
         let node = node.inspect_err(|_| self.release_module_if_unused())?;
-        let partition = self.partitions.of(page);
+        self.node_domains.note(node, domain).inspect_err(|_| {
+            self.forget_node(node);
+        })?;
         let anchor = anchor_with(node, partition, mapping).inspect_err(|_| {
             self.forget_node(node);
         })?;
@@ -133,11 +140,14 @@ impl Records {
         (page, next): (&Page, &Page),
         how: Compare,
     ) -> Equal {
-        let checksum = self.checksum(item);
+        let (checksum, domain) = (self.checksum(item), self.domain_of(item));
         loop {
             let mut equal = None;
             let stable = &self.trees_of(page).stable;
-            let found = stable.find(&self.nodes, checksum, |_, node| {
+            let found = stable.find(&self.nodes, checksum, |at, node| {
+                if let Some(verdict) = verdict_of_domains(domain, self.node_domains.of(at)) {
+                    return verdict;
+                }
                 let (verdict, ksm_page) = node_verdict(page, node, next, how);
                 equal = ksm_page;
                 verdict
@@ -158,10 +168,13 @@ impl Records {
     /// Puts `node`, whose page is `page`, into the stable tree.
     pub(crate) fn insert_node(&mut self, node: NodeId, page: &Page) {
         let partition = self.nodes[node].partition();
+        let domain = self.node_domains.of(node);
         loop {
             let stable = &mut self.partitions.get(partition).stable;
-            match stable.insert(&mut self.nodes, node, |_, other| {
-                node_verdict(page, other, page, Compare::Whole).0
+            let domains = &self.node_domains;
+            match stable.insert(&mut self.nodes, node, |at, other| {
+                verdict_of_domains(domain, domains.of(at))
+                    .unwrap_or_else(|| node_verdict(page, other, page, Compare::Whole).0)
             }) {
                 Ok(()) => break,
                 Err(stale) => self.remove_stale(stale),
@@ -298,9 +311,9 @@ impl Records {
     #[cfg(CONFIG_NUMA)]
     pub(crate) fn set_partitions(&mut self, count: usize) -> Result {
         self.ensure_no_nodes()?;
-        self.partitions = Partitions::new(count)?;
-        self.items.for_each_mut(RmapItem::note_forgotten_tree);
-        self.counters.pages_unshared.set(0);
+        let partitions = Partitions::new(count)?;
+        self.forget_unstable_trees();
+        self.partitions = partitions;
         Ok(())
     }
 
@@ -328,6 +341,11 @@ impl Records {
         }
     }
 
+    /// Takes `node`, which is to be inserted again, out of the stable tree.
+    pub(super) fn take_out(&mut self, node: NodeId) {
+        self.remove_from_tree(node, self.nodes[node].partition());
+    }
+
     /// Takes `node` out of the stable tree of its `partition`.
     fn remove_from_tree(&mut self, node: NodeId, partition: PartitionId) {
         let stable = &mut self.partitions.get(partition).stable;
@@ -338,6 +356,7 @@ impl Records {
     /// Frees `node`, which is in no tree and has no mappings.
     fn forget_node(&mut self, node: NodeId) {
         drop(self.nodes.remove(node));
+        self.node_domains.forget(node);
         self.release_module_if_unused();
     }
 

@@ -16,6 +16,7 @@ use crate::{
             reset,
             Counter, //
         },
+        domain::Domain,
         ksm_page::ids::{
             ItemId,
             SpaceId, //
@@ -49,8 +50,8 @@ impl Records {
         SpaceId::from_raw(slot.tracked())
     }
 
-    /// As [`Records::tracked`], after making it so.
-    fn track(&mut self, slot: &Arc<MmSlot>) -> Option<SpaceId> {
+    /// As [`Records::tracked`], after making it so, in `domain`.
+    pub(super) fn track(&mut self, slot: &Arc<MmSlot>, domain: Domain) -> Option<SpaceId> {
         if let Some(space) = self.tracked(slot) {
             return Some(space);
         }
@@ -58,6 +59,7 @@ impl Records {
             .spaces
             .insert(TrackedMm::new(slot.clone()), gfp::for_item())
             .ok()?;
+        slot.set_domain(domain);
         slot.set_tracked(space.raw());
         Some(space)
     }
@@ -76,7 +78,7 @@ impl Records {
         is_empty
     }
 
-    /// The item for `address` in the address space of `slot`; `None` without memory for one, or
+    /// The item for `address` in the address space of `slot`, which is in `domain`; `None` without memory for one, or
     /// without a handle.
     ///
     /// `cursor` is the place in the list of items, and stands behind this one then. Items before it
@@ -85,13 +87,13 @@ impl Records {
     pub(crate) fn item_at(
         &mut self,
         cursor: &mut Option<ListCursor>,
-        slot: &Arc<MmSlot>,
+        (slot, domain): (&Arc<MmSlot>, Domain),
         address: usize,
         smart_scan: bool,
     ) -> Option<ItemFor> {
         let cursor = match cursor {
             Some(cursor) => cursor,
-            none => none.insert(ListCursor::front(self.track(slot)?)),
+            none => none.insert(ListCursor::front(self.track(slot, domain)?)),
         };
         while let Some(item) = cursor.next(&self.spaces, &self.items) {
             let next = self.items[item].address();

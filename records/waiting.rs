@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 use super::{
+    node_domains::verdict_of_domains,
     partition::Partition,
     registry::MmSlot,
     stable_node::StableNode,
@@ -19,6 +20,10 @@ use crate::{
     },
     kernel_api::gfp,
     mm::{
+        domain::{
+            Domain,
+            DomainRule, //
+        },
         ksm_page::{
             ids::{
                 Item,
@@ -53,6 +58,7 @@ pub(crate) struct Locations<'a> {
     items: &'a Pool<RmapItem>,
     spaces: &'a Pool<TrackedMm>,
     nodes: &'a Pool<StableNode>,
+    domain_rule: DomainRule,
 }
 
 impl Locations<'_> {
@@ -66,6 +72,18 @@ impl Locations<'_> {
     pub(crate) fn nodes(&self) -> &impl AnchorOwner {
         self.nodes
     }
+
+    /// The domain of all pages that are compared, and which domains count.
+    pub(crate) fn domain_of(&self, item: ItemId) -> (Domain, DomainRule) {
+        (domain_of(self.items, self.spaces, item), self.domain_rule)
+    }
+}
+
+/// The domain of the page of `item`, which is not merged.
+pub(super) fn domain_of(items: &Pool<RmapItem>, spaces: &Pool<TrackedMm>, item: ItemId) -> Domain {
+    let space = items[item].space().map(|space| &spaces[space]);
+    let slot = space.and_then(TrackedMm::slot);
+    slot.map_or(Domain::COMMON, |slot| slot.domain())
 }
 
 impl Records {
@@ -147,7 +165,8 @@ impl Records {
     /// Searches the unstable tree for `page`, whose item waits there from now on if there is no other
     /// like it.
     ///
-    /// `compare` says where the page stands, seen from that of an item with the same checksum.
+    /// `compare` says where the page stands, seen from that of an item with the same checksum in the same
+    /// domain.
     pub(crate) fn search_or_wait(
         &mut self,
         item: ItemId,
@@ -159,10 +178,13 @@ impl Records {
             items: &self.items,
             spaces: &self.spaces,
             nodes: &self.nodes,
+            domain_rule: self.domain_rule,
         };
+        let domain = domain_of(&self.items, &self.spaces, item);
         let unstable = &mut self.partitions.get(partition).unstable;
         let outcome = unstable.search_or_insert(&mut self.unstable_nodes, item, |other, _| {
-            compare(other, &locations)
+            let others = domain_of(locations.items, locations.spaces, other);
+            verdict_of_domains(domain, others).unwrap_or_else(|| compare(other, &locations))
         });
         if matches!(outcome, Outcome::Inserted) {
             self.items[item].note_waiting();
@@ -184,6 +206,13 @@ impl Records {
             }
             Place::Stable(node) => self.detach(node, item),
         }
+    }
+
+    /// Forgets all unstable trees; all items leave them.
+    pub(super) fn forget_unstable_trees(&mut self) {
+        self.partitions.forget_unstable();
+        self.items.for_each_mut(RmapItem::note_forgotten_tree);
+        self.counters.pages_unshared.set(0);
     }
 
     /// The trees in which the equals of `page` are.

@@ -15,6 +15,7 @@ use crate::{
         Merging, //
     },
     mm::{
+        domain::Domain,
         held_pages::{
             FolioPart,
             HeldPage,
@@ -80,6 +81,8 @@ pub(crate) struct BatchWork<'a> {
     pub(crate) merge: &'a mut MergeState,
     /// The address space of the candidates.
     pub(crate) mm: &'a MmWithUser,
+    /// Its domain when they were found.
+    pub(crate) domain: Domain,
     /// The addresses of the large folio that was judged last.
     pub(crate) judged: &'a mut Range<usize>,
 }
@@ -192,7 +195,9 @@ impl BatchWork<'_> {
         address: usize,
     ) -> Option<ItemId> {
         let smart_scan = self.shared.tunables.smart_scan.is_set();
-        let ItemFor { item, is_new } = self.records.item_at(cursor, slot, address, smart_scan)?;
+        let ItemFor { item, is_new } =
+            self.records
+                .item_at(cursor, (slot, self.domain), address, smart_scan)?;
         if is_new {
             self.merge.note_new_page();
         }

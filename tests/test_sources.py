@@ -13,7 +13,7 @@ from ksmlab.sources import module_sources
 # The wrappers, and what the kernel calls. Files that only declare others have nothing to deny.
 UNSAFE = {"ksm_rs.rs", "madvise_hook.rs"}
 UNSAFE |= {f"kernel_api/{name}.rs" for name in ("kobject", "kthread", "module_hold", "pages", "prefetch")}
-UNSAFE |= {f"mm/ksm_page/{name}.rs" for name in ("ksm_folio", "share", "trace", "walk")}
+UNSAFE |= {f"mm/ksm_page/{name}.rs" for name in ("fresh_page", "ksm_folio", "share", "trace", "walk")}
 UNSAFE |= {str(path.relative_to(REPO)) for path in REPO.glob("mm/*.rs")}
 
 NAMES = [str(path.relative_to(REPO)) for path in module_sources()]

@@ -4,6 +4,7 @@
 //! entries come to map them.
 
 pub(crate) mod compare;
+pub(crate) mod fresh_page;
 pub(crate) mod huge_zeros;
 pub(crate) mod ids;
 pub(crate) mod ksm_folio;

@@ -183,7 +183,12 @@ pub(crate) fn page_at(
 ///
 /// A KSM page that nobody else maps needs no copy: the owner gets the page itself at once. Returns
 /// whether there are pages that userfaultfd keeps everybody from, which are left out.
-pub(crate) fn find_merged(vma: LockedVma<'_>, range: Range<usize>, batch: &mut Batch) -> bool {
+pub(crate) fn find_merged(
+    vma: LockedVma<'_>,
+    range: Range<usize>,
+    which: Parted,
+    batch: &mut Batch,
+) -> bool {
     let mut any_kept_out = false;
     vma.exclude_others();
     for table in PageTable::all_in(vma, range) {
@@ -192,7 +197,9 @@ pub(crate) fn find_merged(vma: LockedVma<'_>, range: Range<usize>, batch: &mut B
             continue;
         };
         while let Some(entry) = entries.next_merged() {
-            if ksm_folio::keep_last(&entry) {
+            if which == Parted::KsmPages && entry.get().is_of_zeros()
+                || ksm_folio::keep_last(&entry)
+            {
                 continue;
             }
             if entry.is_kept_out() {
@@ -205,6 +212,15 @@ pub(crate) fn find_merged(vma: LockedVma<'_>, range: Range<usize>, batch: &mut B
         }
     }
     any_kept_out
+}
+
+/// Which pages are given back private ones.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parted {
+    /// All that KSM has put there.
+    All,
+    /// KSM pages, not zero pages.
+    KsmPages,
 }
 
 /// The state of [`collect_candidates`].
