@@ -3,7 +3,9 @@
 //! `/sys/kernel/mm/ksm`: tunables, counters, and waiting for the scanner.
 
 use std::{
-    fmt, fs,
+    fmt,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -123,6 +125,14 @@ fn write_own_if_present(name: &str, value: impl fmt::Display) -> Result<()> {
     Ok(())
 }
 
+/// Lets nobody but root read KSM's files.
+pub fn hide_from_users() -> Result<()> {
+    for entry in fs::read_dir(DIRECTORY)? {
+        fs::set_permissions(entry?.path(), Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
 /// Sets the scanner's state.
 pub fn set_run(run: Run) -> Result<()> {
     write("run", run as u8)
@@ -182,6 +192,7 @@ impl Scanner {
         write_if_present("merge_across_nodes", 1)?;
         write_own_if_present("huge_page_min_equal", 1)?;
         write_own_if_present("only_zero_pages", 0)?;
+        write_own_if_present("domains", "marked")?;
         write("max_page_sharing", 256)?;
         write("sleep_millisecs", 0)?;
         write("pages_to_scan", 10_000)?;

@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod control_file;
 pub mod corpus;
 pub mod delays;
+pub mod domain;
 pub mod faults;
 pub mod folio_size;
 pub mod kernel_log;

@@ -16,6 +16,8 @@ const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const SOFT_DIRTY: u64 = 1 << 55;
 const UFFD_WP: u64 = 1 << 57;
+const EXCLUSIVE: u64 = 1 << 56;
+const FILE: u64 = 1 << 61;
 const FRAME_MASK: u64 = (1 << 55) - 1;
 
 /// Where an entry that is swapped out has the number of the device, below that of the slot.
@@ -79,6 +81,11 @@ pub fn write_protected(region: &Region) -> Result<Vec<bool>> {
         .collect())
 }
 
+/// Whether one page of a region of this process is mapped nowhere else; takes no privileges.
+pub fn is_exclusive(region: &Region, index: usize) -> Result<bool> {
+    Ok(own_entry(region, index)? & EXCLUSIVE != 0)
+}
+
 /// The frame behind one page of a region of this process.
 pub fn frame(region: &Region, index: usize) -> Result<u64> {
     frame_of_entry(own_entry(region, index)?)
@@ -137,6 +144,11 @@ pub fn is_ksm(frame: u64) -> Result<bool> {
     Ok(flags & KPF_KSM != 0)
 }
 
+/// How often the frame is mapped.
+pub fn mappings(frame: u64) -> Result<u64> {
+    read_entry(Path::new("/proc/kpagecount"), frame as usize)
+}
+
 /// The frames that KSM shares, and that somebody has mapped.
 pub fn ksm_frames() -> Result<BTreeSet<u64>> {
     let [flags, counts] = ["/proc/kpageflags", "/proc/kpagecount"].map(std::fs::read);
@@ -146,11 +158,13 @@ pub fn ksm_frames() -> Result<BTreeSet<u64>> {
     Ok(shared.map(|(frame, _)| frame).collect())
 }
 
-/// The frames of all of a process's memory.
-pub fn all_frames_of(process: u32) -> Result<BTreeSet<u64>> {
+/// The frames of all of a process's private anonymous memory.
+pub fn anonymous_frames_of(process: u32) -> Result<BTreeSet<u64>> {
     let mut frames = BTreeSet::new();
     for range in procfs::mapped_ranges(process)? {
-        frames.extend(frames_of(process, &range)?.into_iter().flatten());
+        let entries = entries_of(process, &range)?;
+        let anonymous = entries.filter(|entry| entry & FILE == 0);
+        frames.extend(anonymous.filter_map(|entry| frame_of_entry(entry).ok()));
     }
     Ok(frames)
 }

@@ -12,8 +12,9 @@ use std::{
 
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
+    domain,
     ksm::Scanner,
-    merge_any, pagemap,
+    merge_any, pagemap, pattern,
     peer::{Link, Peer},
     procfs::KsmStat,
     region::Region,
@@ -150,6 +151,8 @@ pub struct AfterExec {
     pub merge_any: bool,
     /// How many of its pages are merged.
     pub merging_pages: i64,
+    /// The domain, if this kernel has domains.
+    pub domain: Option<u64>,
 }
 
 /// Continues this process as [`after_exec`], which answers over `link`.
@@ -171,6 +174,36 @@ pub fn after_exec() -> Result<()> {
     link.send(AfterExec {
         merge_any: merge_any::get()?,
         merging_pages: KsmStat::read("self")?.merging_pages,
+        domain: domain::of("self").ok(),
     })?;
     link.await_end()
+}
+
+/// The name by which this program is started to be a holder after `execve`.
+pub const HOLDER: &str = "HOLDER";
+
+/// As [`holder`], of `pattern::pages(seed, pages)`, in a program of its own. It ends when it is dropped.
+pub fn program(seed: u64, pages: usize) -> Result<Peer> {
+    let mut peer = Peer::fork(|link| {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg(HOLDER).stdin(Stdio::from(link.socket()?));
+        Err(command.exec()).context("execve")
+    })?;
+    peer.send((seed, pages))?;
+    peer.await_step()?;
+    Ok(peer)
+}
+
+/// What [`program`] starts.
+pub fn hold() -> Result<()> {
+    let mut link = Link::from_stdin()?;
+    link.wait_for_ever()?;
+    let (seed, pages) = link.receive()?;
+    let content = pattern::pages(seed, pages);
+    let region = Region::mergeable(&content)?;
+    loop {
+        link.step()?;
+        link.await_step()?;
+        region.verify(&content)?;
+    }
 }

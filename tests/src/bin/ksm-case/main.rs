@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         }
         // What a case runs in a process after `execve`.
         helpers::AFTER_EXEC => helpers::after_exec(),
+        helpers::HOLDER => helpers::hold(),
         name => run(name, &arguments.options),
     };
     match skipped(&result) {

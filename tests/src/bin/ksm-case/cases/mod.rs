@@ -8,6 +8,7 @@ mod chains;
 mod compat;
 mod contents;
 mod cow;
+mod domains;
 mod failure;
 mod huge;
 mod huge_policy;
@@ -59,6 +60,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         numa::CASES,
         zero_pages::CASES,
         only_zeros::CASES,
+        domains::CASES,
         policy::CASES,
         swapping::CASES,
         large_swap::CASES,

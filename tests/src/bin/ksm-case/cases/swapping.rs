@@ -11,6 +11,7 @@ use std::{
 use anyhow::{ensure, Context, Result};
 use ksm_tests::{
     cgroup::Cgroup,
+    domain,
     ksm::{self, Counters, Run, Scanner},
     module, pagemap, pattern,
     peer::Peer,
@@ -19,6 +20,7 @@ use ksm_tests::{
     swap::{self, Swap, Zswap},
     wait, MIB, PAGE_SIZE,
 };
+use nix::unistd::Pid;
 
 use crate::{
     case::{Case, Options, Skip},
@@ -66,6 +68,11 @@ pub const CASES: &[Case] = &[
         "swap-parent",
         "what only a fork has advised is swapped out from its parent too",
         swap_parent,
+    ),
+    Case::new(
+        "swap-domains",
+        "a page that lies in swap for a process of another domain becomes no KSM page",
+        swap_domains,
     ),
     Case::new(
         "swap-rmmod",
@@ -169,7 +176,11 @@ impl Setting {
 
 /// Pages that a process offers to KSM and that are not in memory.
 fn absent_of(peer: &Peer) -> Result<usize> {
-    let process = peer.pid().as_raw() as u32;
+    absent_in(peer.pid())
+}
+
+fn absent_in(process: Pid) -> Result<usize> {
+    let process = process.as_raw() as u32;
     let mut absent = 0;
     for range in procfs::mergeable_ranges(process)? {
         let frames = pagemap::frames_of(process, &range)?;
@@ -476,4 +487,74 @@ fn swap_rmmod(_: &Options) -> Result<()> {
     drop(scanner);
     module::unload()?;
     setting.end()
+}
+
+/// A parent in the common domain and a fork of it in another have the same pages, in swap. The fork reads
+/// them in, and they are merged with those of its new domain, before the parent does.
+fn swap_domains(_: &Options) -> Result<()> {
+    let (swap, group) = swap_and_group("domains")?;
+    let scanner = Scanner::prepare()?;
+    let content = pattern::pages(8, 2 * PAGES);
+    let (first, last) = content.split_at(PAGES * PAGE_SIZE);
+    // Whose page becomes the KSM page is a matter of who is scanned first.
+    let mut earlier = sharer(first)?;
+    let (mut parent, child) = family(&content)?;
+    let mut later = sharer(last)?;
+    for pid in [child, earlier.pid(), later.pid()] {
+        domain::set(pid, 1)?;
+    }
+    step("all lies in swap, and all but the parent read it in");
+    wait::until("pages to be swapped out", || {
+        group.reclaim(16 * MIB);
+        let absent = absent_of(&parent)? + absent_in(child)?;
+        Ok((absent >= 4 * PAGES * 19 / 20).then_some(()))
+    })?;
+    tell(&mut parent, FORK_VERIFIES)?;
+    tell(&mut earlier, VERIFY)?;
+    tell(&mut later, VERIFY)?;
+    step("it merges with those of its domain, and the parent reads its pages in");
+    ksm::set_run(Run::Merge)?;
+    let merged = scanner.settle()?;
+    ensure!(
+        merged.sharing >= PAGES as u64,
+        "too few are merged: {merged}"
+    );
+    tell(&mut parent, VERIFY)?;
+    for other in [child, earlier.pid(), later.pid()] {
+        let common = domain::common_ksm_frames(parent.pid(), other)?;
+        ensure!(common == 0, "{common} KSM pages are of both domains");
+    }
+    for mut peer in [parent, earlier, later] {
+        peer.send(END)?;
+        peer.join()?;
+    }
+    drop(group);
+    swap.off()
+}
+
+/// What the parent of [`family`] is told, beside what a [`sharer`] is.
+const FORK_VERIFIES: u8 = 3;
+
+/// A process that holds `content`, and a fork of it with the same pages.
+fn family(content: &[u8]) -> Result<(Peer, Pid)> {
+    let mut parent = Peer::fork(|link| {
+        let region = Region::mergeable(content)?;
+        let mut child = Peer::fork(|link| loop {
+            link.step()?;
+            link.await_step()?;
+            region.verify(content)?;
+        })?;
+        child.await_step()?;
+        link.send(child.pid().as_raw())?;
+        loop {
+            match link.receive::<u8>()? {
+                VERIFY => region.verify(content)?,
+                FORK_VERIFIES => child.round()?,
+                _ => return child.kill(),
+            }
+            link.step()?;
+        }
+    })?;
+    let child = parent.receive()?;
+    Ok((parent, Pid::from_raw(child)))
 }

@@ -70,9 +70,11 @@ enum Kind {
     Switch,
     /// One of two words.
     AdvisorMode,
+    /// One of three words.
+    Domains,
 }
 
-use Kind::{AdvisorMode, Counter, SignedCounter, Switch};
+use Kind::{AdvisorMode, Counter, Domains, SignedCounter, Switch};
 
 const fn number(min: u64, max: u64) -> Kind {
     Kind::Number {
@@ -87,6 +89,8 @@ const U64: Kind = number(0, u64::MAX);
 
 /// Every file that KSM may show; those that only `ksm_rs` has stand in a directory beside the others.
 const FILES: &[(&str, Kind)] = &[
+    ("../ksm_rs/domains", Domains),
+    ("../ksm_rs/fresh_frames", Switch),
     (
         "../ksm_rs/huge_page_min_equal",
         Kind::Number {
@@ -173,6 +177,7 @@ impl Kind {
         match self {
             SignedCounter => is_decimal(line.strip_prefix('-').unwrap_or(line)),
             AdvisorMode => ["[none] scan-time", "none [scan-time]"].contains(&line),
+            Domains => ["shared", "marked", "private"].contains(&line),
             Switch => ["0", "1"].contains(&line),
             Counter | Kind::Number { .. } => is_decimal(line),
         }
@@ -196,6 +201,11 @@ impl Kind {
             AdvisorMode => vec![
                 pair("scan-time", "none [scan-time]"),
                 pair("none", "[none] scan-time"),
+            ],
+            Domains => vec![
+                pair("shared", "shared"),
+                pair("private", "private"),
+                pair("marked", "marked"),
             ],
         }
     }
