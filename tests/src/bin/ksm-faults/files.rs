@@ -57,7 +57,7 @@ pub fn entries() -> Vec<Entry> {
 }
 
 /// Writes without any memory of our own.
-fn write_to(path: &Path, text: &[u8]) -> nix::Result<()> {
+pub fn write_to(path: &Path, text: &[u8]) -> nix::Result<()> {
     let file = open(path, OFlag::O_WRONLY, Mode::empty())?;
     write(&file, text).map(drop)
 }

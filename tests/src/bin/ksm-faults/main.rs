@@ -10,6 +10,7 @@ mod advice;
 mod around;
 mod attempt;
 mod births;
+mod domains;
 mod entry;
 mod files;
 mod loading;
@@ -74,7 +75,14 @@ fn main() -> ExitCode {
 
 /// Entries of which the module is known to allocate memory: that none fails is a mistake of the
 /// injection.
-const ALLOCATE: &[&str] = &["madvise", "prctl", "fork of", "run: 2", "ksmd: "];
+const ALLOCATE: &[&str] = &[
+    "madvise",
+    "prctl",
+    "fork of",
+    "run: 2",
+    "ksm_domain",
+    "ksmd: ",
+];
 
 fn walk_all(options: &Options) -> Result<()> {
     // The module asks quietly; the rest of the kernel reports what it cannot get.
@@ -157,6 +165,7 @@ fn all_entries() -> Vec<Entry> {
         advice::entries(),
         births::entries(),
         files::entries(),
+        domains::entries(),
         scanning::entries(),
         loading::entries(),
     ]

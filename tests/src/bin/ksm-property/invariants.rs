@@ -76,7 +76,9 @@ pub fn have_ksm_pages(ancestors: &[Pid]) -> Result<bool> {
 fn frames_of(processes: &[Pid]) -> Result<BTreeSet<u64>> {
     let mut frames = BTreeSet::new();
     for process in processes {
-        frames.append(&mut pagemap::all_frames_of(process.as_raw().try_into()?)?);
+        frames.append(&mut pagemap::anonymous_frames_of(
+            process.as_raw().try_into()?,
+        )?);
     }
     Ok(frames)
 }

@@ -17,6 +17,7 @@ mod operation;
 mod regressions;
 mod search;
 mod stage;
+mod tenancy;
 mod worker;
 
 use std::{

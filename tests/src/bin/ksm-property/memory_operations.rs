@@ -102,7 +102,7 @@ impl Stage<'_> {
         }
         let area = Area::new(self.new_area_id(), content.pages(pages));
         self.machine.board.show(area.bytes())?;
-        let Member { process, areas } = self.member(process)?;
+        let Member { process, areas, .. } = self.member(process)?;
         process.ask(&Request::Map {
             area: area.id,
             pages,
@@ -130,7 +130,7 @@ impl Stage<'_> {
         }
         let area = Area::new(self.new_area_id(), content.pages(HUGE_PAGES));
         self.machine.board.show(area.bytes())?;
-        let Member { process, areas } = self.member(process)?;
+        let Member { process, areas, .. } = self.member(process)?;
         process.ask(&Request::MapHuge {
             area: area.id,
             pages: HUGE_PAGES,
@@ -197,7 +197,7 @@ impl Stage<'_> {
 
     fn split(&mut self, what: Target, at: u8) -> Result<()> {
         let id = self.new_area_id();
-        let Member { process, areas } = self.member(what.process)?;
+        let Member { process, areas, .. } = self.member(what.process)?;
         if areas.is_empty() || areas.len() >= MAX_AREAS {
             return Ok(());
         }
@@ -218,7 +218,7 @@ impl Stage<'_> {
     }
 
     fn unmap(&mut self, what: Target) -> Result<()> {
-        let Member { process, areas } = self.member(what.process)?;
+        let Member { process, areas, .. } = self.member(what.process)?;
         if !areas.is_empty() {
             let index = usize::from(what.area) % areas.len();
             let area = areas.swap_remove(index);

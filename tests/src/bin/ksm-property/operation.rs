@@ -10,7 +10,7 @@ use ksm_tests::ksm::Run;
 use proptest::{collection, prelude::*};
 use serde::{Deserialize, Serialize};
 
-use crate::content::Content;
+use crate::{content::Content, tenancy};
 
 /// An area of a process.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -85,7 +85,13 @@ pub enum Operation {
         at: u16,
         bytes: Vec<u8>,
     },
-    /// The same, through `/proc/PID/mem`.
+    /// Into another domain, or the one that it has already.
+    Domain {
+        process: u8,
+        to: tenancy::Move,
+    },
+    DomainRule(tenancy::Rule),
+    /// The same as `WriteBytes`, through `/proc/PID/mem`.
     WriteFromOutside {
         to: Target,
         at: u16,
@@ -185,6 +191,18 @@ fn state() -> impl Strategy<Value = State> {
     ]
 }
 
+fn domain() -> impl Strategy<Value = tenancy::Move> {
+    prop_oneof![
+        3 => (0..3u8).prop_map(tenancy::Move::Number),
+        1 => Just(tenancy::Move::Private),
+    ]
+}
+
+fn domain_rule() -> impl Strategy<Value = tenancy::Rule> {
+    use tenancy::Rule::*;
+    prop_oneof![1 => Just(Shared), 2 => Just(Marked), 1 => Just(Private)]
+}
+
 fn pace() -> impl Strategy<Value = Pace> {
     let pair = |pages_to_scan, sleep_millisecs| {
         Just(Pace {
@@ -203,6 +221,7 @@ fn about_processes() -> impl Strategy<Value = Operation> {
         4 => any::<u8>().prop_map(|process| Fork { process }),
         2 => any::<(u8, bool)>().prop_map(|(process, killed)| Exit { process, killed }),
         1 => any::<(u8, bool)>().prop_map(|(process, on)| MergeAny { process, on }),
+        2 => (any::<u8>(), domain()).prop_map(|(process, to)| Domain { process, to }),
         3 => any::<u8>().prop_map(|process| Verify { process }),
         1 => any::<u8>().prop_map(|process| VerifyFromOutside { process }),
     ]
@@ -262,6 +281,7 @@ fn about_the_kernel() -> impl Strategy<Value = Operation> {
         1 => prop_oneof![Just(1), Just(2), Just(8), Just(64), Just(512)].prop_map(MinEqual),
         1 => prop_oneof![Just(16), Just(64), Just(1024), Just(2048)].prop_map(FolioSize),
         1 => any::<bool>().prop_map(PruneAtOnce),
+        1 => domain_rule().prop_map(DomainRule),
         2 => (prop::bool::weighted(0.8), 2..=5u8, any::<bool>()).prop_map(
             |(unmerge_first, max_page_sharing, merge_across_nodes)| Restructure {
                 unmerge_first,

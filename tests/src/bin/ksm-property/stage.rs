@@ -17,6 +17,7 @@ use crate::{
     machine::Machine,
     model::{Area, AreaId},
     operation::{Operation, State, Target},
+    tenancy::Rule,
     worker::Request,
 };
 
@@ -26,6 +27,8 @@ const MAX_PROCESSES: usize = 5;
 pub struct Member {
     pub process: Process,
     pub areas: Vec<Area>,
+    /// 0 unless somebody has marked it, or one that it comes from.
+    pub domain: u64,
 }
 
 /// What a sequence works on.
@@ -34,6 +37,8 @@ pub struct Stage<'a> {
     pub members: Vec<Member>,
     pub scanner: Scanner,
     pub inheritance: Inheritance,
+    /// Which domains count.
+    pub rule: Rule,
     /// Those that were told to end, or killed, and may take their time.
     ended: Vec<Pid>,
     log: KernelLog,
@@ -62,6 +67,7 @@ impl<'a> Stage<'a> {
             members: Vec::new(),
             scanner,
             inheritance: Inheritance::default(),
+            rule: Rule::Marked,
             ended: Vec::new(),
             log,
             state: State::Stop,
@@ -91,6 +97,8 @@ impl<'a> Stage<'a> {
             Operation::Exit { process, killed } => self.exit(process, killed),
             Operation::Verify { process } => self.verify(process),
             Operation::VerifyFromOutside { process } => self.verify_from_outside(process),
+            Operation::Domain { process, to } => self.move_to_domain(process, to),
+            Operation::DomainRule(rule) => self.set_domain_rule(rule),
             Operation::Hammer {
                 area,
                 page,
@@ -107,6 +115,7 @@ impl<'a> Stage<'a> {
     fn check(&mut self) -> Result<()> {
         self.most_sharing = self.most_sharing.max(ksm::counters()?.sharing);
         invariants::check_counters()?;
+        self.check_domains()?;
         self.members
             .iter()
             .try_for_each(|member| invariants::check_process(member.process.pid()))
@@ -197,6 +206,7 @@ impl<'a> Stage<'a> {
             self.members.push(Member {
                 process,
                 areas: Vec::new(),
+                domain: 0,
             });
         }
         Ok(())
@@ -213,7 +223,7 @@ impl<'a> Stage<'a> {
 
     /// The process and the area that are meant, if it has any.
     pub fn find(&mut self, target: Target) -> Result<Option<(&mut Process, &mut Area)>> {
-        let Member { process, areas } = self.member(target.process)?;
+        let Member { process, areas, .. } = self.member(target.process)?;
         if areas.is_empty() {
             return Ok(None);
         }
@@ -232,6 +242,7 @@ impl<'a> Stage<'a> {
         let child = Member {
             process: self.machine.fleet.fork(&mut parent.process)?,
             areas: parent.areas.clone(),
+            domain: parent.domain,
         };
         self.members.push(child);
         Ok(())
@@ -283,7 +294,7 @@ impl<'a> Stage<'a> {
     }
 
     fn verify_from_outside(&mut self, process: u8) -> Result<()> {
-        let Member { process, areas } = self.member(process)?;
+        let Member { process, areas, .. } = self.member(process)?;
         for area in areas {
             let address = process.ask(&Request::Address { area: area.id })?;
             let found = process.read_memory(address, area.bytes().len())?;
@@ -300,7 +311,7 @@ impl<'a> Stage<'a> {
     /// All write at once, and `run` changes while they do.
     fn hammer(&mut self, area: u8, page: u8, times: u8, meanwhile: State) -> Result<()> {
         let mut busy = Vec::new();
-        for (index, Member { process, areas }) in self.members.iter_mut().enumerate() {
+        for (index, Member { process, areas, .. }) in self.members.iter_mut().enumerate() {
             if areas.is_empty() {
                 continue;
             }

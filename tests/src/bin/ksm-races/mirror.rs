@@ -71,6 +71,20 @@ impl Mirror {
         self.expected[at..][..bytes.len()].copy_from_slice(bytes);
     }
 
+    /// Whether somebody else maps a page of this region that is a KSM page; false if there is no telling.
+    pub fn is_shared_with_others(&self) -> Result<bool> {
+        let Ok(frames) = pagemap::frames(&self.region) else {
+            return Ok(false);
+        };
+        for frame in &frames {
+            let ours = frames.iter().filter(|other| *other == frame).count();
+            if pagemap::is_ksm(*frame)? && pagemap::mappings(*frame)? > ours as u64 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// How many pages have a frame of KSM; none if there is no telling, since some just move.
     ///
     /// A frame may be left, and become a KSM page of others, between two looks, so that it must be

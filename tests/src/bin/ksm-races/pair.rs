@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     actor::{self, Make},
     actors::{
-        advising_all, collapsing, exiting, migrating, offlining, reading_direct, reclaiming,
-        reloading, tuning, unadvising, unmapping, unmerging, writing,
+        advising_all, collapsing, exiting, migrating, moving, offlining, reading_direct,
+        reclaiming, reloading, sorting, tuning, unadvising, unmapping, unmerging, writing,
     },
     scan,
 };
@@ -35,6 +35,7 @@ pub enum Needs {
     /// KSM that can be unloaded.
     Module,
     HugePages,
+    Domains,
 }
 
 impl Needs {
@@ -49,6 +50,7 @@ impl Needs {
             Self::Module => module::file()
                 .is_none()
                 .then_some("this kernel has KSM built in"),
+            Self::Domains => (!ksm::is_ours()).then_some("this KSM has no domains"),
             Self::HugePages => {
                 (!folio_size::is_there(HUGE_PAGE_KIB)).then_some("this kernel has no huge pages")
             }
@@ -106,6 +108,14 @@ pub const PAIRS: &[Pair] = &[
     needing(
         Needs::HugePages,
         pair("split/tuning", &[collapsing, tuning, writing]),
+    ),
+    needing(
+        Needs::Domains,
+        pair("domain/merge", &[moving, moving, moving, writing]),
+    ),
+    needing(
+        Needs::Domains,
+        pair("domain/rules", &[moving, sorting, exiting, writing]),
     ),
     pair("sysfs/scan", &[tuning, tuning, writing, exiting]),
 ];
