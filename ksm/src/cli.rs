@@ -138,4 +138,6 @@ pub enum Order {
     Zero,
     /// Names.
     Name,
+    /// Domains, and pages that KSM shares in each.
+    Domain,
 }

@@ -69,6 +69,7 @@ mod tests {
             pid: 100 + place as i32,
             name: String::new(),
             group: None,
+            domain: None,
         });
         named.collect()
     }

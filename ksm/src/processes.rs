@@ -2,6 +2,7 @@
 
 //! Processes: those that have memory, and the names by which people know them.
 
+pub mod domain;
 mod naming;
 
 use anyhow::{Context, Result};
@@ -17,6 +18,8 @@ pub struct Named {
     pub name: String,
     /// Its systemd unit or container, if it is in one. Printable.
     pub group: Option<String>,
+    /// Its domain, if this kernel has domains.
+    pub domain: Option<u64>,
 }
 
 /// The processes of these numbers, or all if there are none.
@@ -76,5 +79,6 @@ fn named(process: &Process) -> Option<Named> {
         group: unified
             .and_then(|group| naming::unit(&group.pathname))
             .map(naming::printable),
+        domain: domain::of(process.pid),
     })
 }

@@ -162,6 +162,7 @@ mod tests {
             pid,
             name: String::new(),
             group: None,
+            domain: None,
         });
         let page = |frame, process| Shared {
             frame,

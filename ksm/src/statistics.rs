@@ -157,6 +157,7 @@ mod tests {
             pid: 1,
             name: "init".into(),
             group: None,
+            domain: None,
         };
         let of = parse(named, text);
         assert_eq!(

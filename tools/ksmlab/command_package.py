@@ -29,19 +29,21 @@ ksm-rs ({version}) unstable; urgency=medium
 def build() -> Path:
     """Builds the package, and returns it."""
     setup.need({"dh": "debhelper"})
-    program = programs.build_static("ksm")
+    built = programs.build_static(PROGRAM.name)
     with locked("ksm-rs-package"):
         staging = in_cache("deb", "ksm-rs", "build")
         shutil.rmtree(staging, ignore_errors=True)
         shutil.copytree(SOURCES, staging)
-        stage(program, staging)
+        stage(built, staging)
         logged("ksm-rs-package", "dpkg-buildpackage", "-b", "-us", "-uc", cwd=staging)
         return max(staging.parent.glob("ksm-rs_*.deb"), key=lambda package: package.stat().st_mtime)
 
 
-def stage(program: Path, staging: Path) -> None:
-    """Puts the program, and all that follows from it, where debhelper looks for them."""
-    shutil.copy(program, staging / "ksm")
+def stage(built: Path, staging: Path) -> None:
+    """Puts the programs, and all that follows from one, where debhelper looks for them."""
+    for name in ("ksm", "ksm-domain"):
+        shutil.copy(built / name, staging)
+    program = built / "ksm"
     completions = staging / "completions"
     completions.mkdir()
     for shell, name in COMPLETIONS.items():

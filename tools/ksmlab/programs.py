@@ -41,15 +41,15 @@ def build_one(name: str) -> Path:
     return directory() / name
 
 
-def build_static(name: str) -> Path:
-    """Builds one program that runs with any C library, and returns it."""
+def build_static(package: str) -> Path:
+    """Builds the programs of a package so that they run with any C library; returns their directory."""
     setup.tools()
-    with step(f"building {name}"):
+    with step(f"building {package}"):
         static = {"RUSTFLAGS": "-C target-feature=+crt-static -C strip=symbols"}
         # With a target named, flags are not those of build scripts, which are no static programs.
-        words = ("build", "--bin", name, "--target", HOST)
-        cargo("programs", *words, packages=("--package", name), variables=static)
-    return target() / HOST / "release" / name
+        words = ("build", "--bins", "--target", HOST)
+        cargo("programs", *words, packages=("--package", package), variables=static)
+    return target() / HOST / "release"
 
 
 def test() -> None:

@@ -9,7 +9,8 @@ use comfy_table::Table;
 
 use crate::{
     cli::Sharing as Arguments,
-    heat_map, processes,
+    heat_map,
+    processes::{self, domain},
     sharing::{sharing, Sharing},
     tables::{bytes, of_pairs, table, ROWS},
 };
@@ -55,16 +56,18 @@ fn of_processes(found: &Sharing) -> Table {
             "PID",
             "name",
             "unit or container",
+            "domain",
             "shares",
             "with itself only",
         ],
-        3,
+        4,
     );
     for of in found.processes.iter().take(ROWS) {
         table.add_row([
             of.process.pid.to_string(),
             of.process.name.clone(),
             of.process.group.clone().unwrap_or_default(),
+            domain::text(of.process.domain),
             bytes(of.pages),
             bytes(of.alone),
         ]);

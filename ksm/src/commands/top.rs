@@ -106,5 +106,8 @@ fn sort(processes: &mut [OfProcess], order: Order) {
         Order::Profit => other.profit.cmp(&one.profit),
         Order::Zero => other.zero.cmp(&one.zero),
         Order::Name => one.process.name.cmp(&other.process.name),
+        Order::Domain => {
+            (one.process.domain, other.merged).cmp(&(other.process.domain, one.merged))
+        }
     });
 }

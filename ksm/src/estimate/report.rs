@@ -149,6 +149,7 @@ mod tests {
             pid,
             name: format!("p{pid}"),
             group: None,
+            domain: None,
         }
     }
 

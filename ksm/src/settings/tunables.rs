@@ -68,6 +68,8 @@ pub static ALL: &[Tunable] = &[
     tunable("smart_scan", SWITCH),
     tunable("huge_page_min_equal", Takes::Numbers(1, 512)),
     tunable("only_zero_pages", SWITCH),
+    tunable("domains", Takes::Words(&["shared", "marked", "private"])),
+    tunable("fresh_frames", SWITCH),
     tunable(RUN, Takes::Numbers(0, 2)),
 ];
 

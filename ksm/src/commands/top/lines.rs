@@ -4,7 +4,10 @@
 
 use std::io::{self, Write};
 
-use crate::tables::{bytes, signed_bytes, table};
+use crate::{
+    processes::domain,
+    tables::{bytes, signed_bytes, table},
+};
 
 use super::Look;
 
@@ -41,22 +44,24 @@ pub fn summary(look: &Look) -> [String; 2] {
 }
 
 /// The columns of the table of processes.
-pub const COLUMNS: [&str; 6] = [
+pub const COLUMNS: [&str; 7] = [
     "PID",
     "name",
     "unit or container",
+    "domain",
     "merged",
     "zeros",
     "profit",
 ];
 
 /// The row of each process.
-pub fn rows(look: &Look) -> impl Iterator<Item = [String; 6]> + '_ {
+pub fn rows(look: &Look) -> impl Iterator<Item = [String; 7]> + '_ {
     look.processes.iter().map(|of| {
         [
             of.process.pid.to_string(),
             of.process.name.clone(),
             of.process.group.clone().unwrap_or_default(),
+            domain::text(of.process.domain),
             bytes(of.merged),
             bytes(of.zero),
             signed_bytes(of.profit),
@@ -66,7 +71,7 @@ pub fn rows(look: &Look) -> impl Iterator<Item = [String; 6]> + '_ {
 
 /// Prints one look.
 pub fn print(look: &Look, out: &mut dyn Write) -> io::Result<()> {
-    let mut table = table(&COLUMNS, 3);
+    let mut table = table(&COLUMNS, 4);
     table.add_rows(rows(look));
     writeln!(out, "{}\n{table}\n", summary(look).join("\n"))
 }

@@ -22,9 +22,9 @@ use super::{
 };
 
 /// Columns that stand to the left.
-const TEXTS: usize = 3;
+const TEXTS: usize = 4;
 
-const KEYS: &str = "q quit   m merged   p profit   z zeros   n name   ↑ ↓ move";
+const KEYS: &str = "q quit   m merged   p profit   z zeros   n name   d domain   ↑ ↓ move";
 
 /// The wish that a key stands for.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,6 +90,7 @@ fn wish(event: &Event) -> Wish {
         KeyCode::Char('p') => Wish::Sort(Order::Profit),
         KeyCode::Char('z') => Wish::Sort(Order::Zero),
         KeyCode::Char('n') => Wish::Sort(Order::Name),
+        KeyCode::Char('d') => Wish::Sort(Order::Domain),
         KeyCode::Down => Wish::Down,
         KeyCode::Up => Wish::Up,
         _ => Wish::Nothing,
@@ -110,6 +111,7 @@ fn draw(frame: &mut Frame, look: &Look, order: Order, state: &mut TableState) {
         Constraint::Fill(3),
         Constraint::Length(12),
         Constraint::Length(12),
+        Constraint::Length(12),
         Constraint::Length(14),
     ];
     let table = Table::new(rows(look).map(|row| Row::new(aligned(row))), widths)
@@ -120,7 +122,7 @@ fn draw(frame: &mut Frame, look: &Look, order: Order, state: &mut TableState) {
     frame.render_widget(Paragraph::new(keys).dim(), bottom);
 }
 
-fn aligned(row: [String; 6]) -> Vec<Cell<'static>> {
+fn aligned(row: [String; 7]) -> Vec<Cell<'static>> {
     let cells = row
         .into_iter()
         .enumerate()
