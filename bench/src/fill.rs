@@ -30,6 +30,12 @@ pub fn pairs(memory: &mut [u8]) {
     contents(memory, |index| index % half);
 }
 
+/// Each page has one equal here, and none in memory of another `part`.
+pub fn pairs_of_part(memory: &mut [u8], part: usize) {
+    let half = (memory.len() / PAGE_SIZE / 2).max(1);
+    contents(memory, |index| part * half + index % half);
+}
+
 /// Every second page has one equal, the others have none.
 pub fn half_pairs(memory: &mut [u8]) {
     let half = (memory.len() / PAGE_SIZE / 2).max(1);
@@ -101,6 +107,12 @@ mod tests {
         assert_eq!(copies(unique), HashMap::from([(1, PAGES)]));
         assert_eq!(copies(|m| unique_part(m, 3)), HashMap::from([(1, PAGES)]));
         assert_eq!(copies(pairs), HashMap::from([(2, PAGES / 2)]));
+        let of_parts = |memory: &mut [u8]| {
+            for (part, memory) in memory.chunks_mut(PAGES / 4 * PAGE_SIZE).enumerate() {
+                pairs_of_part(memory, part);
+            }
+        };
+        assert_eq!(copies(of_parts), HashMap::from([(2, PAGES / 2)]));
         assert_eq!(
             copies(half_pairs),
             HashMap::from([(1, PAGES / 2), (2, PAGES / 4)])

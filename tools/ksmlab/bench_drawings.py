@@ -5,7 +5,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from . import bench_bars, bench_curves, bench_figure, bench_huge, bench_results
+from . import bench_bars, bench_curves, bench_figure, bench_huge, bench_results, bench_tenants
 from .bench_goals import Results
 from .main import main
 from .say import Failure
@@ -34,6 +34,7 @@ def draw(results: Results, unit: str, directory: Path, suffix: str) -> None:
         **bench_bars.draw(results, mib, unit),
         **bench_curves.draw(results, mib),
         **bench_huge.draw(results),
+        **bench_tenants.draw(results),
     }
     for name, drawing in drawings.items():
         bench_figure.save(drawing, directory / f"{name}{suffix}.svg")

@@ -35,6 +35,7 @@ WORKLOADS = (
     "default-zero",
     "default-ended",
     "mixed",
+    "tenants",
     "merge-any",
     "reference",
 )

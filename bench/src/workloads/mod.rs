@@ -15,6 +15,7 @@ mod only_zeros;
 mod others;
 mod reference;
 mod rmap;
+mod tenants;
 mod unmerged;
 
 use crate::workload::Workload;
@@ -138,6 +139,11 @@ pub const ALL: &[Workload] = &[
         "mixed",
         "share of all duplicates that is merged while memory changes, at the default settings",
         mixed::mixed,
+    ),
+    Workload::new(
+        "tenants",
+        "64 equal guests, and 1,024 that have each page twice, in 1 to 1,024 domains",
+        tenants::tenants,
     ),
     Workload::new(
         "merge-any",
