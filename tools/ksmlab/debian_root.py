@@ -25,7 +25,7 @@ PACKAGES = (
     *("ksmtuned", "libvirt-daemon-system", "libvirt-clients", "libvirt-daemon-driver-qemu"),
     *("qemu-system-x86", "prometheus-node-exporter", "pcp", "stress-ng", "criu", "gdb", "smem"),
     *("redis-server", "redis-tools", "postgresql", "gcc", "libc6-dev", "make", "cargo"),
-    *("libstb-dev", "librust-memchr-dev"),
+    *("libstb-dev", "librust-memchr-dev", "systemd-container"),
 )
 
 TOOLS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "unshare": "util-linux"}

@@ -44,6 +44,17 @@ def merging(pid: int) -> int:
     return int(Path(f"/proc/{pid}/ksm_merging_pages").read_text())
 
 
+def domain(pid: int) -> int:
+    """The KSM domain of a process."""
+    return int(Path(f"/proc/{pid}/ksm_domain").read_text())
+
+
+def shared_with(pid: int, other: int) -> int:
+    """Pages that KSM has two processes share, by their page frames."""
+    told = json.loads(output("ksm", "--json", "sharing", str(pid), str(other)))
+    return sum(pair["common"] for pair in told["pairs"])
+
+
 def given_up(pid: int, pages: int) -> int:
     """Of so many private pages, those that the process does not have for itself.
 
