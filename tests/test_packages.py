@@ -39,6 +39,9 @@ def test_what_is_installed(unpacked):
     assert {
         "etc/ksm-rs.conf",
         "usr/bin/ksm",
+        "usr/bin/ksm-domain",
+        "usr/share/doc/ksm-rs/examples/libvirt-hook",
+        "usr/share/doc/ksm-rs/examples/tenant@.service",
         "usr/lib/modules-load.d/ksm-rs.conf",
         "usr/share/man/man1/ksm-set.1.gz",
         "usr/share/man/man5/ksm-rs.conf.5.gz",
