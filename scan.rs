@@ -220,6 +220,7 @@ impl Scanner {
                 None
             }
         };
+        self.batch.begin_visit();
         match shared.registry.next_tracked(after, Which::BeforeScan) {
             Some(slot) => Some(Visit {
                 cursor: self.records.tracked(&slot).map(ListCursor::front),

@@ -181,11 +181,17 @@ static OWN_FILES: &[File<Ksm>] = &[
     tunable!(c"fresh_frames", parse_bool, fresh_frames),
     tunable!(c"huge_page_min_equal", parse_min_equal, huge_page_min_equal),
     tunable!(c"only_zero_pages", parse_bool, only_zero_pages),
+    counter!(c"pages_untouched", |ksm| ksm
+        .shared
+        .stats
+        .pages_untouched
+        .get()),
     counter!(c"pages_untracked", |ksm| ksm
         .shared
         .stats
         .pages_untracked
         .get()),
+    tunable!(c"skip_untouched", parse_bool, skip_untouched),
 ];
 
 fn line(out: &mut Output<'_>, value: impl fmt::Display) -> fmt::Result {

@@ -173,6 +173,15 @@ impl PinnedPage {
         Self { page }
     }
 
+    /// A second reference to the same page.
+    pub(crate) fn share(&self) -> Self {
+        // SAFETY: By the type invariant the page is alive; the reference is passed on.
+        unsafe {
+            bindings::folio_get(self.folio().as_raw());
+            Self::from_raw(self.page)
+        }
+    }
+
     /// The folio's page number `part`, with the reference to it; `None` if it has fewer.
     pub(crate) fn into_part(mut self, part: usize) -> Option<Self> {
         if part >= self.folio().pages() {
@@ -243,17 +252,6 @@ pub(crate) mod fresh {
     use super::*;
     use core::sync::atomic::Ordering::Relaxed;
     use kernel::prelude::*;
-
-    impl PinnedPage {
-        /// A second reference to the same page.
-        pub(crate) fn share(&self) -> Self {
-            // SAFETY: By the type invariant the page is alive; the reference is passed on.
-            unsafe {
-                bindings::folio_get(self.folio().as_raw());
-                Self::from_raw(self.page)
-            }
-        }
-    }
 
     /// The first page of a folio of 2^`order` pages.
     pub(crate) fn large(order: u32) -> Result<PinnedPage> {

@@ -10,7 +10,10 @@ use crate::mm::{
         LockedFolio,
         PinnedFolio, //
     },
-    page::PinnedPage,
+    page::{
+        Page,
+        PinnedPage, //
+    },
     pte::Pte,
     vma::LockedVma, //
 };
@@ -135,6 +138,14 @@ impl<'a> PageTable<'a> {
         })
     }
 
+    /// Whether anybody has touched the huge page of `page`, which was found in place of the table, since that
+    /// was last asked; `true` if it is gone. No TLB is flushed, so this is a hint.
+    pub(crate) fn take_touched_huge(&self, page: &Page) -> bool {
+        let (vma, folio) = (self.vma.as_raw(), page.folio().as_raw());
+        // SAFETY: By the type invariant the entry is valid, and of the vma. The page's folio is alive.
+        unsafe { bindings::ksm_take_young_pmd(vma, self.range.start, self.pmd, folio) }
+    }
+
     /// The addresses that a huge page in place of the table would have.
     pub(crate) fn huge_range(&self) -> Range<usize> {
         let start = self.range.start - self.range.start % HUGE_PAGE_SIZE;
@@ -230,13 +241,23 @@ pub(crate) struct HugePage {
 }
 
 impl HugePage {
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = usize> + use<> {
-        self.range.clone().step_by(PAGE_SIZE)
+    /// The page at the first of its addresses.
+    pub(crate) fn first(&self) -> &PinnedPage {
+        &self.first
     }
 
-    /// The page at the first of these addresses.
-    pub(crate) fn into_first(self) -> PinnedPage {
-        self.first
+    /// The address of all of it.
+    pub(crate) fn address(&self) -> usize {
+        self.range.start - self.range.start % HUGE_PAGE_SIZE
+    }
+
+    /// Whether this is all of it.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.range.len() == HUGE_PAGE_SIZE
+    }
+
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = usize> + use<> {
+        self.range.clone().step_by(PAGE_SIZE)
     }
 }
 
@@ -268,10 +289,13 @@ impl Entries<'_> {
             let (next, address) = (&mut self.next, &mut self.address);
             bindings::ksm_next_anon_page(vma, next, address, self.end, &mut folio)
         };
+        let entry = self.next;
         let address = self.step()?;
-        // INVARIANT: The helper has found both there.
+        // INVARIANT: The helper has found all of them there.
         Some(MappedPage {
+            vma: self.vma,
             address,
+            entry,
             page: NonNull::new(page)?,
             folio: NonNull::new(folio)?,
             _lock: PhantomData,
@@ -360,9 +384,11 @@ impl Entries<'_> {
 ///
 /// # Invariants
 ///
-/// For the duration of 'a, `address` of a vma maps `page`, which is part of `folio`.
+/// For the duration of 'a, `address` of `vma` maps `page`, which is part of `folio`, by `entry`.
 pub(crate) struct MappedPage<'a> {
+    vma: LockedVma<'a>,
     address: usize,
+    entry: *mut bindings::pte_t,
     page: NonNull<bindings::page>,
     folio: NonNull<bindings::folio>,
     _lock: PhantomData<&'a Entries<'a>>,
@@ -382,6 +408,13 @@ impl<'a> MappedPage<'a> {
     /// Which page of its folio this is.
     pub(crate) fn part(&self) -> usize {
         (self.page.addr().get() - self.folio.addr().get()) / size_of::<bindings::page>()
+    }
+
+    /// Whether anybody has touched the page since that was last asked. No TLB is flushed, so this is a hint.
+    pub(crate) fn take_touched(&self) -> bool {
+        let (vma, folio) = (self.vma.as_raw(), self.folio().as_raw());
+        // SAFETY: By the type invariant the entry is locked, and maps a page of the folio.
+        unsafe { bindings::ksm_take_young(vma, self.address, self.entry, folio) }
     }
 
     /// Takes a reference, with which the page stays when the lock is given up.

@@ -14,6 +14,8 @@ pub(crate) struct Stats {
     pub(crate) pages_skipped: Count,
     /// Pages that were passed over because there was no record for them.
     pub(crate) pages_untracked: Count,
+    /// Pages that were passed over as nobody had touched them.
+    pub(crate) pages_untouched: Count,
 }
 
 impl Stats {
@@ -23,6 +25,7 @@ impl Stats {
             pages_scanned: Count::new(),
             pages_skipped: Count::new(),
             pages_untracked: Count::new(),
+            pages_untouched: Count::new(),
         }
     }
 }

@@ -61,6 +61,8 @@ pub(crate) struct Tunables {
     pub(crate) use_zero_pages: Tunable,
     /// Whether to pass over pages that have not found an equal for long.
     pub(crate) smart_scan: Tunable,
+    /// Whether to pass over pages that nobody has touched since the last look.
+    pub(crate) skip_untouched: Tunable,
     /// Pages of a huge page that must have equals for it to be split, scaled for smaller folios.
     pub(crate) huge_page_min_equal: Tunable,
     /// Whether pages of zeros are merged, with the kernel's zero page, and no others.
@@ -83,6 +85,7 @@ impl Tunables {
             merge_across_nodes: Tunable::new(1),
             use_zero_pages: Tunable::new(0),
             smart_scan: Tunable::new(1),
+            skip_untouched: Tunable::new(0),
             huge_page_min_equal: Tunable::new(1),
             only_zero_pages: Tunable::new(0),
             fresh_frames: Tunable::new(0),

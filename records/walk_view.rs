@@ -19,11 +19,16 @@ use crate::{
     },
     rmap_item::{
         ListCursor,
+        Place,
         RmapItem,
         ScanNumber,
         TrackedMm, //
     }, //
 };
+
+/// Full scans in which a page that nobody has touched is passed over, up to the next one in which it is looked at
+/// anyway: a CPU may have touched it unseen, by an entry in its TLB, or somebody else have taken notice first.
+pub(crate) const SCANS_UNTOUCHED: usize = 16;
 
 /// See the [module's description](self). No item comes or goes, and no stable node.
 pub(crate) struct WalkView<'a> {
@@ -31,6 +36,7 @@ pub(crate) struct WalkView<'a> {
     items: &'a mut Pool<RmapItem>,
     nodes: &'a Pool<StableNode>,
     scan: ScanNumber,
+    scans: u32,
     /// KSM pages may have moved to another NUMA node, and so into another partition.
     by_node: bool,
 }
@@ -44,6 +50,7 @@ impl Records {
             items: &mut self.items,
             nodes: &self.nodes,
             scan: self.scan,
+            scans: self.scans,
         }
     }
 }
@@ -86,5 +93,18 @@ impl<'a> WalkView<'a> {
             item.note_met(self.scan);
         }
         is_skipped
+    }
+
+    /// Passes over the page of `item`, which nobody has touched since the last look, if it waits for an equal
+    /// with what it held then; returns whether.
+    #[inline]
+    pub(crate) fn pass_untouched(&mut self, item: ItemId) -> bool {
+        let is_due = (item.raw() as usize + self.scans as usize) % SCANS_UNTOUCHED == 0;
+        let item = &mut self.items[item];
+        let may_pass = !is_due && item.place() == Place::Unstable;
+        if may_pass {
+            item.note_met(self.scan);
+        }
+        may_pass
     }
 }

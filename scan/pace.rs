@@ -24,6 +24,8 @@ pub(crate) enum Work {
     Small = 1,
     /// Looking through a page table, or a range that has none.
     Table = 8,
+    /// Finding out that nobody has touched a page.
+    Untouched = 16,
     /// Scanning a page.
     Page = 64,
 }

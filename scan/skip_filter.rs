@@ -18,7 +18,8 @@ use crate::{
         walk::{
             Decision,
             Filter,
-            Seen, //
+            Seen,
+            Touches, //
         }, //
     },
     policy::shared::Shared,
@@ -157,13 +158,28 @@ impl<'a, 's> SkipFilter<'a, 's> {
                 Some(Work::Page)
             }
             // In the unstable tree others go on to find it.
-            Seen::Anonymous => {
-                let skips = self.shared.tunables.smart_scan.is_set();
-                (skips && self.records.pass_skipped(item)).then_some(())?;
-                self.shared.stats.pages_skipped.add(1);
-                Some(Work::Small)
-            }
+            Seen::Anonymous(touches) => self.pass_anonymous(item, touches),
         }
+    }
+}
+
+impl SkipFilter<'_, '_> {
+    #[inline]
+    fn pass_anonymous(&mut self, item: ItemId, touches: Touches<'_>) -> Option<Work> {
+        let Shared {
+            tunables, stats, ..
+        } = self.shared;
+        if tunables.smart_scan.is_set() && self.records.pass_skipped(item) {
+            stats.pages_skipped.add(1);
+            return Some(Work::Small);
+        }
+        // Asked at each look, so that the next one knows what came since.
+        let untouched = tunables.skip_untouched.is_set() && !touches.take();
+        if untouched && self.records.pass_untouched(item) {
+            stats.pages_untouched.add(1);
+            return Some(Work::Untouched);
+        }
+        None
     }
 }
 
@@ -179,7 +195,7 @@ impl Filter for SkipFilter<'_, '_> {
         }
         self.take(STEPS_FOR_PAGE);
         let passed = match (self.wanted, page) {
-            (Wanted::OnlyZeros, Seen::Anonymous) => None,
+            (Wanted::OnlyZeros, Seen::Anonymous(_)) => None,
             _ => match self.find(address) {
                 Found::Item(item) => self.pass(item, page),
                 Found::Nothing => None,
@@ -203,8 +219,13 @@ impl Filter for SkipFilter<'_, '_> {
 mod tests {
     use super::*;
     use crate::{
+        containers::rbtree::Verdict,
         kernel_api::kthread::Current,
-        records::Records,
+        mm::page::fresh,
+        records::{
+            walk_view::SCANS_UNTOUCHED,
+            Records, //
+        },
         scan::pace::Waiters, //
     };
     use kernel::{
@@ -244,7 +265,12 @@ mod tests {
     }
 
     fn decide(filter: &mut SkipFilter<'_, '_>, page: usize) -> Decision {
-        filter.decide(page * PAGE_SIZE, Seen::Anonymous)
+        decide_on(filter, page, true)
+    }
+
+    fn decide_on(filter: &mut SkipFilter<'_, '_>, page: usize, touched: bool) -> Decision {
+        let seen = Seen::Anonymous(Touches::Fake(touched));
+        filter.decide(page * PAGE_SIZE, seen)
     }
 
     /// The pages that the walk over `pages` took as candidates.
@@ -367,6 +393,44 @@ mod tests {
         filter(&shared, &mut records, Some(front), MANY, |filter| {
             assert!(decide(filter, 2 * PAGES) == Decision::Stop);
         });
+        Ok(())
+    }
+
+    /// Has the first item after `cursor` wait for an equal.
+    fn wait(records: &mut Records, cursor: &ListCursor) -> Result {
+        let next = records.walk_view().next(cursor);
+        let (item, _) = next.ok_or(EINVAL)?;
+        records.make_searchable(item)?;
+        records.note_checksum(item, 5);
+        let page = fresh::page(1)?;
+        records.search_or_wait(item, &page, |_, _| Verdict::Before);
+        Ok(())
+    }
+
+    #[test]
+    fn an_untouched_page_that_waits_is_looked_at_now_and_then() -> Result {
+        const SCANS: usize = 3 * SCANS_UNTOUCHED;
+        for (skip_untouched, touched, looks) in [(1, false, 3), (1, true, SCANS), (0, false, SCANS)]
+        {
+            let (mut records, front) = Records::with_items(2)?;
+            let shared = shared(&records)?;
+            shared.tunables.smart_scan.set(0);
+            shared.tunables.skip_untouched.set(skip_untouched);
+            wait(&mut records, &front)?;
+            let mut taken = [0; 2];
+            for _ in 0..SCANS {
+                records.begin_scan();
+                filter(&shared, &mut records, Some(front), MANY, |filter| {
+                    for (page, taken) in taken.iter_mut().enumerate() {
+                        let decision = decide_on(filter, page, touched);
+                        *taken += usize::from(decision == Decision::Take);
+                    }
+                });
+            }
+            // The second page does not wait: what it holds is not known yet.
+            assert_eq!(taken, [looks, SCANS]);
+            assert_eq!(shared.stats.pages_untouched.get(), SCANS - looks);
+        }
         Ok(())
     }
 }

@@ -35,7 +35,10 @@ use crate::{
         }, //
     }, //
 };
-use core::ops::Range;
+use core::{
+    cell::Cell,
+    ops::Range, //
+};
 use kernel::{
     alloc::AllocError,
     page::PAGE_SIZE,
@@ -60,6 +63,15 @@ pub(crate) enum FoundPage<Held> {
 pub(crate) struct Candidates {
     pub(crate) found: KVec<Candidate>,
     pub(crate) held: HeldPages,
+    /// The huge page that was asked last whether it was touched: the next walk may begin in its middle.
+    asked: Option<AskedHuge>,
+}
+
+/// A huge page that was asked whether it was touched.
+#[derive(Clone, Copy)]
+struct AskedHuge {
+    address: usize,
+    was_touched: bool,
 }
 
 impl Candidates {
@@ -68,7 +80,19 @@ impl Candidates {
         Ok(Self {
             found: KVec::with_capacity(count, GFP_KERNEL)?,
             held: HeldPages::with_capacity(count)?,
+            asked: None,
         })
+    }
+
+    /// Notes that the next walk is one of another address space, or of another scan.
+    pub(crate) fn begin_visit(&mut self) {
+        self.asked = None;
+    }
+
+    /// The answer that a walk over the first part of `huge` has had.
+    fn answer_of(&self, huge: &HugePage) -> Option<bool> {
+        let asked = self.asked?;
+        (asked.address == huge.address() && !huge.is_whole()).then_some(asked.was_touched)
     }
 
     /// Takes the only candidate.
@@ -85,9 +109,48 @@ impl Candidates {
 /// An anonymous page, to somebody who decides whether it becomes a candidate.
 #[derive(Clone, Copy)]
 pub(crate) enum Seen<'a> {
-    Anonymous,
+    Anonymous(Touches<'a>),
     /// The KSM page of a node. To ask the anchor for more costs a cache miss.
     Ksm(&'a Anchor),
+}
+
+/// Whether an anonymous page was touched, by a program or a guest, since that was last asked.
+#[derive(Clone, Copy)]
+pub(crate) enum Touches<'a> {
+    Small(&'a MappedPage<'a>),
+    Huge(&'a HugeTouches<'a>),
+    #[cfg(CONFIG_KUNIT = "y")]
+    Fake(bool),
+}
+
+impl Touches<'_> {
+    /// Asks, and forgets the answer.
+    pub(crate) fn take(self) -> bool {
+        match self {
+            Self::Small(page) => page.take_touched(),
+            Self::Huge(huge) => huge.take(),
+            #[cfg(CONFIG_KUNIT = "y")]
+            Self::Fake(touched) => touched,
+        }
+    }
+}
+
+/// Whether a huge page was touched: the same for all of its pages, and asked once at most.
+pub(crate) struct HugeTouches<'a> {
+    table: &'a PageTable<'a>,
+    huge: &'a HugePage,
+    answer: Cell<Option<bool>>,
+}
+
+impl HugeTouches<'_> {
+    fn take(&self) -> bool {
+        let answer = self.answer.get().unwrap_or_else(|| {
+            // Who goes on in the middle would find what the walk over the first part has forgotten.
+            !self.huge.is_whole() || self.table.take_touched_huge(self.huge.first())
+        });
+        self.answer.set(Some(answer));
+        answer
+    }
 }
 
 /// The decision on a page that a walk has met.
@@ -249,7 +312,7 @@ impl<O: AnchorOwner, F: Filter> CandidateWalk<'_, O, F> {
             return Step::Continue;
         };
         if let Some(huge) = table.huge_page() {
-            return self.meet_huge(huge);
+            return self.meet_huge(&table, huge);
         }
         let Some(mut entries) = table.lock() else {
             return Step::Continue;
@@ -293,7 +356,7 @@ impl<O: AnchorOwner, F: Filter> CandidateWalk<'_, O, F> {
     fn meet(&mut self, page: &MappedPage<'_>) -> Step {
         let address = page.address();
         let (seen, node) = match ksm_folio::tie_of_mapped(page, self.owner) {
-            Tie::Missing => (Seen::Anonymous, None),
+            Tie::Missing => (Seen::Anonymous(Touches::Small(page)), None),
             Tie::Bound(anchor) => (Seen::Ksm(anchor), Some(anchor)),
             Tie::Unbound => return Step::Continue,
         };
@@ -319,18 +382,33 @@ impl<O: AnchorOwner, F: Filter> CandidateWalk<'_, O, F> {
     }
 
     /// Takes the pages that are wanted of a huge page, or of a part of one.
-    fn meet_huge(&mut self, huge: HugePage) -> Step {
-        let addresses = huge.addresses();
-        let mut page = Some(huge.into_first());
+    fn meet_huge(&mut self, table: &PageTable<'_>, huge: HugePage) -> Step {
+        let touches = HugeTouches {
+            table,
+            huge: &huge,
+            answer: Cell::new(self.batch.answer_of(&huge)),
+        };
+        let step = self.meet_pages_of(&huge, &touches);
+        if let Some(was_touched) = touches.answer.get() {
+            let address = huge.address();
+            self.batch.asked = Some(AskedHuge {
+                address,
+                was_touched,
+            });
+        }
+        step
+    }
+
+    fn meet_pages_of(&mut self, huge: &HugePage, touches: &HugeTouches<'_>) -> Step {
         let mut first = None;
-        for (distance, address) in addresses.enumerate() {
-            match self.decide(address, Seen::Anonymous) {
+        for (distance, address) in huge.addresses().enumerate() {
+            match self.decide(address, Seen::Anonymous(Touches::Huge(touches))) {
                 Decision::Pass => continue,
                 Decision::Stop => return Step::Stop,
                 Decision::Take => {}
             }
             let held = &mut self.batch.held;
-            first = first.or_else(|| held.hold(page.take()?));
+            first = first.or_else(|| held.hold(huge.first().share()));
             let wanted = first.and_then(|first| held.behind(first, distance));
             if self.push_held(address, wanted) == Step::Stop {
                 return Step::Stop;

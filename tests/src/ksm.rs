@@ -193,6 +193,7 @@ impl Scanner {
         write_own_if_present("huge_page_min_equal", 1)?;
         write_own_if_present("only_zero_pages", 0)?;
         write_own_if_present("domains", "marked")?;
+        write_own_if_present("skip_untouched", 0)?;
         write("max_page_sharing", 256)?;
         write("sleep_millisecs", 0)?;
         write("pages_to_scan", 10_000)?;

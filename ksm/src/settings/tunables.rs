@@ -70,6 +70,7 @@ pub static ALL: &[Tunable] = &[
     tunable("only_zero_pages", SWITCH),
     tunable("domains", Takes::Words(&["shared", "marked", "private"])),
     tunable("fresh_frames", SWITCH),
+    tunable("skip_untouched", SWITCH),
     tunable(RUN, Takes::Numbers(0, 2)),
 ];
 
