@@ -2,7 +2,7 @@
 
 //! Private anonymous memory, page by page.
 
-use std::{ffi::c_void, num::NonZeroUsize, ptr::NonNull, slice};
+use std::{ffi::c_void, fs::File, num::NonZeroUsize, os::unix::fs::FileExt, ptr::NonNull, slice};
 
 use anyhow::{bail, Context, Result};
 use nix::sys::mman::{
@@ -174,6 +174,15 @@ impl Region {
         })
         .context("mincore")?;
         Ok(resident & 1 == 1)
+    }
+
+    /// Writes a whole page as the kernel does, so that nothing in the page table tells of it.
+    pub fn write_unseen(&mut self, index: usize, content: &[u8]) -> Result<()> {
+        let memory = File::options().write(true).open("/proc/self/mem")?;
+        let address = self.page_mut(index).as_ptr().addr() as u64;
+        memory
+            .write_all_at(content, address)
+            .context("/proc/self/mem")
     }
 
     /// Number of pages.

@@ -56,6 +56,10 @@ pub struct Options {
     #[arg(long)]
     estimate_with: Option<PathBuf>,
 
+    /// Have the module pass over pages that neither guests nor their hypervisors have touched.
+    #[arg(long)]
+    skip_untouched: bool,
+
     /// Print how the merging went, in JSON, as the last line.
     #[arg(long)]
     json: bool,
@@ -66,6 +70,9 @@ pub fn run(options: &Options) -> Result<()> {
     let pages = |mib: usize| mib * MIB / PAGE_SIZE;
     let image = image::of_pages(pages(options.mib), options.kernel.as_deref())?;
     let scanner = Scanner::prepare()?;
+    if options.skip_untouched {
+        ksm::write_own("skip_untouched", 1)?;
+    }
     let guests = options.guests + options.victims;
     let mut fleet = Fleet::start(guests.into(), &image, pages(options.own_mib))?;
     say(format_args!(
@@ -102,6 +109,13 @@ pub fn run(options: &Options) -> Result<()> {
     ensure!(left == Counters::ZERO, "run=2 left pages merged: {left}");
     ksm::set_run(Run::Merge)?;
     let report = fleet.report()?;
+    if options.skip_untouched {
+        let passed: u64 = ksm::read_own("pages_untouched")?;
+        say(format_args!(
+            "untouched pages were passed over {passed} times"
+        ));
+        ensure!(passed > 0, "no page counted as untouched");
+    }
     say(format_args!(
         "unmerged; the guests have verified all of their pages {} times",
         report.rounds

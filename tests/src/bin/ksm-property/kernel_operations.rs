@@ -25,6 +25,7 @@ impl Stage<'_> {
             Operation::Pace(pace) => set_pace(pace),
             Operation::SmartScan(on) => set("smart_scan", on),
             Operation::UseZeroPages(on) => set("use_zero_pages", on),
+            Operation::SkipUntouched(on) => set_own("skip_untouched", u16::from(on)),
             Operation::OnlyZeroPages(on) => set_own("only_zero_pages", u16::from(on)),
             Operation::MinEqual(pages) => set_own("huge_page_min_equal", pages),
             Operation::FolioSize(kib) if folio_size::is_there(kib.into()) => {

@@ -151,6 +151,7 @@ pub enum Operation {
     Pace(Pace),
     SmartScan(bool),
     UseZeroPages(bool),
+    SkipUntouched(bool),
     OnlyZeroPages(bool),
     /// `huge_page_min_equal`.
     MinEqual(u16),
@@ -277,6 +278,7 @@ fn about_the_kernel() -> impl Strategy<Value = Operation> {
         2 => pace().prop_map(Pace),
         1 => any::<bool>().prop_map(SmartScan),
         2 => any::<bool>().prop_map(UseZeroPages),
+        1 => any::<bool>().prop_map(SkipUntouched),
         1 => prop::bool::weighted(0.3).prop_map(OnlyZeroPages),
         1 => prop_oneof![Just(1), Just(2), Just(8), Just(64), Just(512)].prop_map(MinEqual),
         1 => prop_oneof![Just(16), Just(64), Just(1024), Just(2048)].prop_map(FolioSize),

@@ -34,6 +34,7 @@ mod soak;
 mod swapping;
 mod sysfs;
 mod unmerge;
+mod untouched;
 mod watch;
 mod writers;
 mod zero_pages;
@@ -62,6 +63,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         only_zeros::CASES,
         domains::CASES,
         policy::CASES,
+        untouched::CASES,
         swapping::CASES,
         large_swap::CASES,
         migration::CASES,

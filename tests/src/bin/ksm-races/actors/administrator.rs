@@ -95,6 +95,7 @@ const TUNABLES: &[(&str, &[&str])] = &[
 const OWN_TUNABLES: &[(&str, &[&str])] = &[
     ("huge_page_min_equal", &["1", "2", "64", "512"]),
     ("only_zero_pages", &["0", "0", "1"]),
+    ("skip_untouched", &["0", "1"]),
 ];
 
 impl Actor for Tuning {
