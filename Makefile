@@ -7,7 +7,7 @@
 .DEFAULT_GOAL := $(if $(KDIR),modules,help)
 
 MODULE_TARGETS := modules modules_install clean rust-analyzer nsdeps
-PROJECT_TARGETS := demo test test-kvm-full test-debian bench bench-kvm scale soak setup kernels programs shell
+PROJECT_TARGETS := demo test test-kvm-full test-debian bench bench-kvm bench-neighbour scale soak setup kernels programs shell
 PROJECT_TARGETS += check-patches intree deb help
 
 .PHONY: $(MODULE_TARGETS) $(PROJECT_TARGETS)
@@ -51,6 +51,9 @@ bench:
 
 bench-kvm:
 	@tools/bench-kvm $(BENCH)
+
+bench-neighbour:
+	@tools/bench-neighbour $(BENCH)
 
 scale:
 	@tools/scale $(SCALE)

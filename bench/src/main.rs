@@ -8,12 +8,14 @@
 mod cpu_clock;
 mod fill;
 mod footprint;
+mod hold;
 mod holder;
 mod holds;
 mod ksmd;
 mod memory;
 mod merging;
 mod mixture;
+mod own_settings;
 mod paced;
 mod report;
 mod statistics;
@@ -24,6 +26,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use ksm_tests::{MIB, PAGE_SIZE};
 
+use own_settings::Setting;
 use report::Report;
 use workload::{Memory, Plan};
 
@@ -38,6 +41,8 @@ struct Arguments {
 enum Command {
     /// Names the workloads.
     List,
+    /// Holds memory that is scanned at a steady pace for a while.
+    Hold(hold::Order),
     /// Runs one workload.
     Run {
         workload: String,
@@ -57,6 +62,10 @@ enum Command {
         /// Write to all memory first, so that nothing has to wait for a host to provide it.
         #[arg(long)]
         touch: bool,
+
+        /// Have a file of `/sys/kernel/mm/ksm_rs` set to another value than its default.
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        settings: Vec<Setting>,
     },
 }
 
@@ -67,32 +76,40 @@ fn list() {
 }
 
 fn main() -> Result<()> {
-    let (name, mib, scans, rounds, touch) = match Arguments::parse().command {
+    match Arguments::parse().command {
         Command::List => {
             list();
-            return Ok(());
+            Ok(())
         }
+        Command::Hold(order) => hold::hold(&order),
         Command::Run {
             workload,
             mib,
             scans,
             rounds,
             touch,
-        } => (workload, mib, scans, rounds, touch),
-    };
+            settings,
+        } => {
+            own_settings::want(settings);
+            if touch {
+                memory::touch_all()?;
+            }
+            let plan = Plan {
+                pages: mib * MIB / PAGE_SIZE,
+                scans: scans as usize,
+                rounds: rounds as usize,
+                memory: Memory::SmallPages,
+            };
+            run(&workload, mib, &plan)
+        }
+    }
+}
+
+fn run(name: &str, mib: usize, plan: &Plan) -> Result<()> {
     let workload = workloads::ALL
         .iter()
         .find(|workload| workload.name == name)
         .with_context(|| format!("there is no workload {name}: see ksm-bench list"))?;
-    let plan = Plan {
-        pages: mib * MIB / PAGE_SIZE,
-        scans: scans as usize,
-        rounds: rounds as usize,
-        memory: Memory::SmallPages,
-    };
-    if touch {
-        memory::touch_all()?;
-    }
-    let measures = (workload.run)(&plan)?;
-    Report::new(workload.name, mib, &plan, measures).print()
+    let measures = (workload.run)(plan)?;
+    Report::new(workload.name, mib, plan, measures).print()
 }

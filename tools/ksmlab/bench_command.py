@@ -36,7 +36,7 @@ from .sources import git_pathspec
 RESULTS = REPO / "bench/results"
 
 # Directories of the cache, for results that must not take the place of those.
-QUICK_RESULTS, BASE_RESULTS = "bench-quick", "bench-base"
+QUICK_RESULTS, BASE_RESULTS, SET_RESULTS = "bench-quick", "bench-base", "bench-set"
 
 # Of the memory that the machine could give, the part that a VM may take.
 MEMORY_SHARE = 0.9
@@ -63,6 +63,13 @@ def parse() -> argparse.Namespace:
     add("--mib", type=sizes, metavar="N,...", help="amounts of memory to merge, in MiB")
     add("--rounds", type=int, metavar="N", help="pairs of runs of each workload")
     add("--lane", choices=("um", "x86"), default="um", help="the VM (default %(default)s)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a file of /sys/kernel/mm/ksm_rs and its value, in place of the default, for ksm_rs",
+    )
     add("--base", metavar="COMMIT", help="compare with the module of that commit, not with C")
     add(
         "--output",
@@ -197,20 +204,26 @@ def show(todo: list[Job], target: Path, lane: str, base: str | None) -> None:
 
 
 def draw(target: Path, lane: str, base: str | None) -> None:
-    """Bars and curves of all that is known, by the Python that has the library for it."""
-    words = ["--lane", lane, *(["--base", base] if base else []), target]
+    """Bars and curves of all that is known."""
+    drawn("bench_drawings", "--lane", lane, *(["--base", base] if base else []), target)
+
+
+def drawn(module: str, *words: object) -> None:
+    """Runs a module of ours that draws, by the Python that has the library for it."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(REPO / "tools"),
         "MPLCONFIGDIR": str(in_cache("matplotlib")),
     }
-    logged("drawings", setup.python(), "-m", "ksmlab.bench_drawings", *words, env=environment)
+    logged("drawings", setup.python(), "-m", f"ksmlab.{module}", *words, env=environment)
 
 
 def directory(options: argparse.Namespace) -> Path:
     """Quick results must not take the place of good ones; those in the tree are comparisons with C."""
     if options.output:
         return options.output
+    if options.set:
+        return in_cache(SET_RESULTS)
     if options.quick:
         return in_cache(QUICK_RESULTS)
     return in_cache(BASE_RESULTS) if options.base else RESULTS
@@ -225,7 +238,7 @@ def run() -> int:
     target = directory(options)
     about = circumstances(sides, base)
     with kept({side: one.images() for side, one in sides.items()}) as images:
-        laboratory = Laboratory(options.lane, images)
+        laboratory = Laboratory(options.lane, images, tuple(options.set))
         clock = Clock(todo)
         for number, job in enumerate(todo, 1):
             say(f"{number}/{len(todo)}: {job.name} ({clock.minutes_left():.0f} minutes left)")

@@ -23,11 +23,12 @@ class Laboratory:
 
     lane: str
     images: dict[str, Images]
+    settings: tuple[str, ...] = ()  # of ksm_rs
 
     def measure(self, job: Job, side: str) -> tuple[Measures, Curves]:
         """Boot, run the workload, and return what it has measured."""
         request = Request(
-            command=command(job, self.lane),
+            command=command(self.words(job, side), self.lane),
             lane=self.lane,
             ksm="c" if side == C else "rs",
             mem=f"{job.memory_mib()}M",
@@ -45,6 +46,12 @@ class Laboratory:
         return record["measures"], record.get("curves", {})
 
 
+    def words(self, job: Job, side: str) -> list[str]:
+        """The program and what it is asked to do."""
+        settings = () if side == C else self.settings
+        return [*job.command(), *(word for one in settings for word in ("--set", one))]
+
+
 def huge_pages(lane: str) -> bool:
     """Whether User Mode Linux can have its memory as a kernel does: that takes a mount."""
     return lane == "um" and can_mount()
@@ -56,9 +63,9 @@ def can_mount() -> bool:
     return subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
 
 
-def command(job: Job, lane: str) -> list[str]:
+def command(words: list[str], lane: str) -> list[str]:
     """The emulated kernel proves its locking, which is not to be measured."""
-    return [*job.command(), "--touch"] if lane == "um" else unproved(job.command())
+    return [*words, "--touch"] if lane == "um" else unproved(words)
 
 
 def unproved(command: list[str]) -> list[str]:

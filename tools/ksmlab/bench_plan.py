@@ -36,6 +36,7 @@ WORKLOADS = (
     "default-ended",
     "mixed",
     "tenants",
+    "refaults",
     "merge-any",
     "reference",
 )
@@ -85,6 +86,7 @@ EMULATED = (
     "cow",
     "locks",
     "holds",
+    "refaults",
     "merge-any",
 )
 EMULATED_MIB = 32

@@ -13,6 +13,7 @@ mod merged;
 mod mixed;
 mod only_zeros;
 mod others;
+mod refaults;
 mod reference;
 mod rmap;
 mod tenants;
@@ -144,6 +145,11 @@ pub const ALL: &[Workload] = &[
         "tenants",
         "64 equal guests, and 1,024 that have each page twice, in 1 to 1,024 domains",
         tenants::tenants,
+    ),
+    Workload::new(
+        "refaults",
+        "random touches of more memory than a group may have",
+        refaults::refaults,
     ),
     Workload::new(
         "merge-any",
