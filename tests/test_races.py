@@ -6,7 +6,7 @@ import pytest
 from harness import LANES
 
 # Movable blocks of memory are in x86 only.
-PAIRS = {"um": 10, "x86": 13}
+PAIRS = {"um": 12, "x86": 15}
 SECONDS = {"um": 3, "x86": 8}
 OPTIONS = {
     "um": {"mem": "256M"},
