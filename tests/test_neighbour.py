@@ -10,7 +10,7 @@ from ksmlab.neighbour_plan import NOBODY, SCANS
 from ksmlab.neighbour_results import Sample
 from ksmlab.say import Failure
 
-PACE = 5_000
+PACE = 20_000
 
 ANSWER = """\
 Latency by percentile distribution:
@@ -24,7 +24,7 @@ Latency by percentile distribution:
 
 @pytest.mark.parametrize("ksm", ["c", "rs"])
 def test_a_scan_goes_on_and_merges(vm, ksm):
-    words = f"ksm-bench hold --mib 32 --seconds 3 --pace {PACE} --merging 100".split()
+    words = f"ksm-bench hold --mib 8 --seconds 3 --pace {PACE} --merging 100".split()
     done = vm.run(*words, ksm=ksm, mem="256M")
     assert done.status == 0, done.explain()
     ready, sums = done.text.splitlines()
