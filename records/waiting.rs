@@ -51,7 +51,7 @@ use kernel::{
 ///
 /// A page that has not changed stays where it is, and costs no look-up. But two equal pages can
 /// stand there side by side: one was something else for a moment, when the other looked for it.
-const RENEWAL_SCANS: u32 = 8;
+pub(super) const RENEWAL_SCANS: u32 = 8;
 
 /// Where the pages of items are, while the unstable tree is being searched.
 pub(crate) struct Locations<'a> {

@@ -6,6 +6,7 @@
 
 use super::{
     stable_node::StableNode,
+    waiting::RENEWAL_SCANS,
     Records, //
 };
 use crate::{
@@ -27,8 +28,9 @@ use crate::{
 };
 
 /// Full scans in which a page that nobody has touched is passed over, up to the next one in which it is looked at
-/// anyway: a CPU may have touched it unseen, by an entry in its TLB, or somebody else have taken notice first.
-pub(crate) const SCANS_UNTOUCHED: usize = 16;
+/// anyway: a CPU may have touched it unseen, by an entry in its TLB, or somebody else have taken notice first. As a
+/// multiple of the scans between two searches, it leaves a page to be looked at in one in which it looks for its equals.
+pub(crate) const SCANS_UNTOUCHED: usize = 2 * RENEWAL_SCANS as usize;
 
 /// See the [module's description](self). No item comes or goes, and no stable node.
 pub(crate) struct WalkView<'a> {
