@@ -267,6 +267,8 @@ fn permission(_: &Options) -> Result<()> {
 
 fn rules(_: &Options) -> Result<()> {
     let scanner = Scanner::start()?;
+    // Before there is anything to merge: pages that were merged apart stay so.
+    domain::set_rule("shared")?;
     let content = pattern::pages(4, PAGES);
     // Two that are marked, and two programs that are not.
     let mut peers = pairs(&content, &[5], 1)?;
@@ -275,7 +277,6 @@ fn rules(_: &Options) -> Result<()> {
     let pids = pids(&peers);
 
     step("shared: all merge");
-    domain::set_rule("shared")?;
     scanner.expect(Counters::stable(64, 3 * 64, 0))?;
 
     step("marked: two of each are left at once");
