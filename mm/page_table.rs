@@ -280,6 +280,21 @@ pub(crate) struct Entries<'a> {
 }
 
 impl Entries<'_> {
+    /// The address of the next entry if that alone can tell that nobody has touched its page, since
+    /// [`MappedPage::take_touched`] was asked. The page may be of any kind.
+    pub(crate) fn untouched(&self) -> Option<usize> {
+        let is_there = self.address < self.end;
+        // SAFETY: By the type invariant there is an entry then, which is mapped and locked.
+        let is_untouched =
+            is_there && unsafe { bindings::ksm_is_untouched(self.vma.as_raw(), self.next) };
+        is_untouched.then_some(self.address)
+    }
+
+    /// Goes past the next entry.
+    pub(crate) fn pass(&mut self) {
+        self.step();
+    }
+
     /// The next anonymous page.
     pub(crate) fn next_anonymous(&mut self) -> Option<MappedPage<'_>> {
         let vma = self.vma.as_raw();

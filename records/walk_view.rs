@@ -98,15 +98,35 @@ impl<'a> WalkView<'a> {
     }
 
     /// Passes over the page of `item`, which nobody has touched since the last look, if it waits for an equal
-    /// with what it held then; returns whether.
+    /// with what it held then, and is not due; returns whether.
     #[inline]
     pub(crate) fn pass_untouched(&mut self, item: ItemId) -> bool {
-        let is_due = (item.raw() as usize + self.scans as usize) % SCANS_UNTOUCHED == 0;
-        let item = &mut self.items[item];
-        let may_pass = !is_due && item.place() == Place::Unstable;
+        let may_pass = self.when_untouched(item) == Untouched::Passed;
         if may_pass {
-            item.note_met(self.scan);
+            self.items[item].note_met(self.scan);
         }
         may_pass
     }
+
+    /// What happens in this scan to the page of `item` if nobody has touched it.
+    #[inline]
+    pub(crate) fn when_untouched(&self, item: ItemId) -> Untouched {
+        let is_due = (item.raw() as usize + self.scans as usize) % SCANS_UNTOUCHED == 0;
+        match (self.items[item].place(), is_due) {
+            (Place::Unstable, true) => Untouched::Due,
+            (Place::Unstable, false) => Untouched::Passed,
+            _ => Untouched::Unknown,
+        }
+    }
+}
+
+/// What happens to a page that nobody has touched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Untouched {
+    /// It is passed over.
+    Passed,
+    /// It is looked at anyway, as is done after each [`SCANS_UNTOUCHED`] scans.
+    Due,
+    /// Nobody knows what it held before, so it is looked at unless there is another reason not to.
+    Unknown,
 }

@@ -23,7 +23,10 @@ use crate::{
         }, //
     },
     policy::shared::Shared,
-    records::walk_view::WalkView,
+    records::walk_view::{
+        Untouched,
+        WalkView, //
+    },
     rmap_item::ListCursor,
     scan::pace::{
         Step,
@@ -53,6 +56,7 @@ pub(crate) enum Wanted {
 }
 
 /// The entry in the list of items at the address of a page.
+#[derive(Clone, Copy)]
 enum Found {
     Item(ItemId),
     Nothing,
@@ -126,8 +130,18 @@ impl<'a, 's> SkipFilter<'a, 's> {
         self.steps = self.steps.saturating_sub(steps);
     }
 
-    /// Finds the item for `address`; items of pages below that the walk has not met stay in the list.
+    /// Finds the item for `address` and steps over it; items of pages below that the walk has not met stay in
+    /// the list.
     fn find(&mut self, address: usize) -> Found {
+        let found = self.seek(address);
+        if let (Found::Item(item), Some(ahead)) = (found, &mut self.ahead) {
+            ahead.step_over(item);
+        }
+        found
+    }
+
+    /// Steps over the items of pages below `address`, and finds the one for it.
+    fn seek(&mut self, address: usize) -> Found {
         let Some(ahead) = &mut self.ahead else {
             return Found::Nothing;
         };
@@ -135,13 +149,13 @@ impl<'a, 's> SkipFilter<'a, 's> {
             if found > address {
                 break;
             }
-            if found < address && self.steps == 0 {
-                return Found::TooFar;
-            }
-            ahead.step_over(item);
             if found == address {
                 return Found::Item(item);
             }
+            if self.steps == 0 {
+                return Found::TooFar;
+            }
+            ahead.step_over(item);
             self.steps = self.steps.saturating_sub(STEPS_FOR_PAGE);
             self.is_settled = false;
         }
@@ -166,26 +180,82 @@ impl<'a, 's> SkipFilter<'a, 's> {
 impl SkipFilter<'_, '_> {
     #[inline]
     fn pass_anonymous(&mut self, item: ItemId, touches: Touches<'_>) -> Option<Work> {
-        let Shared {
-            tunables, stats, ..
-        } = self.shared;
-        if tunables.smart_scan.is_set() && self.records.pass_skipped(item) {
-            stats.pages_skipped.add(1);
-            return Some(Work::Small);
+        if !self.is_due(item) {
+            if let Some(work) = self.pass_skipped(item) {
+                return Some(work);
+            }
         }
         // Asked at each look, so that the next one knows what came since.
-        let untouched = tunables.skip_untouched.is_set() && !touches.take();
-        if untouched && self.records.pass_untouched(item) {
-            stats.pages_untouched.add(1);
-            return Some(Work::Untouched);
+        let untouched = self.knows_untouched() && !touches.take();
+        untouched.then(|| self.pass_untouched(item)).flatten()
+    }
+
+    /// Whether the page of `item` is looked at in any case. If the smart scan were asked as well, both would
+    /// seldom agree.
+    fn is_due(&self, item: ItemId) -> bool {
+        self.knows_untouched() && self.records.when_untouched(item) == Untouched::Due
+    }
+
+    /// Passes over the page of `item` if the smart scan does. To be asked once a scan.
+    #[inline]
+    fn pass_skipped(&mut self, item: ItemId) -> Option<Work> {
+        let is_skipped =
+            self.shared.tunables.smart_scan.is_set() && self.records.pass_skipped(item);
+        is_skipped.then(|| {
+            self.shared.stats.pages_skipped.add(1);
+            Work::Small
+        })
+    }
+
+    /// Passes over the page of `item`, which nobody has touched, if that is a reason to.
+    #[inline]
+    fn pass_untouched(&mut self, item: ItemId) -> Option<Work> {
+        self.records.pass_untouched(item).then(|| {
+            self.shared.stats.pages_untouched.add(1);
+            Work::Untouched
+        })
+    }
+
+    /// Charges `work` for a page whose item was stepped over, and needs no attention.
+    fn passed(&mut self, work: Work) {
+        self.step.charge(work, 1);
+        if self.is_settled {
+            self.settled = self.ahead;
         }
-        None
     }
 }
 
 impl Filter for SkipFilter<'_, '_> {
     fn enters_table(&mut self) -> bool {
         self.goes_on(Work::Table, STEPS_FOR_TABLE)
+    }
+
+    #[inline]
+    fn knows_untouched(&self) -> bool {
+        self.shared.tunables.skip_untouched.is_set()
+    }
+
+    #[inline]
+    fn passes_untouched(&mut self, address: usize) -> bool {
+        if self.steps == 0 || !self.step.has_left() || self.wanted == Wanted::OnlyZeros {
+            return false;
+        }
+        let Found::Item(item) = self.seek(address) else {
+            return false;
+        };
+        // The smart scan may be asked once only, so not about a page that is looked at next.
+        if self.records.when_untouched(item) != Untouched::Passed {
+            return false;
+        }
+        let work = self
+            .pass_skipped(item)
+            .or_else(|| self.pass_untouched(item));
+        if let (Some(work), Some(ahead)) = (work, &mut self.ahead) {
+            ahead.step_over(item);
+            self.take(STEPS_FOR_PAGE);
+            self.passed(work);
+        }
+        work.is_some()
     }
 
     #[inline]
@@ -207,10 +277,7 @@ impl Filter for SkipFilter<'_, '_> {
             self.is_settled = false;
             return Decision::Take;
         };
-        self.step.charge(work, 1);
-        if self.is_settled {
-            self.settled = self.ahead;
-        }
+        self.passed(work);
         Decision::Pass
     }
 }
@@ -407,30 +474,78 @@ mod tests {
         Ok(())
     }
 
+    /// Has the filter meet a page whose entry was looked at before.
+    fn meet_entry(filter: &mut SkipFilter<'_, '_>, page: usize, touched: bool) -> Decision {
+        let asks = filter.knows_untouched() && !touched;
+        match asks && filter.passes_untouched(page * PAGE_SIZE) {
+            true => Decision::Pass,
+            false => decide_on(filter, page, touched),
+        }
+    }
+
     #[test]
     fn an_untouched_page_that_waits_is_looked_at_now_and_then() -> Result {
         const SCANS: usize = 3 * SCANS_UNTOUCHED;
         for (skip_untouched, touched, looks) in [(1, false, 3), (1, true, SCANS), (0, false, SCANS)]
         {
-            let (mut records, front) = Records::with_items(2)?;
+            for meet in [decide_on, meet_entry] {
+                let (mut records, front) = Records::with_items(2)?;
+                let shared = shared(&records)?;
+                shared.tunables.smart_scan.set(0);
+                shared.tunables.skip_untouched.set(skip_untouched);
+                wait(&mut records, &front)?;
+                let mut taken = [0; 2];
+                for _ in 0..SCANS {
+                    records.begin_scan();
+                    filter(&shared, &mut records, Some(front), MANY, |filter| {
+                        for (page, taken) in taken.iter_mut().enumerate() {
+                            let decision = meet(filter, page, touched);
+                            *taken += usize::from(decision == Decision::Take);
+                        }
+                    });
+                }
+                // The second page does not wait: what it holds is not known yet.
+                assert_eq!(taken, [looks, SCANS]);
+                assert_eq!(shared.stats.pages_untouched.get(), SCANS - looks);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_smart_scan_does_not_keep_untouched_pages_from_their_look() -> Result {
+        const LOOKS: usize = 5;
+        for meet in [decide_on, meet_entry] {
+            let (mut records, front) = Records::with_items(1)?;
             let shared = shared(&records)?;
-            shared.tunables.smart_scan.set(0);
-            shared.tunables.skip_untouched.set(skip_untouched);
+            shared.tunables.smart_scan.set(1);
+            shared.tunables.skip_untouched.set(1);
             wait(&mut records, &front)?;
-            let mut taken = [0; 2];
-            for _ in 0..SCANS {
+            let mut taken = 0;
+            for _ in 0..LOOKS * SCANS_UNTOUCHED {
                 records.begin_scan();
                 filter(&shared, &mut records, Some(front), MANY, |filter| {
-                    for (page, taken) in taken.iter_mut().enumerate() {
-                        let decision = decide_on(filter, page, touched);
-                        *taken += usize::from(decision == Decision::Take);
-                    }
+                    taken += usize::from(meet(filter, 0, false) == Decision::Take);
                 });
             }
-            // The second page does not wait: what it holds is not known yet.
-            assert_eq!(taken, [looks, SCANS]);
-            assert_eq!(shared.stats.pages_untouched.get(), SCANS - looks);
+            let passed = shared.stats.pages_skipped.get() + shared.stats.pages_untouched.get();
+            assert!(shared.stats.pages_skipped.get() > 0);
+            assert_eq!([taken, passed], [LOOKS, LOOKS * (SCANS_UNTOUCHED - 1)]);
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_walk_over_untouched_pages_ends_with_its_step() -> Result {
+        let (mut records, front) = Records::with_items(1)?;
+        let shared = shared(&records)?;
+        shared.tunables.skip_untouched.set(1);
+        wait(&mut records, &front)?;
+        records.begin_scan();
+        filter(&shared, &mut records, Some(front), 0, |filter| {
+            assert!(!filter.passes_untouched(0));
+            assert!(decide(filter, 0) == Decision::Stop);
+        });
         Ok(())
     }
 }

@@ -24,6 +24,7 @@ use crate::{
         },
         page::PinnedPage,
         page_table::{
+            Entries,
             HugePage,
             MappedPage,
             PageTable,
@@ -169,6 +170,13 @@ pub(crate) trait Filter {
     /// Whether the walk may look through one more page table, or past one more range that has none.
     fn enters_table(&mut self) -> bool;
 
+    /// Whether [`Filter::passes_untouched`] is to be asked.
+    fn knows_untouched(&self) -> bool;
+
+    /// Whether the page at `address`, which may be of any kind, is passed over because nobody has touched it,
+    /// without a look at it. If not, [`Filter::decide`] is asked about it next. As there, this may not sleep.
+    fn passes_untouched(&mut self, address: usize) -> bool;
+
     /// Decides on the page at `address`; called under a page-table lock, so it may not sleep.
     fn decide(&mut self, address: usize, page: Seen<'_>) -> Decision;
 }
@@ -222,6 +230,14 @@ struct Anything;
 impl Filter for Anything {
     fn enters_table(&mut self) -> bool {
         true
+    }
+
+    fn knows_untouched(&self) -> bool {
+        false
+    }
+
+    fn passes_untouched(&mut self, _: usize) -> bool {
+        false
     }
 
     fn decide(&mut self, _: usize, _: Seen<'_>) -> Decision {
@@ -317,12 +333,30 @@ impl<O: AnchorOwner, F: Filter> CandidateWalk<'_, O, F> {
         let Some(mut entries) = table.lock() else {
             return Step::Continue;
         };
-        while let Some(page) = entries.next_anonymous() {
+        let knows_untouched = self.filter.knows_untouched();
+        loop {
+            if knows_untouched {
+                self.pass_untouched(&mut entries);
+            }
+            let Some(page) = entries.next_anonymous() else {
+                return Step::Continue;
+            };
             if self.meet(&page) == Step::Stop {
                 return Step::Stop;
             }
         }
-        Step::Continue
+    }
+
+    /// Goes past pages that need no look. Most of what it costs to pass over a page is the wait for its
+    /// `struct page`.
+    fn pass_untouched(&mut self, entries: &mut Entries<'_>) {
+        while let Some(address) = entries.untouched() {
+            if !self.filter.passes_untouched(address) {
+                return;
+            }
+            entries.pass();
+            self.resume = address + PAGE_SIZE;
+        }
     }
 
     fn decide(&mut self, address: usize, page: Seen<'_>) -> Decision {

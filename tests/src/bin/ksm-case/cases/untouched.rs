@@ -32,7 +32,7 @@ pub const CASES: &[Case] = &[
     ),
     Case::new(
         "untouched-meet",
-        "pages that wait untouched merge with an equal that comes later, and with one another after a write",
+        "pages that wait untouched merge with equals that come later, with smart_scan and a step of 100 pages too",
         meet,
     ),
     Case::new(
@@ -116,14 +116,20 @@ fn passed(_: &Options) -> Result<()> {
 }
 
 fn meet(_: &Options) -> Result<()> {
-    let scanner = start()?;
     let content = pattern::pages(2, PAGES);
-    let first = Region::mergeable(&content)?;
-    scanner.scans(4)?;
-    let second = Region::mergeable(&content)?;
-    scanner.expect(Counters::stable(PAGES as u64, PAGES as u64, 0))?;
-    first.verify(&content)?;
-    second.verify(&content)
+    for smart_scan in [0, 1] {
+        let scanner = start()?;
+        ksm::write("smart_scan", smart_scan)?;
+        ksm::write("pages_to_scan", 100)?;
+        step(format!("smart_scan {smart_scan}, 100 pages a step"));
+        let first = Region::mergeable(&content)?;
+        scanner.scans(4)?;
+        let second = Region::mergeable(&content)?;
+        scanner.expect(Counters::stable(PAGES as u64, PAGES as u64, 0))?;
+        first.verify(&content)?;
+        second.verify(&content)?;
+    }
+    Ok(())
 }
 
 /// What the kernel writes into a page leaves no trace in the entry of the process.
