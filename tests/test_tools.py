@@ -192,9 +192,9 @@ def test_dates_say_which_patched_files_differ_from_an_earlier_build(tmp_path):
         for name in ("same.c", "changed.c"):
             os.utime(tree / name, (1000, 1000))
     os.utime(new / "same.c")
-    reuse.date_patched_files(old, new)
+    reuse.date_patched_files(old, new, 2000)
     assert (new / "same.c").stat().st_mtime == 1000
-    assert (new / "changed.c").stat().st_mtime > 1000
+    assert (new / "changed.c").stat().st_mtime > 2000
 
 
 def test_dates_are_those_of_one_tree_alone(tmp_path):
@@ -206,8 +206,19 @@ def test_dates_are_those_of_one_tree_alone(tmp_path):
     (new / "changed.c").write_text("2")
     os.utime(new / "changed.c", (1000, 1000))
     (linked / "changed.c").hardlink_to(new / "changed.c")
-    reuse.date_patched_files(old, linked)
-    assert (linked / "changed.c").stat().st_mtime > 1000
+    reuse.date_patched_files(old, linked, 2000)
+    assert (linked / "changed.c").stat().st_mtime > 2000
+    assert (new / "changed.c").stat().st_mtime == 1000
+
+
+def test_what_others_were_built_from_keeps_its_date(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    for tree, content in ((old, "1"), (new, "2")):
+        tree.mkdir()
+        (tree / ".ksm_rs-patched").write_text("changed.c\n")
+        (tree / "changed.c").write_text(content)
+    os.utime(new / "changed.c", (1000, 1000))
+    reuse.date_patched_files(old, new, 500)
     assert (new / "changed.c").stat().st_mtime == 1000
 
 

@@ -61,7 +61,7 @@ def start(build: Path, earlier: Path, tree: Path) -> None:
         if old != tree:
             (partial / "source").unlink()
             (partial / "source").symlink_to(tree)
-            date_patched_files(old, tree)
+            date_patched_files(old, tree, (earlier / ".complete").stat().st_mtime)
         partial.rename(build)
 
 
@@ -75,19 +75,22 @@ def replace_paths(build: Path, paths: dict[Path, Path]) -> None:
             path.write_text(text)
 
 
-def date_patched_files(old: Path, tree: Path) -> None:
-    """A patched file is new if it differs from the earlier tree's, else as old."""
+def date_patched_files(old: Path, tree: Path, built: float) -> None:
+    """A patched file is newer than what was `built` if it differs from the earlier tree's, else as old.
+
+    One that is newer already keeps its date: others may have been built from this tree since it has that.
+    """
     changed = differing(old, tree)
     for name in patched_files(old) | patched_files(tree):
         now = tree / name
         if not now.exists():
             continue
         separate(now)
-        if name in changed:
-            os.utime(now)
-        else:
+        if name not in changed:
             dates = (old / name).stat()
             os.utime(now, ns=(dates.st_atime_ns, dates.st_mtime_ns))
+        elif now.stat().st_mtime <= built:
+            os.utime(now)
 
 
 def differing(old: Path, tree: Path) -> set[str]:
