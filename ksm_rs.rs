@@ -31,6 +31,7 @@ use kernel::{
 };
 
 mod containers;
+mod following;
 mod inspection;
 mod kernel_api;
 mod ksmd;
@@ -47,6 +48,12 @@ mod sysfs;
 mod testing;
 mod unstable_tree;
 
+#[cfg(CONFIG_MMU_NOTIFIER)]
+use following::in_sync::InSync;
+use following::{
+    out_of_sync::OutOfSync,
+    Following, //
+};
 use kernel_api::kthread::KThread;
 use ksmd::Ksm;
 use madvise_hook::Registration;
@@ -59,33 +66,39 @@ module! {
     authors: ["ksm_rs maintainers"],
     description: "Kernel Samepage Merging",
     license: "GPL",
+    params: {
+        in_sync: u8 {
+            default: 0,
+            description: "1: have the kernel tell of changes of mappings, by MMU notifiers",
+        },
+    },
 }
 
 /// The parts of the module, in the order in which they are stopped.
-struct KsmModule {
-    _inspection: inspection::Directory,
+struct Parts<F: Following> {
+    _inspection: inspection::Directory<F>,
     #[cfg(CONFIG_MEMORY_HOTREMOVE)]
-    _memory: Pin<KBox<MemoryNotifier<Ksm>>>,
-    _directories: sysfs::Directories,
-    _thread: KThread<Ksm>,
-    _hooks: Registration,
-    _retirement: Retirement,
+    _memory: Pin<KBox<MemoryNotifier<Ksm<F>>>>,
+    _directories: sysfs::Directories<F>,
+    _thread: KThread<Ksm<F>>,
+    _hooks: Registration<F>,
+    _retirement: Retirement<F>,
 }
 
 /// Gives back, when dropped, what is known of address spaces.
-struct Retirement(Arc<Ksm>);
+struct Retirement<F: Following>(Arc<Ksm<F>>);
 
-impl Drop for Retirement {
+impl<F: Following> Drop for Retirement<F> {
     fn drop(&mut self) {
         self.0.retire();
     }
 }
 
-impl kernel::Module for KsmModule {
-    fn init(module: &'static ThisModule) -> Result<Self> {
+impl<F: Following> Parts<F> {
+    fn start(module: &'static ThisModule, following: F) -> Result<Self> {
         // SAFETY: The function has no preconditions.
         let seed = unsafe { bindings::get_random_u64() };
-        let ksm = Ksm::new(module, seed)?;
+        let ksm = Ksm::new(module, seed, following)?;
         let retirement = Retirement(ksm.clone());
         let hooks = Registration::new(ksm.clone())?;
         let thread = KThread::start(c"ksmd", 5, ksm.clone())?;
@@ -98,5 +111,23 @@ impl kernel::Module for KsmModule {
             _hooks: hooks,
             _retirement: retirement,
         })
+    }
+}
+
+/// All parts, by the way in which they follow address spaces.
+enum KsmModule {
+    OutOfSync(#[expect(dead_code)] Parts<OutOfSync>),
+    #[cfg(CONFIG_MMU_NOTIFIER)]
+    InSync(#[expect(dead_code)] Parts<InSync>),
+}
+
+impl kernel::Module for KsmModule {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        match module_parameters::in_sync.value() {
+            0 => Ok(Self::OutOfSync(Parts::start(module, OutOfSync)?)),
+            #[cfg(CONFIG_MMU_NOTIFIER)]
+            1 => Ok(Self::InSync(Parts::start(module, InSync::new()?)?)),
+            _ => Err(EINVAL),
+        }
     }
 }

@@ -5,6 +5,10 @@
 #![deny(unsafe_code)]
 
 use crate::{
+    following::{
+        Desk,
+        Following, //
+    },
     kernel_api::kthread::{
         cond_resched,
         Body,
@@ -117,9 +121,9 @@ impl TryFrom<usize> for Run {
 
 /// See the [module's description](self).
 #[pin_data]
-pub(crate) struct Ksm {
+pub(crate) struct Ksm<F: Following> {
     #[pin]
-    scanner: Mutex<Scanner>,
+    scanner: Mutex<Scanner<F>>,
     /// Those who wait for the scan mutex, besides `ksmd`.
     waiters: Waiters,
     #[pin]
@@ -140,13 +144,13 @@ pub(crate) struct Ksm {
     pause: WaitQueue,
 }
 
-impl Ksm {
+impl<F: Following> Ksm<F> {
     /// `seed` makes the checksums of this load unlike those of any other.
-    pub(crate) fn new(module: &'static ThisModule, seed: u64) -> Result<Arc<Self>> {
+    pub(crate) fn new(module: &'static ThisModule, seed: u64, following: F) -> Result<Arc<Self>> {
         let records = Records::new(module, DEFAULT_MAX_PAGE_SHARING)?;
         let counters = records.counters();
-        let scanner = Scanner::new(records, seed)?;
-        Arc::pin_init(
+        let scanner = Scanner::new(records, seed, following)?;
+        let ksm = Arc::pin_init(
             pin_init!(Self {
                 scanner <- new_mutex!(scanner, "ksm_rs_scan"),
                 waiters: Waiters::new(),
@@ -159,7 +163,9 @@ impl Ksm {
                 pause <- WaitQueue::new(c"ksm_rs_pause", static_lock_class!()),
             }),
             GFP_KERNEL,
-        )
+        )?;
+        ksm.lock_scanner().open(ksm.clone());
+        Ok(ksm)
     }
 
     /// What `run` was last set to.
@@ -395,6 +401,7 @@ impl Ksm {
     pub(crate) fn retire(&self) {
         let mut scanner = self.lock_scanner();
         scanner.rewind();
+        scanner.close();
         collect_all_slots(&self.shared, scanner.records());
         while let Some(slot) = self.shared.registry.next(None) {
             clear_mergeable_flag(slot.mm());
@@ -423,12 +430,12 @@ impl Ksm {
 
     /// Takes the scan mutex, at a moment when no memory is going offline; has a step of the scan that
     /// is under way end soon, and sleeps until then.
-    fn lock_scanner(&self) -> MutexGuard<'_, Scanner> {
+    fn lock_scanner(&self) -> MutexGuard<'_, Scanner<F>> {
         self.waiters.while_waiting(|| self.wait_for_scanner())
     }
 
     /// Takes the scan mutex, at a moment when no memory is going offline; sleeps.
-    fn wait_for_scanner(&self) -> MutexGuard<'_, Scanner> {
+    fn wait_for_scanner(&self) -> MutexGuard<'_, Scanner<F>> {
         loop {
             let scanner = self.scanner.lock();
             if !self.offlining.is_set() {
@@ -464,7 +471,16 @@ impl Ksm {
     }
 }
 
-impl Body for Ksm {
+impl<F: Following> Desk for Ksm<F> {
+    fn look_at_once(&self, key: usize) {
+        let scanner = self.scanner.try_lock();
+        if let Some(mut scanner) = scanner.filter(|_| !self.offlining.is_set()) {
+            scanner.catch_up_at_once(key);
+        }
+    }
+}
+
+impl<F: Following> Body for Ksm<F> {
     fn run(&self, thread: &Current) {
         while !thread.should_stop() {
             if self.should_scan() {
@@ -484,7 +500,7 @@ impl Body for Ksm {
 }
 
 #[cfg(CONFIG_MEMORY_HOTREMOVE)]
-impl MemoryListener for Ksm {
+impl<F: Following> MemoryListener for Ksm<F> {
     fn notify(&self, event: MemoryEvent) {
         match event {
             MemoryEvent::GoingOffline => self.begin_offlining(),

@@ -7,6 +7,7 @@
 //! here is what it passes on.
 
 use crate::{
+    following::Following,
     ksmd::Ksm,
     merging::unmerge::unmerge_range,
     mm::{
@@ -39,24 +40,35 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// [`OPS`] is registered with a pointer to `_ksm`.
-pub(crate) struct Registration {
-    _ksm: Arc<Ksm>,
+/// [`Registration::OPS`] is registered with a pointer to `_ksm`.
+pub(crate) struct Registration<F: Following> {
+    _ksm: Arc<Ksm<F>>,
 }
 
-impl Registration {
+impl<F: Following> Registration<F> {
+    const OPS: &'static bindings::ksm_ops = &bindings::ksm_ops {
+        rmap_item_size: BYTES_PER_PAGE,
+        enter: Some(enter::<F>),
+        exit: Some(exit::<F>),
+        unmerge: Some(unmerge),
+        part: Some(part::<F>),
+        rmap_walk: Some(walk),
+        migrate: Some(migrate),
+        unmerging: Some(unmerging::<F>),
+    };
+
     /// Registers, and adopts the address spaces that have asked for merging before.
-    pub(crate) fn new(ksm: Arc<Ksm>) -> Result<Self> {
-        let data = ptr::from_ref::<Ksm>(&ksm).cast_mut().cast();
+    pub(crate) fn new(ksm: Arc<Ksm<F>>) -> Result<Self> {
+        let data = ptr::from_ref::<Ksm<F>>(&ksm).cast_mut().cast();
         // SAFETY: The operations are a static, and expect a pointer to `Ksm`, which is kept until
         // they are not called any more.
-        to_result(unsafe { bindings::ksm_register_ops(&OPS, data) })?;
+        to_result(unsafe { bindings::ksm_register_ops(Self::OPS, data) })?;
         // INVARIANT: It was just registered.
         Ok(Self { _ksm: ksm })
     }
 }
 
-impl Drop for Registration {
+impl<F: Following> Drop for Registration<F> {
     fn drop(&mut self) {
         // SAFETY: By the type invariant the operations are registered. There is no KSM page any
         // more: nodes hold the module.
@@ -64,31 +76,20 @@ impl Drop for Registration {
     }
 }
 
-static OPS: bindings::ksm_ops = bindings::ksm_ops {
-    rmap_item_size: BYTES_PER_PAGE,
-    enter: Some(enter),
-    exit: Some(exit),
-    unmerge: Some(unmerge),
-    part: Some(part),
-    rmap_walk: Some(walk),
-    migrate: Some(migrate),
-    unmerging: Some(unmerging),
-};
-
 /// # Safety
 ///
-/// `data` must be the pointer with which [`OPS`] was registered, and this be called by it.
-unsafe fn ksm<'a>(data: *mut c_void) -> &'a Ksm {
+/// `data` must be the pointer with which [`Registration::OPS`] was registered, and this be called by it.
+unsafe fn ksm<'a, F: Following>(data: *mut c_void) -> &'a Ksm<F> {
     // SAFETY: The caller vouches for it.
     unsafe { &*data.cast() }
 }
 
 /// # Safety
 ///
-/// To be called through [`OPS`], with an mm that the caller keeps.
-unsafe extern "C" fn enter(data: *mut c_void, mm: *mut bindings::mm_struct) -> c_int {
+/// To be called through [`Registration::OPS`], with an mm that the caller keeps.
+unsafe extern "C" fn enter<F: Following>(data: *mut c_void, mm: *mut bindings::mm_struct) -> c_int {
     // SAFETY: The caller vouches for both.
-    let (ksm, mm) = unsafe { (ksm(data), Mm::from_raw(mm)) };
+    let (ksm, mm) = unsafe { (ksm::<F>(data), Mm::from_raw(mm)) };
     match ksm.enter(mm) {
         Ok(()) => 0,
         Err(error) => error.to_errno(),
@@ -97,18 +98,18 @@ unsafe extern "C" fn enter(data: *mut c_void, mm: *mut bindings::mm_struct) -> c
 
 /// # Safety
 ///
-/// To be called through [`OPS`], with an mm that the caller keeps.
-unsafe extern "C" fn exit(data: *mut c_void, mm: *mut bindings::mm_struct) {
+/// To be called through [`Registration::OPS`], with an mm that the caller keeps.
+unsafe extern "C" fn exit<F: Following>(data: *mut c_void, mm: *mut bindings::mm_struct) {
     // The scan touches page tables only of an mm that it is a user of, so there is nothing to
     // wait for.
     // SAFETY: The caller vouches for both.
-    let (ksm, mm) = unsafe { (ksm(data), Mm::from_raw(mm)) };
+    let (ksm, mm) = unsafe { (ksm::<F>(data), Mm::from_raw(mm)) };
     ksm.shared.registry.exit(mm);
 }
 
 /// # Safety
 ///
-/// To be called through [`OPS`], with the mmap lock of the vma held for writing.
+/// To be called through [`Registration::OPS`], with the mmap lock of the vma held for writing.
 unsafe extern "C" fn unmerge(
     _data: *mut c_void,
     vma: *mut bindings::vm_area_struct,
@@ -125,11 +126,11 @@ unsafe extern "C" fn unmerge(
 
 /// # Safety
 ///
-/// To be called through [`OPS`], with an mm that the caller is a user of, and whose domain is being
+/// To be called through [`Registration::OPS`], with an mm that the caller is a user of, and whose domain is being
 /// changed.
-unsafe extern "C" fn part(data: *mut c_void, mm: *mut bindings::mm_struct) -> c_int {
+unsafe extern "C" fn part<F: Following>(data: *mut c_void, mm: *mut bindings::mm_struct) -> c_int {
     // SAFETY: The caller vouches for both.
-    let (ksm, mm) = unsafe { (ksm(data), MmWithUser::from_raw(mm)) };
+    let (ksm, mm) = unsafe { (ksm::<F>(data), MmWithUser::from_raw(mm)) };
     match ksm.part(mm) {
         Ok(()) => 0,
         Err(error) => error.to_errno(),
@@ -138,7 +139,7 @@ unsafe extern "C" fn part(data: *mut c_void, mm: *mut bindings::mm_struct) -> c_
 
 /// # Safety
 ///
-/// To be called through [`OPS`], with a locked folio and what rmap_walk() was called with.
+/// To be called through [`Registration::OPS`], with a locked folio and what rmap_walk() was called with.
 unsafe extern "C" fn walk(
     _data: *mut c_void,
     folio: *mut bindings::folio,
@@ -158,7 +159,7 @@ unsafe extern "C" fn walk(
 
 /// # Safety
 ///
-/// To be called through [`OPS`], with two locked folios, `new` being the copy of `old`.
+/// To be called through [`Registration::OPS`], with two locked folios, `new` being the copy of `old`.
 unsafe extern "C" fn migrate(
     _data: *mut c_void,
     new: *mut bindings::folio,
@@ -174,8 +175,8 @@ unsafe extern "C" fn migrate(
 
 /// # Safety
 ///
-/// To be called through [`OPS`].
-unsafe extern "C" fn unmerging(data: *mut c_void) -> bool {
+/// To be called through [`Registration::OPS`].
+unsafe extern "C" fn unmerging<F: Following>(data: *mut c_void) -> bool {
     // SAFETY: The caller vouches for it.
-    unsafe { ksm(data) }.is_unmerging()
+    unsafe { ksm::<F>(data) }.is_unmerging()
 }

@@ -473,6 +473,11 @@ impl ListCursor {
         self.mm
     }
 
+    /// The item before the place.
+    pub(crate) fn previous(&self) -> Option<ItemId> {
+        self.previous
+    }
+
     /// The item after the place.
     #[inline]
     pub(crate) fn next(&self, mms: &Pool<TrackedMm>, items: &Pool<RmapItem>) -> Option<ItemId> {

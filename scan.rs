@@ -18,6 +18,11 @@ mod turns;
 pub(crate) mod zero_sweep;
 
 use crate::{
+    following::{
+        Desk,
+        Following,
+        Position, //
+    },
     kernel_api::kthread,
     merging::MergeState,
     mm::{
@@ -117,6 +122,16 @@ pub(crate) struct Visit {
     domain: Domain,
 }
 
+impl Visit {
+    fn position(&mut self) -> Position<'_> {
+        Position {
+            slot: &self.slot,
+            cursor: &mut self.cursor,
+            address: self.address,
+        }
+    }
+}
+
 /// Work that a batch leaves in its address space.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Left {
@@ -131,7 +146,8 @@ enum Left {
 }
 
 /// The state of the scan, protected by the scan mutex.
-pub(crate) struct Scanner {
+pub(crate) struct Scanner<F: Following> {
+    following: F,
     records: Records,
     merge: MergeState,
     pruning: Pruning,
@@ -145,10 +161,11 @@ pub(crate) struct Scanner {
     zero_sweep: ZeroSweep,
 }
 
-impl Scanner {
+impl<F: Following> Scanner<F> {
     /// `seed` makes the checksums of this load unlike those of any other.
-    pub(crate) fn new(records: Records, seed: u64) -> Result<Self> {
+    pub(crate) fn new(records: Records, seed: u64, following: F) -> Result<Self> {
         Ok(Self {
+            following,
             records,
             merge: MergeState::new(seed)?,
             pruning: Pruning::default(),
@@ -175,9 +192,11 @@ impl Scanner {
     pub(crate) fn scan(&mut self, shared: &Shared, step: &mut Step<'_>) {
         while step.has_left() {
             self.collect_discarded(shared, step);
-            let Some(visit) = self.current_visit(shared) else {
+            let Some(mut visit) = self.current_visit(shared) else {
                 return;
             };
+            let records = &mut self.records;
+            self.following.catch_up(records, visit.position());
             self.scan_batch(shared, visit, step);
             kthread::cond_resched();
             // Not before a batch is done: the scan goes on, however often somebody interrupts it.
@@ -206,6 +225,7 @@ impl Scanner {
     /// Goes back to before the first slot, as if nothing had been scanned.
     pub(crate) fn rewind(&mut self) {
         self.stage = Stage::Idle;
+        self.following.forget_places();
         self.records.forget_recent_vmas();
     }
 
@@ -271,6 +291,7 @@ impl Scanner {
     /// items.
     fn leave_slot(&mut self, shared: &Shared, slot: &Arc<MmSlot>) {
         if self.records.end_tracking(slot) {
+            self.following.leave(slot);
             shared.registry.release(slot);
         }
     }
@@ -285,7 +306,10 @@ impl Scanner {
             true => Wanted::OnlyZeros,
             false => Wanted::All,
         };
-        let left = self.fill_batch(shared, &mm, &mut visit, (step, wanted));
+        let left = match self.following.may_look(&visit.slot, &mm) {
+            true => self.fill_batch(shared, &mm, &mut visit, (step, wanted)),
+            false => Left::Contended,
+        };
         race_delay::pause(RaceWindow::Gathered);
         match wanted {
             Wanted::All => self.work_off(shared, &mm, &mut visit),
@@ -370,12 +394,13 @@ impl Scanner {
     /// Goes past the items below `visit.address`, and frees those that this scan has met no page for;
     /// returns whether that is done.
     fn settle_visit(&mut self, visit: &mut Visit, step: &mut Step<'_>) -> bool {
-        let Some(cursor) = &mut visit.cursor else {
+        if visit.cursor.is_none() {
             return true;
-        };
-        let end = visit.address;
-        let records = &mut self.records;
-        step.repeat(ITEMS_AT_ONCE, || records.settle_some(cursor, end))
+        }
+        let (following, records) = (&mut self.following, &mut self.records);
+        step.repeat(ITEMS_AT_ONCE, || {
+            following.settle_some(records, visit.position())
+        })
     }
 
     /// Frees the items of slots that are discarded, as far as `step` allows.
@@ -398,11 +423,32 @@ impl Scanner {
         }
     }
 
+    /// Has what is told of changes come to `desk`.
+    pub(crate) fn open(&mut self, desk: Arc<dyn Desk>) {
+        self.following.open(desk);
+    }
+
+    /// Has nobody tell of changes any more.
+    pub(crate) fn close(&mut self) {
+        self.following.close();
+    }
+
+    /// Looks at what was told of the address space with this key; the caller may hold locks of it.
+    pub(crate) fn catch_up_at_once(&mut self, key: usize) {
+        let position = match &mut self.stage {
+            Stage::Inside(visit) => Some(visit.position()),
+            Stage::Idle | Stage::Between(_) => None,
+        };
+        self.following
+            .catch_up_at_once(&mut self.records, key, position);
+    }
+
     /// Ends the visit to the address space of `slot`, if there is one: its items are about to go.
     fn break_off_visit(&mut self, slot: &Arc<MmSlot>) {
         if matches!(&self.stage, Stage::Inside(visit) if Arc::ptr_eq(&visit.slot, slot)) {
             self.stage = Stage::Between(slot.key());
         }
+        self.following.leave(slot);
     }
 }
 

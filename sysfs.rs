@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 use crate::{
+    following::Following,
     kernel_api::kobject::{
         Directory,
         File,
@@ -34,16 +35,16 @@ use kernel::{
 };
 
 /// Both directories; dropping them removes them.
-pub(crate) struct Directories {
-    _common: Directory<Ksm>,
-    _own: Directory<Ksm>,
+pub(crate) struct Directories<F: Following> {
+    _common: Directory<Ksm<F>>,
+    _own: Directory<Ksm<F>>,
 }
 
 /// Makes the directories and their files.
-pub(crate) fn register(ksm: Arc<Ksm>) -> Result<Directories> {
+pub(crate) fn register<F: Following>(ksm: Arc<Ksm<F>>) -> Result<Directories<F>> {
     Ok(Directories {
-        _common: Directory::new(c"ksm", FILES, ksm.clone())?,
-        _own: Directory::new(c"ksm_rs", OWN_FILES, ksm)?,
+        _common: Directory::new(c"ksm", files(), ksm.clone())?,
+        _own: Directory::new(c"ksm_rs", own_files(), ksm)?,
     })
 }
 
@@ -75,95 +76,99 @@ macro_rules! tunable {
     };
 }
 
-static FILES: &[File<Ksm>] = &[
-    File {
-        name: c"run",
-        show: |ksm, out| line(out, ksm.run()),
-        store: Some(|ksm, text| ksm.set_run(Run::try_from(parse_u32(text)?)?)),
-    },
-    File {
-        name: c"pages_to_scan",
-        show: |ksm, out| line(out, ksm.shared.tunables.pages_to_scan.get()),
-        store: Some(|ksm, text| ksm.set_pages_to_scan(parse_u32(text)?)),
-    },
-    File {
-        name: c"sleep_millisecs",
-        show: |ksm, out| line(out, ksm.shared.tunables.sleep_millisecs.get()),
-        store: Some(|ksm, text| {
-            ksm.set_sleep_millisecs(parse_u32(text)?);
-            Ok(())
-        }),
-    },
-    #[cfg(CONFIG_NUMA)]
-    File {
-        name: c"merge_across_nodes",
-        show: |ksm, out| line(out, ksm.shared.tunables.merge_across_nodes.get()),
-        store: Some(|ksm, text| match parse(text, usize::MAX)? {
-            knob @ 0..2 => ksm.set_merge_across_nodes(knob == 1),
-            _ => Err(EINVAL),
-        }),
-    },
-    File {
-        name: c"max_page_sharing",
-        show: |ksm, out| line(out, ksm.shared.tunables.max_page_sharing.get()),
-        store: Some(|ksm, text| ksm.set_max_page_sharing(parse_sharing(text)?)),
-    },
-    File {
-        name: c"advisor_mode",
-        show: |ksm, out| {
-            let enabled = ksm.shared.tunables.advisor.enabled.is_set();
-            out.write_str(if enabled { SCAN_TIME_MODE } else { NO_MODE })
-        },
-        store: Some(|ksm, text| {
-            ksm.set_advisor(match line_of(text) {
-                b"scan-time" => true,
-                b"none" => false,
-                _ => return Err(EINVAL),
-            });
-            Ok(())
-        }),
-    },
-    tunable!(c"use_zero_pages", parse_bool, use_zero_pages),
-    tunable!(
-        c"stable_node_chains_prune_millisecs",
-        parse_u32,
-        chains_prune_millisecs
-    ),
-    tunable!(c"smart_scan", parse_bool, smart_scan),
-    tunable!(c"advisor_max_cpu", parse_max_cpu, advisor.max_cpu),
-    tunable!(
-        c"advisor_min_pages_to_scan",
-        parse_word,
-        advisor.min_pages_to_scan
-    ),
-    tunable!(
-        c"advisor_max_pages_to_scan",
-        parse_word,
-        advisor.max_pages_to_scan
-    ),
-    tunable!(
-        c"advisor_target_scan_time",
-        parse_seconds,
-        advisor.target_scan_time
-    ),
-    counter!(c"pages_scanned", |ksm| ksm.shared.stats.pages_scanned.get()),
-    counter!(c"pages_shared", |ksm| ksm.shared.counters.pages_shared()),
-    counter!(c"pages_sharing", |ksm| ksm.shared.counters.pages_sharing()),
-    counter!(c"pages_unshared", |ksm| ksm
-        .shared
-        .counters
-        .pages_unshared()),
-    counter!(c"pages_volatile", |ksm| ksm
-        .shared
-        .counters
-        .pages_volatile()),
-    counter!(c"pages_skipped", |ksm| ksm.shared.stats.pages_skipped.get()),
-    counter!(c"full_scans", |ksm| ksm.shared.stats.full_scans.get()),
-    counter!(c"stable_node_chains", |ksm| ksm.shared.counters.chains()),
-    counter!(c"stable_node_dups", |ksm| ksm.shared.counters.dups()),
-    counter!(c"ksm_zero_pages", |_| zero_pages()),
-    counter!(c"general_profit", |ksm| ksm.general_profit()),
-];
+fn files<F: Following>() -> &'static [File<Ksm<F>>] {
+    const {
+        &[
+            File {
+                name: c"run",
+                show: |ksm, out| line(out, ksm.run()),
+                store: Some(|ksm, text| ksm.set_run(Run::try_from(parse_u32(text)?)?)),
+            },
+            File {
+                name: c"pages_to_scan",
+                show: |ksm, out| line(out, ksm.shared.tunables.pages_to_scan.get()),
+                store: Some(|ksm, text| ksm.set_pages_to_scan(parse_u32(text)?)),
+            },
+            File {
+                name: c"sleep_millisecs",
+                show: |ksm, out| line(out, ksm.shared.tunables.sleep_millisecs.get()),
+                store: Some(|ksm, text| {
+                    ksm.set_sleep_millisecs(parse_u32(text)?);
+                    Ok(())
+                }),
+            },
+            #[cfg(CONFIG_NUMA)]
+            File {
+                name: c"merge_across_nodes",
+                show: |ksm, out| line(out, ksm.shared.tunables.merge_across_nodes.get()),
+                store: Some(|ksm, text| match parse(text, usize::MAX)? {
+                    knob @ 0..2 => ksm.set_merge_across_nodes(knob == 1),
+                    _ => Err(EINVAL),
+                }),
+            },
+            File {
+                name: c"max_page_sharing",
+                show: |ksm, out| line(out, ksm.shared.tunables.max_page_sharing.get()),
+                store: Some(|ksm, text| ksm.set_max_page_sharing(parse_sharing(text)?)),
+            },
+            File {
+                name: c"advisor_mode",
+                show: |ksm, out| {
+                    let enabled = ksm.shared.tunables.advisor.enabled.is_set();
+                    out.write_str(if enabled { SCAN_TIME_MODE } else { NO_MODE })
+                },
+                store: Some(|ksm, text| {
+                    ksm.set_advisor(match line_of(text) {
+                        b"scan-time" => true,
+                        b"none" => false,
+                        _ => return Err(EINVAL),
+                    });
+                    Ok(())
+                }),
+            },
+            tunable!(c"use_zero_pages", parse_bool, use_zero_pages),
+            tunable!(
+                c"stable_node_chains_prune_millisecs",
+                parse_u32,
+                chains_prune_millisecs
+            ),
+            tunable!(c"smart_scan", parse_bool, smart_scan),
+            tunable!(c"advisor_max_cpu", parse_max_cpu, advisor.max_cpu),
+            tunable!(
+                c"advisor_min_pages_to_scan",
+                parse_word,
+                advisor.min_pages_to_scan
+            ),
+            tunable!(
+                c"advisor_max_pages_to_scan",
+                parse_word,
+                advisor.max_pages_to_scan
+            ),
+            tunable!(
+                c"advisor_target_scan_time",
+                parse_seconds,
+                advisor.target_scan_time
+            ),
+            counter!(c"pages_scanned", |ksm| ksm.shared.stats.pages_scanned.get()),
+            counter!(c"pages_shared", |ksm| ksm.shared.counters.pages_shared()),
+            counter!(c"pages_sharing", |ksm| ksm.shared.counters.pages_sharing()),
+            counter!(c"pages_unshared", |ksm| ksm
+                .shared
+                .counters
+                .pages_unshared()),
+            counter!(c"pages_volatile", |ksm| ksm
+                .shared
+                .counters
+                .pages_volatile()),
+            counter!(c"pages_skipped", |ksm| ksm.shared.stats.pages_skipped.get()),
+            counter!(c"full_scans", |ksm| ksm.shared.stats.full_scans.get()),
+            counter!(c"stable_node_chains", |ksm| ksm.shared.counters.chains()),
+            counter!(c"stable_node_dups", |ksm| ksm.shared.counters.dups()),
+            counter!(c"ksm_zero_pages", |_| zero_pages()),
+            counter!(c"general_profit", |ksm| ksm.general_profit()),
+        ]
+    }
+}
 
 /// The words for the rules, in the order of their numbers.
 const DOMAIN_RULES: [(&str, DomainRule); 3] = [
@@ -172,27 +177,32 @@ const DOMAIN_RULES: [(&str, DomainRule); 3] = [
     ("private", DomainRule::Private),
 ];
 
-static OWN_FILES: &[File<Ksm>] = &[
-    File {
-        name: c"domains",
-        show: |ksm, out| line(out, DOMAIN_RULES[ksm.shared.tunables.domains.get()].0),
-        store: Some(|ksm, text| ksm.set_domain_rule(parse_domain_rule(text)?)),
-    },
-    tunable!(c"fresh_frames", parse_bool, fresh_frames),
-    tunable!(c"huge_page_min_equal", parse_min_equal, huge_page_min_equal),
-    tunable!(c"only_zero_pages", parse_bool, only_zero_pages),
-    counter!(c"pages_untouched", |ksm| ksm
-        .shared
-        .stats
-        .pages_untouched
-        .get()),
-    counter!(c"pages_untracked", |ksm| ksm
-        .shared
-        .stats
-        .pages_untracked
-        .get()),
-    tunable!(c"skip_untouched", parse_bool, skip_untouched),
-];
+fn own_files<F: Following>() -> &'static [File<Ksm<F>>] {
+    const {
+        &[
+            File {
+                name: c"domains",
+                show: |ksm, out| line(out, DOMAIN_RULES[ksm.shared.tunables.domains.get()].0),
+                store: Some(|ksm, text| ksm.set_domain_rule(parse_domain_rule(text)?)),
+            },
+            tunable!(c"fresh_frames", parse_bool, fresh_frames),
+            tunable!(c"huge_page_min_equal", parse_min_equal, huge_page_min_equal),
+            counter!(c"in_sync", |_| usize::from(F::IS_IN_SYNC)),
+            tunable!(c"only_zero_pages", parse_bool, only_zero_pages),
+            counter!(c"pages_untouched", |ksm| ksm
+                .shared
+                .stats
+                .pages_untouched
+                .get()),
+            counter!(c"pages_untracked", |ksm| ksm
+                .shared
+                .stats
+                .pages_untracked
+                .get()),
+            tunable!(c"skip_untouched", parse_bool, skip_untouched),
+        ]
+    }
+}
 
 fn line(out: &mut Output<'_>, value: impl fmt::Display) -> fmt::Result {
     out.write_fmt(fmt!("{value}\n"))

@@ -15,6 +15,7 @@
 #[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
 use crate::testing::race_knobs;
 use crate::{
+    following::Following,
     ksmd::Ksm,
     mm::process::address_space_of,
     records::{
@@ -41,23 +42,23 @@ use kernel::{
 const LONGEST_NUMBER: usize = 12;
 
 /// The directory; dropping it removes it.
-pub(crate) type Directory = Pin<KBox<Scope<Question>>>;
+pub(crate) type Directory<F> = Pin<KBox<Scope<Question<F>>>>;
 
 /// The process that was asked about.
-pub(crate) struct Question {
-    ksm: Arc<Ksm>,
+pub(crate) struct Question<F: Following> {
+    ksm: Arc<Ksm<F>>,
     pid: Atomic<i32>,
 }
 
 /// Makes the directory.
-pub(crate) fn directory(ksm: Arc<Ksm>) -> Result<Directory> {
+pub(crate) fn directory<F: Following>(ksm: Arc<Ksm<F>>) -> Result<Directory<F>> {
     let question = Question {
         ksm,
         pid: Atomic::new(0),
     };
     let scope = Scope::dir(question, c"ksm_rs", |question, dir| {
-        dir.read_write_callback_file(c"not_merged", question, &answer, &ask);
-        dir.read_callback_file(c"domains", question, &list_domains);
+        dir.read_write_callback_file(c"not_merged", question, &answer::<F>, &ask::<F>);
+        dir.read_callback_file(c"domains", question, &list_domains::<F>);
         #[cfg(CONFIG_FAULT_INJECTION_DEBUG_FS)]
         race_knobs::add_files(dir);
     });
@@ -69,7 +70,7 @@ pub(crate) fn directory(ksm: Arc<Ksm>) -> Result<Directory> {
 /// # Errors
 ///
 /// `EINVAL` if it is no number, `EFAULT` if it cannot be read.
-fn ask(question: &Question, text: &mut UserSliceReader) -> Result {
+fn ask<F: Following>(question: &Question<F>, text: &mut UserSliceReader) -> Result {
     let mut bytes = [0; LONGEST_NUMBER];
     let length = text.len();
     let bytes = bytes.get_mut(..length).ok_or(EINVAL)?;
@@ -80,7 +81,7 @@ fn ask(question: &Question, text: &mut UserSliceReader) -> Result {
     Ok(())
 }
 
-fn list_domains(question: &Question, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn list_domains<F: Following>(question: &Question<F>, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     let tenants = question.ksm.tenants().map_err(|_| fmt::Error)?;
     for (domain, tenant) in tenants.iter() {
         let Tenant {
@@ -105,7 +106,7 @@ fn list_domains(question: &Question, out: &mut fmt::Formatter<'_>) -> fmt::Resul
     Ok(())
 }
 
-fn answer(question: &Question, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn answer<F: Following>(question: &Question<F>, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     let Some(mm) = address_space_of(question.pid.load(Relaxed)) else {
         return Ok(());
     };

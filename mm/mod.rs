@@ -25,5 +25,7 @@ pub(crate) mod page_table;
 pub(crate) mod process;
 pub(crate) mod pte;
 pub(crate) mod rmap;
+#[cfg(CONFIG_MMU_NOTIFIER)]
+pub(crate) mod subscription;
 pub(crate) mod unshare;
 pub(crate) mod vma;

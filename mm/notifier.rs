@@ -15,13 +15,16 @@ use kernel::{
     types::Opaque, //
 };
 
+/// Marks a notice of a merge, of which the module knows. The kernel passes flags that it does not know on.
+pub(crate) const OWN: u32 = 1 << 16;
+
 /// As [`with_range_invalidated`], of the page at `address`.
 pub(crate) fn with_page_invalidated<R>(
     vma: &MergeableVma<'_>,
     address: usize,
     change: impl FnOnce() -> R,
 ) -> R {
-    with_range_invalidated(vma.vma(), address..address + PAGE_SIZE, change)
+    with_notice(vma.vma(), (address..address + PAGE_SIZE, OWN), change)
 }
 
 /// Calls `change` while secondary MMUs do not map the addresses of `range`, which lies in `vma`.
@@ -32,6 +35,15 @@ pub(crate) fn with_range_invalidated<R>(
     range: Range<usize>,
     change: impl FnOnce() -> R,
 ) -> R {
+    with_notice(vma, (range, 0), change)
+}
+
+#[inline(always)]
+fn with_notice<R>(
+    vma: LockedVma<'_>,
+    (range, flags): (Range<usize>, u32),
+    change: impl FnOnce() -> R,
+) -> R {
     let notice = Opaque::<bindings::mmu_notifier_range>::uninit();
     // SAFETY: The mm is alive because the vma is, whose mmap lock is held. The notice is initialised
     // here and used nowhere else.
@@ -39,7 +51,7 @@ pub(crate) fn with_range_invalidated<R>(
         bindings::mmu_notifier_range_init(
             notice.get(),
             bindings::mmu_notifier_event_MMU_NOTIFY_CLEAR,
-            0,
+            flags,
             vma.mm_raw(),
             range.start,
             range.end,

@@ -135,11 +135,14 @@ impl Records {
     fn pass_or_collect(&mut self, cursor: &mut ListCursor, item: ItemId) {
         match self.items[item].was_met(self.scan) {
             true => cursor.step_over(item),
-            false => {
-                self.free_next(cursor, item);
-                self.count_items(cursor.space(), -1);
-            }
+            false => self.free_item(cursor, item),
         }
+    }
+
+    /// Frees `item`, which is the next at `cursor`.
+    pub(crate) fn free_item(&mut self, cursor: &mut ListCursor, item: ItemId) {
+        self.free_next(cursor, item);
+        self.count_items(cursor.space(), -1);
     }
 
     /// Goes past the items of pages below `end`, but no more than [`ITEMS_AT_ONCE`], and frees those

@@ -43,6 +43,7 @@ LAYERS = [
     ["mm::ksm_page"],
     ["rmap_item", "records"],
     ["policy"],
+    ["following"],
     ["merging"],
     ["scan"],
     ["ksmd"],

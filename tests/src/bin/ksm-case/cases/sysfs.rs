@@ -99,6 +99,7 @@ const FILES: &[(&str, Kind)] = &[
             overflow: Errno::ERANGE,
         },
     ),
+    ("../ksm_rs/in_sync", Counter),
     ("../ksm_rs/only_zero_pages", Switch),
     ("../ksm_rs/pages_untouched", Counter),
     ("../ksm_rs/pages_untracked", Counter),

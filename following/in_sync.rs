@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kernel tells of changes, and what is known of pages that have changed goes at once.
+//!
+//! Each address space that the scan visits is subscribed to. Who changes mappings is under locks with which neither
+//! the scan mutex nor a folio's lock goes, so the change is [noted](super::notices); the holder of the scan mutex
+//! takes the records away before it does anything else, and if nobody holds it, that is the one who has told.
+//!
+//! A subscription does not tell of everything: not of advice that is taken back, for one. So the scan also goes on to
+//! free items of pages that it does not meet.
+//!
+//! An item of a page that is not merged goes in any case. A mapping of a KSM page has to stay listed for as long as
+//! an entry may map that page. So the page table is looked at first, which takes the mmap lock: that is left to
+//! `ksmd`.
+
+#![deny(unsafe_code)]
+
+use super::{
+    notices::{
+        Inbox,
+        Notices, //
+    },
+    places::Places,
+    Desk,
+    Following,
+    Position, //
+};
+use crate::{
+    kernel_api::kthread,
+    mm::{
+        address_space::{
+            user_of,
+            Patience,
+            ReadLockedMm, //
+        },
+        ksm_page::{
+            ids::{
+                ItemId,
+                NodeId, //
+            },
+            walk::{
+                page_at,
+                Candidates,
+                FoundPage, //
+            }, //
+        },
+        subscription::{
+            await_ends,
+            Subscriber,
+            Subscription, //
+        }, //
+    },
+    records::{
+        registry::MmSlot,
+        tracking::ITEMS_AT_ONCE,
+        Records, //
+    },
+    rmap_item::ListCursor, //
+};
+use core::ops::Range;
+use kernel::{
+    mm::MmWithUser,
+    prelude::*,
+    rbtree::RBTree,
+    sync::Arc, //
+};
+
+/// What a subscription tells, and to whom.
+struct Teller {
+    notices: Arc<Notices>,
+    desk: Arc<dyn Desk>,
+}
+
+impl Subscriber for Teller {
+    fn changed(&self, addresses: Range<usize>) {
+        self.notices.note(addresses);
+        self.desk.look_at_once(self.notices.key());
+    }
+}
+
+/// Pages that are gone past, or whose items are freed, under locks of whoever has told; the rest is left to `ksmd`.
+const PAGES_AT_ONCE: usize = 4 * ITEMS_AT_ONCE;
+
+/// An address space that is followed.
+struct Followed {
+    _subscription: Subscription<Teller>,
+    slot: Arc<MmSlot>,
+    notices: Arc<Notices>,
+    places: Places,
+}
+
+impl Followed {
+    fn new(slot: &Arc<MmSlot>, notices: Arc<Notices>, subscription: Subscription<Teller>) -> Self {
+        Self {
+            _subscription: subscription,
+            slot: slot.clone(),
+            notices,
+            places: Places::new(),
+        }
+    }
+
+    /// Frees the items of pages in `range`; returns how many.
+    fn take_away(
+        &mut self,
+        records: &mut Records,
+        range: &Range<usize>,
+        looker: &mut Looker,
+    ) -> usize {
+        let Some(space) = records.tracked(&self.slot) else {
+            return 0;
+        };
+        let (mut cursor, mut gone) = (self.places.before(space, range.start), 0);
+        for looked_at in 1.. {
+            if looked_at % ITEMS_AT_ONCE == 0 {
+                kthread::cond_resched();
+            }
+            let next = records.walk_view().next(&cursor);
+            let Some((item, address)) = next.filter(|(_, address)| *address < range.end) else {
+                break;
+            };
+            if address < range.start || self.stays(records, (item, address), looker) {
+                cursor.step_over(item);
+                continue;
+            }
+            self.places.forget(address);
+            records.free_item(&mut cursor, item);
+            gone += 1;
+        }
+        gone
+    }
+
+    /// Frees the items of unmerged pages in `range`, but does not go past more than [`PAGES_AT_ONCE`] items. Returns
+    /// how many it has freed, and the part of the range that is left to do.
+    fn take_away_at_once(
+        &mut self,
+        records: &mut Records,
+        range: &Range<usize>,
+    ) -> (usize, Option<Range<usize>>) {
+        let Some(space) = records.tracked(&self.slot) else {
+            return (0, None);
+        };
+        let (mut cursor, mut gone) = (self.places.before(space, range.start), 0);
+        let mut left = None;
+        for _ in 0..PAGES_AT_ONCE {
+            let next = records.walk_view().next(&cursor);
+            let Some((item, address)) = next.filter(|(_, address)| *address < range.end) else {
+                return (gone, left);
+            };
+            let is_merged = records.place(item).node().is_some();
+            if address >= range.start && is_merged {
+                left = left.or_else(|| Some(address..range.end));
+            }
+            if address < range.start || is_merged {
+                cursor.step_over(item);
+                continue;
+            }
+            self.places.forget(address);
+            records.free_item(&mut cursor, item);
+            gone += 1;
+        }
+        (gone, left.or_else(|| Some(range.clone())))
+    }
+
+    /// Whether `item` has to stay, as its page is merged and may still be mapped.
+    fn stays(
+        &mut self,
+        records: &Records,
+        (item, address): (ItemId, usize),
+        looker: &mut Looker,
+    ) -> bool {
+        match records.place(item).node() {
+            Some(node) => looker.may_be_mapped(records, &self.slot, address, node),
+            None => false,
+        }
+    }
+
+    /// Finds the place of the scan anew: the item before it may have gone.
+    fn reposition(&self, records: &Records, position: Position<'_>) {
+        let space = records.tracked(&self.slot);
+        *position.cursor = space.map(|space| self.places.before(space, position.address));
+    }
+
+    fn settle_some(&mut self, records: &mut Records, cursor: &mut ListCursor, end: usize) -> usize {
+        // The batch may have freed items there, and the next line may.
+        self.places.forget_up_to(end, cursor);
+        let passed = records.settle_some(cursor, end);
+        if passed < ITEMS_AT_ONCE {
+            if let Some(item) = cursor.previous() {
+                self.places.note(records.address(item), *cursor);
+            }
+            self.places.note_settled(end);
+        }
+        passed
+    }
+}
+
+/// Looks at page tables.
+struct Looker {
+    patience: Patience,
+    page: Candidates,
+}
+
+impl Looker {
+    /// Whether `address` maps the page of `node`, for all that can be seen at once.
+    fn may_be_mapped(
+        &mut self,
+        records: &Records,
+        slot: &MmSlot,
+        address: usize,
+        node: NodeId,
+    ) -> bool {
+        // An address space that ends is discarded, and so are all of its items. Where the mmap lock cannot be had,
+        // the next visit sees what is gone.
+        let Some(mm) = user_of(slot.mm()) else {
+            return true;
+        };
+        let Some(locked) = ReadLockedMm::try_new(&mm, &mut self.patience) else {
+            return true;
+        };
+        let vma = locked.advised_at(address);
+        let page = vma.and_then(|vma| page_at(&vma, address, records.nodes(), &mut self.page));
+        matches!(page, Some(FoundPage::Ksm(its)) if its == node)
+    }
+}
+
+/// See the [module's description](self).
+pub(crate) struct InSync {
+    inbox: Arc<Inbox>,
+    /// By the keys of slots.
+    followed: RBTree<usize, Followed>,
+    looker: Looker,
+    /// While there is anything to be followed.
+    desk: Option<Arc<dyn Desk>>,
+}
+
+impl InSync {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            inbox: Inbox::new()?,
+            followed: RBTree::new(),
+            desk: None,
+            looker: Looker {
+                patience: Patience::default(),
+                page: Candidates::with_capacity(1)?,
+            },
+        })
+    }
+
+    fn follow(&mut self, slot: &Arc<MmSlot>, mm: &MmWithUser) -> Result {
+        let notices = Notices::new(slot.key(), self.inbox.clone())?;
+        let teller = Teller {
+            notices: notices.clone(),
+            desk: self.desk.clone().ok_or(ENODEV)?,
+        };
+        let subscription = Subscription::new(mm, teller)?;
+        let followed = Followed::new(slot, notices, subscription);
+        self.followed
+            .try_create_and_insert(slot.key(), followed, GFP_KERNEL)?;
+        Ok(())
+    }
+
+    fn followed(&mut self, slot: &MmSlot) -> Option<&mut Followed> {
+        self.followed.get_mut(&slot.key())
+    }
+}
+
+impl Following for InSync {
+    const IS_IN_SYNC: bool = true;
+
+    fn open(&mut self, desk: Arc<dyn Desk>) {
+        self.desk = Some(desk);
+    }
+
+    fn close(&mut self) {
+        self.desk = None;
+        self.followed = RBTree::new();
+        while self.inbox.pop().is_some() {}
+        // The code that frees subscriptions must not go before them.
+        await_ends();
+    }
+
+    fn catch_up_at_once(
+        &mut self,
+        records: &mut Records,
+        key: usize,
+        position: Option<Position<'_>>,
+    ) {
+        let Some(followed) = self.followed.get_mut(&key) else {
+            return;
+        };
+        let (mut gone, ranges) = (0, followed.notices.take());
+        for range in ranges.iter() {
+            let (freed, left) = followed.take_away_at_once(records, range);
+            gone += freed;
+            if let Some(left) = left {
+                followed.notices.note(left);
+            }
+        }
+        match position {
+            Some(position) if gone > 0 && position.slot.key() == key => {
+                followed.reposition(records, position);
+            }
+            _ => {}
+        }
+    }
+
+    fn may_look(&mut self, slot: &Arc<MmSlot>, mm: &MmWithUser) -> bool {
+        self.followed(slot).is_some() || self.follow(slot, mm).is_ok()
+    }
+
+    fn catch_up(&mut self, records: &mut Records, position: Position<'_>) {
+        self.looker.patience = Patience::default();
+        let mut is_at_risk = false;
+        while let Some(notices) = self.inbox.pop() {
+            let ranges = notices.take();
+            let Some(followed) = self.followed.get_mut(&notices.key()) else {
+                continue;
+            };
+            for range in ranges.iter() {
+                let gone = followed.take_away(records, range, &mut self.looker);
+                is_at_risk |= gone > 0 && Arc::ptr_eq(&followed.slot, position.slot);
+            }
+        }
+        if is_at_risk {
+            if let Some(followed) = self.followed(position.slot) {
+                followed.reposition(records, position);
+            }
+        }
+    }
+
+    fn settle_some(&mut self, records: &mut Records, position: Position<'_>) -> usize {
+        match (self.followed(position.slot), position.cursor) {
+            (Some(followed), Some(cursor)) => {
+                followed.settle_some(records, cursor, position.address)
+            }
+            (None, Some(cursor)) => records.settle_some(cursor, position.address),
+            (_, None) => 0,
+        }
+    }
+
+    fn leave(&mut self, slot: &MmSlot) {
+        drop(self.followed.remove_node(&slot.key()));
+    }
+
+    fn forget_places(&mut self) {
+        for (_, followed) in self.followed.iter_mut() {
+            followed.places.clear();
+        }
+    }
+}
