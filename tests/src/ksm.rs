@@ -107,6 +107,11 @@ pub fn is_ours() -> bool {
     Path::new(OWN_DIRECTORY).exists()
 }
 
+/// Whether the module has the kernel tell of changes of mappings.
+pub fn is_in_sync() -> Result<bool> {
+    Ok(is_ours() && read_own::<u32>("in_sync")? == 1)
+}
+
 /// As [`read`], for a file that only `ksm_rs` has.
 pub fn read_own<T: FromStr>(name: &str) -> Result<T> {
     control_file::read(Path::new(OWN_DIRECTORY).join(name))

@@ -3,7 +3,9 @@
 //! Loading and unloading the module.
 
 use std::{
-    env, fs,
+    env,
+    ffi::CString,
+    fs,
     fs::File,
     path::{Path, PathBuf},
 };
@@ -78,9 +80,11 @@ pub fn load(path: &Path) -> Result<()> {
     try_load(&file).with_context(|| format!("cannot load {}", path.display()))
 }
 
-/// Loads the module, or says at once why not.
+/// Loads the module, with the parameters that the VM runner has for it, or says at once why not.
 pub fn try_load(file: &File) -> Result<(), Errno> {
-    finit_module(file, c"", ModuleInitFlags::empty())
+    let parameters = env::var("KSM_RS_PARAMETERS").unwrap_or_default();
+    let parameters = CString::new(parameters).map_err(|_| Errno::EINVAL)?;
+    finit_module(file, &parameters, ModuleInitFlags::empty())
 }
 
 /// Unloads the module, or says at once why not.

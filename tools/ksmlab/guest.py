@@ -56,6 +56,7 @@ def settings(request: Request, images: Images, devices: tuple[str, str]) -> str:
     values = {
         "lane": request.lane,
         "insmod": "yes" if images.module and request.insmod else "no",
+        "parameters": request.parameters,
         "terminal": "yes" if request.terminal else "no",
         "rows": size.lines,
         "cols": size.columns,

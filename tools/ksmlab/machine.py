@@ -19,6 +19,7 @@ class Request:
     ksm: str = "rs"
     flavour: str = flavour.ORDINARY
     insmod: bool = True
+    parameters: str = ""  # of the module
     mem: str = "512M"
     cpus: int = 2
     numa: int = 1

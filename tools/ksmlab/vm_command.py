@@ -77,6 +77,12 @@ def add_machine_options(to: argparse.ArgumentParser) -> None:
         help="the same as --flavour debug: KASAN, lockdep, kmemleak, fault injection and more",
     )
     add("--no-module", dest="insmod", action="store_false", help="do not load ksm_rs")
+    add(
+        "--parameters",
+        metavar="NAME=VALUE ...",
+        default=os.environ.get("KSM_RS_PARAMETERS", ""),
+        help="of the module (default: $KSM_RS_PARAMETERS)",
+    )
     add("--mem", metavar="SIZE", help="memory (default 512M for um, 1G for x86)")
     add("--cpus", type=int, metavar="N", help="processors (x86 only, default 2)")
     add(
@@ -120,6 +126,7 @@ def request(options: argparse.Namespace, command: list[str]) -> Request:
         ksm=options.ksm,
         flavour=options.flavour,
         insmod=options.insmod,
+        parameters=options.parameters,
         mem=options.mem or MEMORY[options.lane],
         cpus=options.cpus or (1 if options.icount else max(2, options.numa)),
         numa=options.numa,

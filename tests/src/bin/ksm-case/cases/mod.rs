@@ -12,6 +12,7 @@ mod domains;
 mod failure;
 mod huge;
 mod huge_policy;
+mod in_sync;
 mod kvm;
 mod large_folios;
 mod large_swap;
@@ -64,6 +65,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         domains::CASES,
         policy::CASES,
         untouched::CASES,
+        in_sync::CASES,
         swapping::CASES,
         large_swap::CASES,
         migration::CASES,

@@ -262,6 +262,10 @@ fn evictor() -> Result<Box<dyn Evictor>> {
 fn between_steps(_: &Options) -> Result<()> {
     let mut evictor = evictor()?;
     let scanner = Scanner::prepare()?;
+    if ksm::is_in_sync()? {
+        let reason = "a page that is swapped out after each step is new in the next one";
+        return Err(Skip(reason.into()).into());
+    }
     let residents = Residents::new()?;
     ksm::write("sleep_millisecs", ksm::FOR_EVER)?;
     ksm::write("pages_to_scan", 1)?;
