@@ -11,12 +11,12 @@ use ksm_tests::{
     PAGE_SIZE,
 };
 use nix::{
-    sys::wait::waitpid,
+    sys::{mman::ProtFlags, wait::waitpid},
     unistd::{fork, ForkResult, Pid},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::workload::Memory;
+use crate::{fill, workload::Memory};
 
 /// What a holder can be told.
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -31,6 +31,18 @@ pub enum Order {
     WriteSame,
     /// Read from each page.
     Read,
+    /// Forbid writes to the memory, and allow them again.
+    Protect,
+    /// Move the memory to other addresses.
+    Move,
+    /// Give the pages back, but not the addresses.
+    Discard,
+    /// Unmap the memory, and map as much instead, which is empty.
+    Renew,
+    /// Unmap the last region.
+    DropLast,
+    /// Write other random pages.
+    Refill,
     /// Make a copy of the process, which ends at once.
     Fork,
 }
@@ -81,10 +93,11 @@ impl Holder {
 }
 
 /// Does what it is told, until it is killed.
-fn obey(link: &mut Link, regions: &mut [Region]) -> Result<()> {
+fn obey(link: &mut Link, regions: &mut Vec<Region>) -> Result<()> {
     loop {
         let time = match link.receive()? {
             Order::Fork => fork_once()?,
+            Order::DropLast => timed(|| drop(regions.pop())),
             order => {
                 let begin = Instant::now();
                 carry_out(order, regions)?;
@@ -95,6 +108,12 @@ fn obey(link: &mut Link, regions: &mut [Region]) -> Result<()> {
     }
 }
 
+fn timed(action: impl FnOnce()) -> Duration {
+    let begin = Instant::now();
+    action();
+    begin.elapsed()
+}
+
 fn carry_out(order: Order, regions: &mut [Region]) -> Result<()> {
     for region in regions {
         match order {
@@ -103,7 +122,12 @@ fn carry_out(order: Order, regions: &mut [Region]) -> Result<()> {
             Order::RewriteHalf => change(region, 2, |byte| byte.wrapping_add(1)),
             Order::WriteSame => change(region, 1, |byte| byte),
             Order::Read => read(region),
-            Order::Fork => unreachable!("it is not about the regions"),
+            Order::Protect => region.protected(ProtFlags::PROT_READ, || Ok(()))?,
+            Order::Move => region.relocate()?,
+            Order::Discard => region.discard()?,
+            Order::Renew => *region = Region::new(region.pages())?,
+            Order::Refill => fill::unique(region.bytes_mut()),
+            Order::Fork | Order::DropLast => unreachable!("it is not about each region"),
         }
     }
     Ok(())

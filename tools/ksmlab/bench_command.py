@@ -70,6 +70,12 @@ def parse() -> argparse.Namespace:
         metavar="NAME=VALUE",
         help="a file of /sys/kernel/mm/ksm_rs and its value, in place of the default, for ksm_rs",
     )
+    add(
+        "--parameters",
+        default="",
+        metavar="NAME=VALUE ...",
+        help="of the module, but not of the one of --base",
+    )
     add("--base", metavar="COMMIT", help="compare with the module of that commit, not with C")
     add(
         "--output",
@@ -222,7 +228,7 @@ def directory(options: argparse.Namespace) -> Path:
     """Quick results must not take the place of good ones; those in the tree are comparisons with C."""
     if options.output:
         return options.output
-    if options.set:
+    if options.set or options.parameters and not options.base:
         return in_cache(SET_RESULTS)
     if options.quick:
         return in_cache(QUICK_RESULTS)
@@ -238,7 +244,7 @@ def run() -> int:
     target = directory(options)
     about = circumstances(sides, base)
     with kept({side: one.images() for side, one in sides.items()}) as images:
-        laboratory = Laboratory(options.lane, images, tuple(options.set))
+        laboratory = Laboratory(options.lane, images, tuple(options.set), options.parameters)
         clock = Clock(todo)
         for number, job in enumerate(todo, 1):
             say(f"{number}/{len(todo)}: {job.name} ({clock.minutes_left():.0f} minutes left)")

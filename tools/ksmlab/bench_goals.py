@@ -40,8 +40,15 @@ CHECKS = ("mean_ns_per_page", "schedstat_ns_per_page")
 # For metadata there is a limit.
 MEMORY = ("metadata_bytes_per_page", "memory_kib")
 
-# The cost of a merge in other units, and how soon a process is forgotten.
-NO_COST = ("merge_wall_ms", "saved_pages_per_cpu_s", "ended_percent_of_scan")
+# The cost of a merge in other units, and how soon pages and processes are forgotten.
+NO_COST = (
+    "merge_wall_ms",
+    "saved_pages_per_cpu_s",
+    "ended_percent_of_scan",
+    "stale_items_percent",
+    "gone_items_percent",
+    "gone_unshared_percent",
+)
 
 # The end of the names of the longest of many holds, which is that of an interruption of one of them.
 HOLD = "_us"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from . import vm
 from .bench_plan import Job
-from .bench_results import C, Curves, Measures
+from .bench_results import C, OURS, Curves, Measures
 from .machine import Images, Request
 from .say import Failure
 
@@ -24,6 +24,7 @@ class Laboratory:
     lane: str
     images: dict[str, Images]
     settings: tuple[str, ...] = ()  # of ksm_rs
+    parameters: str = ""  # of the module that is looked at, not of the one that it is compared with
 
     def measure(self, job: Job, side: str) -> tuple[Measures, Curves]:
         """Boot, run the workload, and return what it has measured."""
@@ -31,6 +32,7 @@ class Laboratory:
             command=command(self.words(job, side), self.lane),
             lane=self.lane,
             ksm="c" if side == C else "rs",
+            parameters=self.parameters if side == OURS else "",
             mem=f"{job.memory_mib()}M",
             cpus=1,
             icount=self.lane == "x86",

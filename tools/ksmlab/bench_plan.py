@@ -37,6 +37,8 @@ WORKLOADS = (
     "mixed",
     "tenants",
     "refaults",
+    "changes",
+    "gone",
     "merge-any",
     "reference",
 )
@@ -56,7 +58,7 @@ BASE_MIB = 256
 ROUNDS = 5
 
 # What costs about the same with either KSM takes more rounds to tell apart.
-CLOSE = ("exit", "fork", "cow", "rmap-2", "madvise", "merge-any")
+CLOSE = ("exit", "fork", "cow", "rmap-2", "madvise", "changes", "merge-any")
 CLOSE_ROUNDS = 15
 
 # Workloads of which costs are shown over sizes, and how often each is run:
@@ -87,6 +89,7 @@ EMULATED = (
     "locks",
     "holds",
     "refaults",
+    "changes",
     "merge-any",
 )
 EMULATED_MIB = 32

@@ -2,6 +2,7 @@
 
 //! All workloads.
 
+mod changes;
 mod defaults;
 mod holds;
 mod huge;
@@ -150,6 +151,16 @@ pub const ALL: &[Workload] = &[
         "refaults",
         "random touches of more memory than a group may have",
         refaults::refaults,
+    ),
+    Workload::new(
+        "changes",
+        "changes of mappings whose pages the scan knows",
+        changes::changes,
+    ),
+    Workload::new(
+        "gone",
+        "what the records know too much while memory goes away",
+        changes::gone,
     ),
     Workload::new(
         "merge-any",
