@@ -242,14 +242,17 @@ impl<F: Following> Scanner<F> {
         };
         self.batch.begin_visit();
         match shared.registry.next_tracked(after, Which::BeforeScan) {
-            Some(slot) => Some(Visit {
-                cursor: self.records.tracked(&slot).map(ListCursor::front),
-                slot,
-                address: 0,
-                failed_locks: 0,
-                judged: 0..0,
-                domain: Domain::COMMON,
-            }),
+            Some(slot) => {
+                self.following.begin_visit(&slot);
+                Some(Visit {
+                    cursor: self.records.tracked(&slot).map(ListCursor::front),
+                    slot,
+                    address: 0,
+                    failed_locks: 0,
+                    judged: 0..0,
+                    domain: Domain::COMMON,
+                })
+            }
             None => {
                 self.end_full_scan(shared);
                 None

@@ -182,7 +182,7 @@ impl Followed {
 
     fn settle_some(&mut self, records: &mut Records, cursor: &mut ListCursor, end: usize) -> usize {
         // The batch may have freed items there, and the next line may.
-        self.places.forget_up_to(end, cursor);
+        self.places.forget_up_to(end);
         let passed = records.settle_some(cursor, end);
         if passed < ITEMS_AT_ONCE {
             if let Some(item) = cursor.previous() {
@@ -301,6 +301,12 @@ impl Following for InSync {
                 followed.reposition(records, position);
             }
             _ => {}
+        }
+    }
+
+    fn begin_visit(&mut self, slot: &MmSlot) {
+        if let Some(followed) = self.followed(slot) {
+            followed.places.begin_visit();
         }
     }
 

@@ -63,6 +63,9 @@ pub(crate) trait Following: Send + Unpin + 'static {
         position: Option<Position<'_>>,
     );
 
+    /// The scan begins to visit the address space of `slot`.
+    fn begin_visit(&mut self, slot: &MmSlot);
+
     /// The scan is about to look at pages of the address space of `slot`, and is a user of it. Returns whether it
     /// may; otherwise it comes again.
     fn may_look(&mut self, slot: &Arc<MmSlot>, mm: &MmWithUser) -> bool;

@@ -34,6 +34,9 @@ impl Following for OutOfSync {
     fn catch_up_at_once(&mut self, _: &mut Records, _: usize, _: Option<Position<'_>>) {}
 
     #[inline]
+    fn begin_visit(&mut self, _: &MmSlot) {}
+
+    #[inline]
     fn may_look(&mut self, _: &Arc<MmSlot>, _: &MmWithUser) -> bool {
         true
     }

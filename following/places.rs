@@ -56,12 +56,13 @@ impl Places {
         drop(self.by_address.remove_node(&Reverse(address)));
     }
 
-    /// The visit of the scan that has come to `cursor` may free items up to `end`.
-    pub(super) fn forget_up_to(&mut self, end: usize, cursor: &ListCursor) {
-        // A visit that has only begun may come after one that was broken off anywhere.
-        if cursor.previous().is_none() {
-            self.settled = 0;
-        }
+    /// The scan visits the address space anew. The last visit may have been broken off anywhere.
+    pub(super) fn begin_visit(&mut self) {
+        self.settled = 0;
+    }
+
+    /// The visit may free items up to `end`.
+    pub(super) fn forget_up_to(&mut self, end: usize) {
         self.forget_all(&(self.settled.min(end)..end));
     }
 
@@ -133,15 +134,15 @@ mod tests {
             cursor.step_over(next);
             places.note(address, cursor);
         }
-        places.forget_up_to(2 * PAGE_SIZE, &cursor);
+        places.forget_up_to(2 * PAGE_SIZE);
         places.note_settled(2 * PAGE_SIZE);
         assert_eq!(count(&places), 2);
         // The same visit goes on: what it has settled stays.
         places.note(0, cursor);
-        places.forget_up_to(3 * PAGE_SIZE, &cursor);
+        places.forget_up_to(3 * PAGE_SIZE);
         assert_eq!(count(&places), 2);
-        // Another one begins.
-        places.forget_up_to(3 * PAGE_SIZE, &front);
+        places.begin_visit();
+        places.forget_up_to(3 * PAGE_SIZE);
         assert_eq!(count(&places), 1);
         drop(records);
         Ok(())
