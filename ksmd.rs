@@ -58,6 +58,7 @@ use crate::{
         Scanner, //
     }, //
 };
+use core::ops::Range;
 use kernel::{
     mm::{
         Mm,
@@ -472,11 +473,13 @@ impl<F: Following> Ksm<F> {
 }
 
 impl<F: Following> Desk for Ksm<F> {
-    fn look_at_once(&self, key: usize) {
+    fn look_at_once(&self, key: usize, range: &Range<usize>) -> bool {
         let scanner = self.scanner.try_lock();
-        if let Some(mut scanner) = scanner.filter(|_| !self.offlining.is_set()) {
-            scanner.catch_up_at_once(key);
-        }
+        let Some(mut scanner) = scanner.filter(|_| !self.offlining.is_set()) else {
+            return false;
+        };
+        scanner.catch_up_at_once(key, range);
+        true
     }
 }
 

@@ -195,8 +195,8 @@ impl<F: Following> Scanner<F> {
             let Some(mut visit) = self.current_visit(shared) else {
                 return;
             };
-            let records = &mut self.records;
-            self.following.catch_up(records, visit.position());
+            let met = self.following.catch_up(&mut self.records, visit.position());
+            step.charge(Work::Small, met);
             self.scan_batch(shared, visit, step);
             kthread::cond_resched();
             // Not before a batch is done: the scan goes on, however often somebody interrupts it.
@@ -436,14 +436,14 @@ impl<F: Following> Scanner<F> {
         self.following.close();
     }
 
-    /// Looks at what was told of the address space with this key; the caller may hold locks of it.
-    pub(crate) fn catch_up_at_once(&mut self, key: usize) {
+    /// Looks at the change of a range of the address space with this key; the caller may hold locks of it.
+    pub(crate) fn catch_up_at_once(&mut self, key: usize, range: &Range<usize>) {
         let position = match &mut self.stage {
             Stage::Inside(visit) => Some(visit.position()),
             Stage::Idle | Stage::Between(_) => None,
         };
         self.following
-            .catch_up_at_once(&mut self.records, key, position);
+            .catch_up_at_once(&mut self.records, (key, range), position);
     }
 
     /// Ends the visit to the address space of `slot`, if there is one: its items are about to go.

@@ -26,7 +26,6 @@ use super::{
     Position, //
 };
 use crate::{
-    kernel_api::kthread,
     mm::{
         address_space::{
             user_of,
@@ -73,13 +72,29 @@ struct Teller {
 
 impl Subscriber for Teller {
     fn changed(&self, addresses: Range<usize>) {
-        self.notices.note(addresses);
-        self.desk.look_at_once(self.notices.key());
+        let key = self.notices.key();
+        if !self.desk.look_at_once(key, &addresses) {
+            self.notices.note(addresses);
+        }
     }
 }
 
-/// Pages that are gone past, or whose items are freed, under locks of whoever has told; the rest is left to `ksmd`.
-const PAGES_AT_ONCE: usize = 4 * ITEMS_AT_ONCE;
+/// Items that are gone past or freed under locks of whoever has told; the rest is left to `ksmd`.
+const ITEMS_FOR_OTHERS: usize = 4 * ITEMS_AT_ONCE;
+
+/// Items that `ksmd` goes past or frees before the next batch.
+const ITEMS_BEFORE_BATCH: usize = 64 * ITEMS_AT_ONCE;
+
+/// How far a walk over the items of a range has come.
+#[derive(Default)]
+struct Taken {
+    /// Items that it has gone past or freed.
+    met: usize,
+    /// Whether it has freed any.
+    any: bool,
+    /// The part of the range that is left to do.
+    left: Option<Range<usize>>,
+}
 
 /// An address space that is followed.
 struct Followed {
@@ -99,66 +114,73 @@ impl Followed {
         }
     }
 
-    /// Frees the items of pages in `range`; returns how many.
+    /// Frees the items of pages in `range`, but does not meet more than `most`. Without a `looker` those of merged
+    /// pages are left to do.
     fn take_away(
         &mut self,
         records: &mut Records,
         range: &Range<usize>,
-        looker: &mut Looker,
-    ) -> usize {
+        most: usize,
+        mut looker: Option<&mut Looker>,
+    ) -> Taken {
+        let mut taken = Taken::default();
         let Some(space) = records.tracked(&self.slot) else {
-            return 0;
+            return taken;
         };
-        let (mut cursor, mut gone) = (self.places.before(space, range.start), 0);
-        for looked_at in 1.. {
-            if looked_at % ITEMS_AT_ONCE == 0 {
-                kthread::cond_resched();
-            }
+        let mut cursor = self.places.before(space, range.start);
+        loop {
             let next = records.walk_view().next(&cursor);
             let Some((item, address)) = next.filter(|(_, address)| *address < range.end) else {
-                break;
+                return taken;
             };
-            if address < range.start || self.stays(records, (item, address), looker) {
+            if taken.met == most {
+                // Who goes on begins here, not at the last place before.
+                if looker.is_some() {
+                    self.note_place(records, cursor);
+                }
+                let from = address.max(range.start);
+                taken.left = taken.left.or(Some(from..range.end));
+                return taken;
+            }
+            taken.met += 1;
+            let stays = address < range.start
+                || match &mut looker {
+                    Some(looker) => self.stays(records, (item, address), looker),
+                    None => records.place(item).node().is_some(),
+                };
+            if stays && looker.is_none() && address >= range.start {
+                taken.left = taken.left.or(Some(address..range.end));
+            }
+            if stays {
                 cursor.step_over(item);
                 continue;
             }
             self.places.forget(address);
             records.free_item(&mut cursor, item);
-            gone += 1;
+            taken.any = true;
         }
-        gone
     }
 
-    /// Frees the items of unmerged pages in `range`, but does not go past more than [`PAGES_AT_ONCE`] items. Returns
-    /// how many it has freed, and the part of the range that is left to do.
-    fn take_away_at_once(
-        &mut self,
-        records: &mut Records,
-        range: &Range<usize>,
-    ) -> (usize, Option<Range<usize>>) {
-        let Some(space) = records.tracked(&self.slot) else {
-            return (0, None);
-        };
-        let (mut cursor, mut gone) = (self.places.before(space, range.start), 0);
-        let mut left = None;
-        for _ in 0..PAGES_AT_ONCE {
-            let next = records.walk_view().next(&cursor);
-            let Some((item, address)) = next.filter(|(_, address)| *address < range.end) else {
-                return (gone, left);
-            };
-            let is_merged = records.place(item).node().is_some();
-            if address >= range.start && is_merged {
-                left = left.or_else(|| Some(address..range.end));
+    /// Frees the items of pages in all ranges that are noted, but does not meet more than `most`. What is left is noted
+    /// again.
+    fn take_all_away(&mut self, records: &mut Records, most: usize, looker: &mut Looker) -> Taken {
+        let mut all = Taken::default();
+        for range in self.notices.take().iter() {
+            let taken = self.take_away(records, range, most - all.met, Some(looker));
+            all.met += taken.met;
+            all.any |= taken.any;
+            if let Some(left) = taken.left {
+                self.notices.note(left);
             }
-            if address < range.start || is_merged {
-                cursor.step_over(item);
-                continue;
-            }
-            self.places.forget(address);
-            records.free_item(&mut cursor, item);
-            gone += 1;
         }
-        (gone, left.or_else(|| Some(range.clone())))
+        all
+    }
+
+    /// Notes the place of `cursor`.
+    fn note_place(&mut self, records: &Records, cursor: ListCursor) {
+        if let Some(item) = cursor.previous() {
+            self.places.note(records.address(item), cursor);
+        }
     }
 
     /// Whether `item` has to stay, as its page is merged and may still be mapped.
@@ -168,10 +190,8 @@ impl Followed {
         (item, address): (ItemId, usize),
         looker: &mut Looker,
     ) -> bool {
-        match records.place(item).node() {
-            Some(node) => looker.may_be_mapped(records, &self.slot, address, node),
-            None => false,
-        }
+        let node = records.place(item).node();
+        node.is_some_and(|node| looker.may_be_mapped(records, &self.slot, address, node))
     }
 
     /// Finds the place of the scan anew: the item before it may have gone.
@@ -185,9 +205,7 @@ impl Followed {
         self.places.forget_up_to(end);
         let passed = records.settle_some(cursor, end);
         if passed < ITEMS_AT_ONCE {
-            if let Some(item) = cursor.previous() {
-                self.places.note(records.address(item), *cursor);
-            }
+            self.note_place(records, *cursor);
             self.places.note_settled(end);
         }
         passed
@@ -282,25 +300,19 @@ impl Following for InSync {
     fn catch_up_at_once(
         &mut self,
         records: &mut Records,
-        key: usize,
+        (key, range): (usize, &Range<usize>),
         position: Option<Position<'_>>,
     ) {
         let Some(followed) = self.followed.get_mut(&key) else {
             return;
         };
-        let (mut gone, ranges) = (0, followed.notices.take());
-        for range in ranges.iter() {
-            let (freed, left) = followed.take_away_at_once(records, range);
-            gone += freed;
-            if let Some(left) = left {
-                followed.notices.note(left);
-            }
+        let taken = followed.take_away(records, range, ITEMS_FOR_OTHERS, None);
+        if let Some(left) = taken.left {
+            followed.notices.note(left);
         }
-        match position {
-            Some(position) if gone > 0 && position.slot.key() == key => {
-                followed.reposition(records, position);
-            }
-            _ => {}
+        let position = position.filter(|position| position.slot.key() == key);
+        if let Some(position) = position.filter(|_| taken.any) {
+            followed.reposition(records, position);
         }
     }
 
@@ -314,24 +326,27 @@ impl Following for InSync {
         self.followed(slot).is_some() || self.follow(slot, mm).is_ok()
     }
 
-    fn catch_up(&mut self, records: &mut Records, position: Position<'_>) {
+    fn catch_up(&mut self, records: &mut Records, position: Position<'_>) -> usize {
         self.looker.patience = Patience::default();
-        let mut is_at_risk = false;
-        while let Some(notices) = self.inbox.pop() {
-            let ranges = notices.take();
+        let (mut met, mut is_at_risk) = (0, false);
+        while met < ITEMS_BEFORE_BATCH {
+            let Some(notices) = self.inbox.pop() else {
+                break;
+            };
             let Some(followed) = self.followed.get_mut(&notices.key()) else {
                 continue;
             };
-            for range in ranges.iter() {
-                let gone = followed.take_away(records, range, &mut self.looker);
-                is_at_risk |= gone > 0 && Arc::ptr_eq(&followed.slot, position.slot);
-            }
+            let most = ITEMS_BEFORE_BATCH - met;
+            let taken = followed.take_all_away(records, most, &mut self.looker);
+            met += taken.met;
+            is_at_risk |= taken.any && Arc::ptr_eq(&followed.slot, position.slot);
         }
         if is_at_risk {
             if let Some(followed) = self.followed(position.slot) {
                 followed.reposition(records, position);
             }
         }
+        met
     }
 
     fn settle_some(&mut self, records: &mut Records, position: Position<'_>) -> usize {

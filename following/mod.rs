@@ -23,6 +23,7 @@ use crate::{
     },
     rmap_item::ListCursor, //
 };
+use core::ops::Range;
 use kernel::{
     mm::MmWithUser,
     sync::Arc, //
@@ -38,9 +39,9 @@ pub(crate) struct Position<'a> {
 
 /// The holder of the scan mutex, whoever that is.
 pub(crate) trait Desk: Send + Sync {
-    /// Takes the scan mutex if nobody holds it, and has what was told of the address space with this key looked at.
-    /// Does not sleep, and takes no other lock that sleeps.
-    fn look_at_once(&self, key: usize);
+    /// Takes the scan mutex if nobody holds it, and has the change of this range of the address space with this key
+    /// looked at; returns whether. Does not sleep, and takes no other lock that sleeps.
+    fn look_at_once(&self, key: usize, range: &Range<usize>) -> bool;
 }
 
 /// A way to follow address spaces. The scan mutex is held in all of these.
@@ -54,12 +55,12 @@ pub(crate) trait Following: Send + Unpin + 'static {
     /// Nothing is to be followed any more; sleeps.
     fn close(&mut self);
 
-    /// As [`Following::catch_up`], of the address space with this key, under locks of whoever has told. `position` is
-    /// where the scan has paused.
+    /// As [`Following::catch_up`], of a range of the address space with this key, under locks of whoever has told.
+    /// `position` is where the scan has paused.
     fn catch_up_at_once(
         &mut self,
         records: &mut Records,
-        key: usize,
+        change: (usize, &Range<usize>),
         position: Option<Position<'_>>,
     );
 
@@ -70,8 +71,9 @@ pub(crate) trait Following: Send + Unpin + 'static {
     /// may; otherwise it comes again.
     fn may_look(&mut self, slot: &Arc<MmSlot>, mm: &MmWithUser) -> bool;
 
-    /// Takes away what is known of pages that have changed, if somebody has told.
-    fn catch_up(&mut self, records: &mut Records, position: Position<'_>);
+    /// Takes away what is known of pages that have changed, if somebody has told, or a part of it. Returns how many
+    /// items it has met.
+    fn catch_up(&mut self, records: &mut Records, position: Position<'_>) -> usize;
 
     /// Goes past some items of pages below the address of `position`, and frees those of pages that may be gone.
     /// Returns for how many: fewer than [`ITEMS_AT_ONCE`](crate::records::tracking::ITEMS_AT_ONCE) are all.

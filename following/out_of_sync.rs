@@ -16,6 +16,7 @@ use crate::records::{
     registry::MmSlot,
     Records, //
 };
+use core::ops::Range;
 use kernel::{
     mm::MmWithUser,
     sync::Arc, //
@@ -31,7 +32,13 @@ impl Following for OutOfSync {
 
     fn close(&mut self) {}
 
-    fn catch_up_at_once(&mut self, _: &mut Records, _: usize, _: Option<Position<'_>>) {}
+    fn catch_up_at_once(
+        &mut self,
+        _: &mut Records,
+        _: (usize, &Range<usize>),
+        _: Option<Position<'_>>,
+    ) {
+    }
 
     #[inline]
     fn begin_visit(&mut self, _: &MmSlot) {}
@@ -42,7 +49,9 @@ impl Following for OutOfSync {
     }
 
     #[inline]
-    fn catch_up(&mut self, _: &mut Records, _: Position<'_>) {}
+    fn catch_up(&mut self, _: &mut Records, _: Position<'_>) -> usize {
+        0
+    }
 
     #[inline]
     fn settle_some(&mut self, records: &mut Records, position: Position<'_>) -> usize {
