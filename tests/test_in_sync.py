@@ -13,6 +13,10 @@ from test_cases import Batch, Machine
 
 PARAMETERS = "in_sync=1"
 
+# Seconds of random sequences, and of each pair of racers.
+SEQUENCES = {"um": 10, "x86": 20}
+RACES = {"um": 2, "x86": 3}
+
 # What changes mappings, ends, or holds on to pages, and what the scan does with all of it.
 SAMPLE = {
     "um": (
@@ -54,7 +58,7 @@ def test_cases(tmp_path, lane):
 
 @pytest.mark.parametrize("lane", LANES)
 def test_random_sequences(vm, lane, seed):
-    command = ["ksm-property", "--seconds", str(test_property.SECONDS[lane]), "--seed", seed]
+    command = ["ksm-property", "--seconds", str(SEQUENCES[lane]), "--seed", seed]
     options = {**test_property.OPTIONS[lane], "parameters": PARAMETERS}
     result = vm.run(*command, lane=lane, **options)
     assert result.status == 0, result.explain()
@@ -62,7 +66,7 @@ def test_random_sequences(vm, lane, seed):
 
 @pytest.mark.parametrize("lane", LANES)
 def test_races(vm, lane, seed):
-    command = ["ksm-races", "--seconds", str(test_races.SECONDS[lane]), "--seed", seed]
+    command = ["ksm-races", "--seconds", str(RACES[lane]), "--seed", seed]
     result = vm.run(*command, lane=lane, **test_races.OPTIONS[lane], parameters=PARAMETERS)
     assert result.status == 0, result.explain()
     assert result.text.splitlines()[-1].startswith(f"{test_races.PAIRS[lane]} pairs, ")
