@@ -6,8 +6,8 @@ The whole of them: KSM_RS_PARAMETERS=in_sync=1 make test
 
 import pytest
 
-import test_property
-import test_races
+import test_property as sequences
+import test_races as races
 from harness import LANES
 from test_cases import Batch, Machine
 
@@ -59,7 +59,7 @@ def test_cases(tmp_path, lane):
 @pytest.mark.parametrize("lane", LANES)
 def test_random_sequences(vm, lane, seed):
     command = ["ksm-property", "--seconds", str(SEQUENCES[lane]), "--seed", seed]
-    options = {**test_property.OPTIONS[lane], "parameters": PARAMETERS}
+    options = {**sequences.OPTIONS[lane], "parameters": PARAMETERS}
     result = vm.run(*command, lane=lane, **options)
     assert result.status == 0, result.explain()
 
@@ -67,6 +67,6 @@ def test_random_sequences(vm, lane, seed):
 @pytest.mark.parametrize("lane", LANES)
 def test_races(vm, lane, seed):
     command = ["ksm-races", "--seconds", str(RACES[lane]), "--seed", seed]
-    result = vm.run(*command, lane=lane, **test_races.OPTIONS[lane], parameters=PARAMETERS)
+    result = vm.run(*command, lane=lane, **races.OPTIONS[lane], parameters=PARAMETERS)
     assert result.status == 0, result.explain()
-    assert result.text.splitlines()[-1].startswith(f"{test_races.PAIRS[lane]} pairs, ")
+    assert result.text.splitlines()[-1].startswith(f"{races.PAIRS[lane]} pairs, ")
