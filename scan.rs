@@ -225,7 +225,7 @@ impl<F: Following> Scanner<F> {
     /// Goes back to before the first slot, as if nothing had been scanned.
     pub(crate) fn rewind(&mut self) {
         self.stage = Stage::Idle;
-        self.following.forget_places();
+        self.following.leave_all();
         self.records.forget_recent_vmas();
     }
 

@@ -56,7 +56,10 @@ use crate::{
     },
     rmap_item::ListCursor, //
 };
-use core::ops::Range;
+use core::{
+    ops::Range,
+    ptr, //
+};
 use kernel::{
     mm::MmWithUser,
     prelude::*,
@@ -244,7 +247,7 @@ impl Looker {
 /// See the [module's description](self).
 pub(crate) struct InSync {
     inbox: Arc<Inbox>,
-    /// By the keys of slots.
+    /// By [`id_of`] their slots.
     followed: RBTree<usize, Followed>,
     looker: Looker,
     /// While there is anything to be followed.
@@ -265,7 +268,7 @@ impl InSync {
     }
 
     fn follow(&mut self, slot: &Arc<MmSlot>, mm: &MmWithUser) -> Result {
-        let notices = Notices::new(slot.key(), self.inbox.clone())?;
+        let notices = Notices::new(id_of(slot), self.inbox.clone())?;
         let teller = Teller {
             notices: notices.clone(),
             desk: self.desk.clone().ok_or(ENODEV)?,
@@ -273,12 +276,12 @@ impl InSync {
         let subscription = Subscription::new(mm, teller)?;
         let followed = Followed::new(slot, notices, subscription);
         self.followed
-            .try_create_and_insert(slot.key(), followed, GFP_KERNEL)?;
+            .try_create_and_insert(id_of(slot), followed, GFP_KERNEL)?;
         Ok(())
     }
 
     fn followed(&mut self, slot: &MmSlot) -> Option<&mut Followed> {
-        self.followed.get_mut(&slot.key())
+        self.followed.get_mut(&id_of(slot))
     }
 }
 
@@ -310,7 +313,7 @@ impl Following for InSync {
         if let Some(left) = taken.left {
             followed.notices.note(left);
         }
-        let position = position.filter(|position| position.slot.key() == key);
+        let position = position.filter(|position| Arc::ptr_eq(position.slot, &followed.slot));
         if let Some(position) = position.filter(|_| taken.any) {
             followed.reposition(records, position);
         }
@@ -360,12 +363,16 @@ impl Following for InSync {
     }
 
     fn leave(&mut self, slot: &MmSlot) {
-        drop(self.followed.remove_node(&slot.key()));
+        drop(self.followed.remove_node(&id_of(slot)));
     }
 
-    fn forget_places(&mut self) {
-        for (_, followed) in self.followed.iter_mut() {
-            followed.places.clear();
-        }
+    fn leave_all(&mut self) {
+        self.followed = RBTree::new();
     }
+}
+
+/// Tells slots apart as long as they are followed. Their keys do not: an address space may have a new slot while the
+/// last one is still to be collected.
+fn id_of(slot: &MmSlot) -> usize {
+    ptr::from_ref(slot).addr()
 }

@@ -39,7 +39,7 @@ pub(crate) struct Position<'a> {
 
 /// The holder of the scan mutex, whoever that is.
 pub(crate) trait Desk: Send + Sync {
-    /// Takes the scan mutex if nobody holds it, and has the change of this range of the address space with this key
+    /// Takes the scan mutex if nobody holds it, and has the change of this range of the address space with this id
     /// looked at; returns whether. Does not sleep, and takes no other lock that sleeps.
     fn look_at_once(&self, key: usize, range: &Range<usize>) -> bool;
 }
@@ -82,6 +82,6 @@ pub(crate) trait Following: Send + Unpin + 'static {
     /// All items of `slot` are about to go, and nothing more needs to be known of its address space.
     fn leave(&mut self, slot: &MmSlot);
 
-    /// Any items may be about to go.
-    fn forget_places(&mut self);
+    /// As [`Following::leave`], of all slots: any items may be about to go.
+    fn leave_all(&mut self);
 }

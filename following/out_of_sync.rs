@@ -65,5 +65,5 @@ impl Following for OutOfSync {
     fn leave(&mut self, _: &MmSlot) {}
 
     #[inline]
-    fn forget_places(&mut self) {}
+    fn leave_all(&mut self) {}
 }

@@ -83,10 +83,6 @@ impl Places {
         let place = self.by_address.cursor_lower_bound(&last)?;
         Some(place.current().0 .0)
     }
-
-    pub(super) fn clear(&mut self) {
-        *self = Self::new();
-    }
 }
 
 #[kernel::macros::kunit_tests(ksm_rs_places)]
