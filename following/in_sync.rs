@@ -75,8 +75,8 @@ struct Teller {
 
 impl Subscriber for Teller {
     fn changed(&self, addresses: Range<usize>) {
-        let key = self.notices.key();
-        if !self.desk.look_at_once(key, &addresses) {
+        let id = self.notices.id();
+        if !self.desk.look_at_once(id, &addresses) {
             self.notices.note(addresses);
         }
     }
@@ -294,7 +294,7 @@ impl Following for InSync {
 
     fn close(&mut self) {
         self.desk = None;
-        self.followed = RBTree::new();
+        self.leave_all();
         while self.inbox.pop().is_some() {}
         // The code that frees subscriptions must not go before them.
         await_ends();
@@ -303,10 +303,10 @@ impl Following for InSync {
     fn catch_up_at_once(
         &mut self,
         records: &mut Records,
-        (key, range): (usize, &Range<usize>),
+        (id, range): (usize, &Range<usize>),
         position: Option<Position<'_>>,
     ) {
-        let Some(followed) = self.followed.get_mut(&key) else {
+        let Some(followed) = self.followed.get_mut(&id) else {
             return;
         };
         let taken = followed.take_away(records, range, ITEMS_FOR_OTHERS, None);
@@ -336,7 +336,7 @@ impl Following for InSync {
             let Some(notices) = self.inbox.pop() else {
                 break;
             };
-            let Some(followed) = self.followed.get_mut(&notices.key()) else {
+            let Some(followed) = self.followed.get_mut(&notices.id()) else {
                 continue;
             };
             let most = ITEMS_BEFORE_BATCH - met;
@@ -372,7 +372,8 @@ impl Following for InSync {
 }
 
 /// Tells slots apart as long as they are followed. Their keys do not: an address space may have a new slot while the
-/// last one is still to be collected.
+/// last one is still to be collected. What is told once a slot is not followed any more may be taken for another one's:
+/// that costs records of pages that are found anew, as the page table is looked at for merged ones.
 fn id_of(slot: &MmSlot) -> usize {
     ptr::from_ref(slot).addr()
 }

@@ -41,7 +41,7 @@ pub(crate) struct Position<'a> {
 pub(crate) trait Desk: Send + Sync {
     /// Takes the scan mutex if nobody holds it, and has the change of this range of the address space with this id
     /// looked at; returns whether. Does not sleep, and takes no other lock that sleeps.
-    fn look_at_once(&self, key: usize, range: &Range<usize>) -> bool;
+    fn look_at_once(&self, id: usize, range: &Range<usize>) -> bool;
 }
 
 /// A way to follow address spaces. The scan mutex is held in all of these.
@@ -55,7 +55,7 @@ pub(crate) trait Following: Send + Unpin + 'static {
     /// Nothing is to be followed any more; sleeps.
     fn close(&mut self);
 
-    /// As [`Following::catch_up`], of a range of the address space with this key, under locks of whoever has told.
+    /// As [`Following::catch_up`], of a range of the address space with this id, under locks of whoever has told.
     /// `position` is where the scan has paused.
     fn catch_up_at_once(
         &mut self,

@@ -2,8 +2,8 @@
 
 //! What address spaces have told of changes, until somebody takes notice.
 //!
-//! Whoever changes mappings tells, under locks that do not go with the scan mutex, so no more is done then than to
-//! note the addresses. There is room for a few ranges; more than that become wider ones.
+//! Whoever changes mappings tells, under locks that do not go with waiting for the scan mutex. What cannot be looked at
+//! at once is noted. There is room for a few ranges; more than that become wider ones.
 
 #![deny(unsafe_code)]
 
@@ -85,8 +85,8 @@ fn union(one: &Range<usize>, other: &Range<usize>) -> Range<usize> {
 /// Notices of one address space.
 #[pin_data]
 pub(super) struct Notices {
-    /// The key of its slot.
-    key: usize,
+    /// Tells the address space from others that are followed.
+    id: usize,
     #[pin]
     ranges: SpinLock<Ranges>,
     inbox: Arc<Inbox>,
@@ -109,10 +109,10 @@ impl_list_item! {
 }
 
 impl Notices {
-    /// Of the address space whose slot has `key`; they go to `inbox`.
-    pub(super) fn new(key: usize, inbox: Arc<Inbox>) -> Result<Arc<Self>> {
+    /// Of the address space that is followed as `id`; they go to `inbox`.
+    pub(super) fn new(id: usize, inbox: Arc<Inbox>) -> Result<Arc<Self>> {
         let notices = pin_init!(Self {
-            key,
+            id,
             ranges <- new_spinlock!(Ranges::default(), "ksm_rs_notices"),
             inbox,
             links <- ListLinks::new(),
@@ -121,8 +121,8 @@ impl Notices {
         Arc::pin_init(notices, GFP_KERNEL)
     }
 
-    pub(super) fn key(&self) -> usize {
-        self.key
+    pub(super) fn id(&self) -> usize {
+        self.id
     }
 
     /// Notes that pages in `range` have changed.
@@ -206,7 +206,7 @@ mod tests {
         notices.note(0..10);
         notices.note(20..30);
         let found = inbox.pop().ok_or(EINVAL)?;
-        assert!(found.key() == 7 && inbox.pop().is_none());
+        assert!(found.id() == 7 && inbox.pop().is_none());
         assert_eq!(found.take().iter().count(), 2);
         assert_eq!(found.take().iter().count(), 0);
         notices.note(0..10);

@@ -97,21 +97,21 @@ fn obey(link: &mut Link, regions: &mut Vec<Region>) -> Result<()> {
     loop {
         let time = match link.receive()? {
             Order::Fork => fork_once()?,
-            Order::DropLast => timed(|| drop(regions.pop())),
-            order => {
-                let begin = Instant::now();
-                carry_out(order, regions)?;
-                begin.elapsed()
-            }
+            Order::DropLast => timed(|| {
+                drop(regions.pop());
+                Ok(())
+            })?,
+            order => timed(|| carry_out(order, regions))?,
         };
         link.send(time)?;
     }
 }
 
-fn timed(action: impl FnOnce()) -> Duration {
+/// How long `action` takes.
+fn timed(action: impl FnOnce() -> Result<()>) -> Result<Duration> {
     let begin = Instant::now();
-    action();
-    begin.elapsed()
+    action()?;
+    Ok(begin.elapsed())
 }
 
 fn carry_out(order: Order, regions: &mut [Region]) -> Result<()> {
