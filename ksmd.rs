@@ -43,6 +43,7 @@ use crate::{
     },
     records::{
         census::Census,
+        registry::MmSlot,
         tenants::{
             Look,
             Tenants, //
@@ -473,12 +474,12 @@ impl<F: Following> Ksm<F> {
 }
 
 impl<F: Following> Desk for Ksm<F> {
-    fn look_at_once(&self, id: usize, range: &Range<usize>) -> bool {
+    fn look_at_once(&self, slot: &MmSlot, range: &Range<usize>) -> bool {
         let scanner = self.scanner.try_lock();
         let Some(mut scanner) = scanner.filter(|_| !self.offlining.is_set()) else {
             return false;
         };
-        scanner.catch_up_at_once(id, range);
+        scanner.catch_up_at_once(slot, range);
         true
     }
 }

@@ -436,14 +436,14 @@ impl<F: Following> Scanner<F> {
         self.following.close();
     }
 
-    /// Looks at the change of a range of the address space that is followed as `id`; the caller may hold locks of it.
-    pub(crate) fn catch_up_at_once(&mut self, id: usize, range: &Range<usize>) {
+    /// Looks at the change of a range of the address space of `slot`; the caller may hold locks of it.
+    pub(crate) fn catch_up_at_once(&mut self, slot: &MmSlot, range: &Range<usize>) {
         let position = match &mut self.stage {
             Stage::Inside(visit) => Some(visit.position()),
             Stage::Idle | Stage::Between(_) => None,
         };
         self.following
-            .catch_up_at_once(&mut self.records, (id, range), position);
+            .catch_up_at_once(&mut self.records, (slot, range), position);
     }
 
     /// Ends the visit to the address space of `slot`, if there is one: its items are about to go.

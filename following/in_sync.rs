@@ -75,8 +75,8 @@ struct Teller {
 
 impl Subscriber for Teller {
     fn changed(&self, addresses: Range<usize>) {
-        let id = self.notices.id();
-        if !self.desk.look_at_once(id, &addresses) {
+        let slot = self.notices.slot();
+        if !self.desk.look_at_once(slot, &addresses) {
             self.notices.note(addresses);
         }
     }
@@ -102,19 +102,21 @@ struct Taken {
 /// An address space that is followed.
 struct Followed {
     _subscription: Subscription<Teller>,
-    slot: Arc<MmSlot>,
     notices: Arc<Notices>,
     places: Places,
 }
 
 impl Followed {
-    fn new(slot: &Arc<MmSlot>, notices: Arc<Notices>, subscription: Subscription<Teller>) -> Self {
+    fn new(notices: Arc<Notices>, subscription: Subscription<Teller>) -> Self {
         Self {
             _subscription: subscription,
-            slot: slot.clone(),
             notices,
             places: Places::new(),
         }
+    }
+
+    fn slot(&self) -> &Arc<MmSlot> {
+        self.notices.slot()
     }
 
     /// Frees the items of pages in `range`, but does not meet more than `most`. Without a `looker` those of merged
@@ -127,7 +129,7 @@ impl Followed {
         mut looker: Option<&mut Looker>,
     ) -> Taken {
         let mut taken = Taken::default();
-        let Some(space) = records.tracked(&self.slot) else {
+        let Some(space) = records.tracked(self.slot()) else {
             return taken;
         };
         let mut cursor = self.places.before(space, range.start);
@@ -194,12 +196,12 @@ impl Followed {
         looker: &mut Looker,
     ) -> bool {
         let node = records.place(item).node();
-        node.is_some_and(|node| looker.may_be_mapped(records, &self.slot, address, node))
+        node.is_some_and(|node| looker.may_be_mapped(records, self.slot(), address, node))
     }
 
     /// Finds the place of the scan anew: the item before it may have gone.
     fn reposition(&self, records: &Records, position: Position<'_>) {
-        let space = records.tracked(&self.slot);
+        let space = records.tracked(self.slot());
         *position.cursor = space.map(|space| self.places.before(space, position.address));
     }
 
@@ -268,13 +270,13 @@ impl InSync {
     }
 
     fn follow(&mut self, slot: &Arc<MmSlot>, mm: &MmWithUser) -> Result {
-        let notices = Notices::new(id_of(slot), self.inbox.clone())?;
+        let notices = Notices::new(slot.clone(), self.inbox.clone())?;
         let teller = Teller {
             notices: notices.clone(),
             desk: self.desk.clone().ok_or(ENODEV)?,
         };
         let subscription = Subscription::new(mm, teller)?;
-        let followed = Followed::new(slot, notices, subscription);
+        let followed = Followed::new(notices, subscription);
         self.followed
             .try_create_and_insert(id_of(slot), followed, GFP_KERNEL)?;
         Ok(())
@@ -303,17 +305,17 @@ impl Following for InSync {
     fn catch_up_at_once(
         &mut self,
         records: &mut Records,
-        (id, range): (usize, &Range<usize>),
+        (slot, range): (&MmSlot, &Range<usize>),
         position: Option<Position<'_>>,
     ) {
-        let Some(followed) = self.followed.get_mut(&id) else {
+        let Some(followed) = self.followed(slot) else {
             return;
         };
         let taken = followed.take_away(records, range, ITEMS_FOR_OTHERS, None);
         if let Some(left) = taken.left {
             followed.notices.note(left);
         }
-        let position = position.filter(|position| Arc::ptr_eq(position.slot, &followed.slot));
+        let position = position.filter(|position| Arc::ptr_eq(position.slot, followed.slot()));
         if let Some(position) = position.filter(|_| taken.any) {
             followed.reposition(records, position);
         }
@@ -336,13 +338,13 @@ impl Following for InSync {
             let Some(notices) = self.inbox.pop() else {
                 break;
             };
-            let Some(followed) = self.followed.get_mut(&notices.id()) else {
+            let Some(followed) = self.followed.get_mut(&id_of(notices.slot())) else {
                 continue;
             };
             let most = ITEMS_BEFORE_BATCH - met;
             let taken = followed.take_all_away(records, most, &mut self.looker);
             met += taken.met;
-            is_at_risk |= taken.any && Arc::ptr_eq(&followed.slot, position.slot);
+            is_at_risk |= taken.any && Arc::ptr_eq(followed.slot(), position.slot);
         }
         if is_at_risk {
             if let Some(followed) = self.followed(position.slot) {
@@ -371,9 +373,8 @@ impl Following for InSync {
     }
 }
 
-/// Tells slots apart as long as they are followed. Their keys do not: an address space may have a new slot while the
-/// last one is still to be collected. What is told once a slot is not followed any more may be taken for another one's:
-/// that costs records of pages that are found anew, as the page table is looked at for merged ones.
+/// Tells slots apart, as notices keep those that they are of. Their keys do not: an address space may have a new slot
+/// while the last one is still to be collected.
 fn id_of(slot: &MmSlot) -> usize {
     ptr::from_ref(slot).addr()
 }

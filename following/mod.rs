@@ -39,9 +39,9 @@ pub(crate) struct Position<'a> {
 
 /// The holder of the scan mutex, whoever that is.
 pub(crate) trait Desk: Send + Sync {
-    /// Takes the scan mutex if nobody holds it, and has the change of this range of the address space with this id
+    /// Takes the scan mutex if nobody holds it, and has the change of this range of the address space of `slot`
     /// looked at; returns whether. Does not sleep, and takes no other lock that sleeps.
-    fn look_at_once(&self, id: usize, range: &Range<usize>) -> bool;
+    fn look_at_once(&self, slot: &MmSlot, range: &Range<usize>) -> bool;
 }
 
 /// A way to follow address spaces. The scan mutex is held in all of these.
@@ -55,12 +55,12 @@ pub(crate) trait Following: Send + Unpin + 'static {
     /// Nothing is to be followed any more; sleeps.
     fn close(&mut self);
 
-    /// As [`Following::catch_up`], of a range of the address space with this id, under locks of whoever has told.
+    /// As [`Following::catch_up`], of a range of the address space of a slot, under locks of whoever has told.
     /// `position` is where the scan has paused.
     fn catch_up_at_once(
         &mut self,
         records: &mut Records,
-        change: (usize, &Range<usize>),
+        change: (&MmSlot, &Range<usize>),
         position: Option<Position<'_>>,
     );
 

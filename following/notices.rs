@@ -7,6 +7,7 @@
 
 #![deny(unsafe_code)]
 
+use crate::records::registry::MmSlot;
 use core::ops::Range;
 use kernel::{
     list::{
@@ -85,8 +86,7 @@ fn union(one: &Range<usize>, other: &Range<usize>) -> Range<usize> {
 /// Notices of one address space.
 #[pin_data]
 pub(super) struct Notices {
-    /// Tells the address space from others that are followed.
-    id: usize,
+    mm_slot: Arc<MmSlot>,
     #[pin]
     ranges: SpinLock<Ranges>,
     inbox: Arc<Inbox>,
@@ -109,10 +109,10 @@ impl_list_item! {
 }
 
 impl Notices {
-    /// Of the address space that is followed as `id`; they go to `inbox`.
-    pub(super) fn new(id: usize, inbox: Arc<Inbox>) -> Result<Arc<Self>> {
+    /// Of the address space of `mm_slot`; they go to `inbox`.
+    pub(super) fn new(mm_slot: Arc<MmSlot>, inbox: Arc<Inbox>) -> Result<Arc<Self>> {
         let notices = pin_init!(Self {
-            id,
+            mm_slot,
             ranges <- new_spinlock!(Ranges::default(), "ksm_rs_notices"),
             inbox,
             links <- ListLinks::new(),
@@ -121,8 +121,8 @@ impl Notices {
         Arc::pin_init(notices, GFP_KERNEL)
     }
 
-    pub(super) fn id(&self) -> usize {
-        self.id
+    pub(super) fn slot(&self) -> &Arc<MmSlot> {
+        &self.mm_slot
     }
 
     /// Notes that pages in `range` have changed.
@@ -165,6 +165,7 @@ impl Inbox {
 #[kernel::macros::kunit_tests(ksm_rs_notices)]
 mod tests {
     use super::*;
+    use crate::mm::address_space::EmptyMms;
 
     fn sorted(ranges: &Ranges) -> [Range<usize>; ROOM] {
         let mut all = Ranges::default().ranges;
@@ -201,12 +202,14 @@ mod tests {
 
     #[test]
     fn notices_are_in_the_inbox_once() -> Result {
+        let mms = EmptyMms::new(1)?;
+        let slot = Arc::new(MmSlot::new(mms.get(0)), GFP_KERNEL)?;
         let inbox = Inbox::new()?;
-        let notices = Notices::new(7, inbox.clone())?;
+        let notices = Notices::new(slot.clone(), inbox.clone())?;
         notices.note(0..10);
         notices.note(20..30);
         let found = inbox.pop().ok_or(EINVAL)?;
-        assert!(found.id() == 7 && inbox.pop().is_none());
+        assert!(Arc::ptr_eq(found.slot(), &slot) && inbox.pop().is_none());
         assert_eq!(found.take().iter().count(), 2);
         assert_eq!(found.take().iter().count(), 0);
         notices.note(0..10);

@@ -35,7 +35,7 @@ impl Following for OutOfSync {
     fn catch_up_at_once(
         &mut self,
         _: &mut Records,
-        _: (usize, &Range<usize>),
+        _: (&MmSlot, &Range<usize>),
         _: Option<Position<'_>>,
     ) {
     }

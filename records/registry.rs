@@ -43,7 +43,7 @@ use kernel::{
     }, //
 };
 
-/// Registry that are looked at under one lock.
+/// Slots that are looked at under one lock.
 const SLOTS_AT_ONCE: usize = 32;
 
 /// The registration of one address space; keeps its `mm_struct`, not its memory.
@@ -56,7 +56,7 @@ pub(crate) struct MmSlot {
 }
 
 impl MmSlot {
-    pub(super) fn new(mm: &Mm) -> Self {
+    pub(crate) fn new(mm: &Mm) -> Self {
         Self {
             mm: mm.into(),
             tracked: Atomic::new(0),
