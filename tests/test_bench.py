@@ -99,6 +99,18 @@ def test_each_workload_has_its_rounds(monkeypatch, arguments, rounds):
     assert [job.rounds for job in bench_command.jobs(bench_command.parse())] == rounds
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], {}),
+        (["--set", "skip_untouched=1", "--parameters", "in_sync=1"], {"set": "with skip_untouched=1 in_sync=1"}),
+    ],
+)
+def test_results_tell_what_was_set(monkeypatch, arguments, told):
+    monkeypatch.setattr("sys.argv", ["tools/bench", *arguments])
+    assert bench_command.other_than_usual(bench_command.parse()) == told
+
+
 def test_large_jobs_are_left_out(monkeypatch, capsys):
     monkeypatch.setattr(bench_command, "available_mib", lambda: 4096)
     small, large = Job("unique", 1024, 1), Job("unique", 8192, 1)

@@ -68,7 +68,7 @@ def parse() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a file of /sys/kernel/mm/ksm_rs and its value, in place of the default, for ksm_rs",
+        help="a file of /sys/kernel/mm/ksm_rs and its value, in place of the default, but not for --base",
     )
     add(
         "--parameters",
@@ -135,6 +135,12 @@ def circumstances(sides: Sides, base: str | None) -> dict[str, str]:
         "module": module_version(),
     }
     return {**about, "base": f"compared with {base} in {base_kernel(sides)}"} if base else about
+
+
+def other_than_usual(options: argparse.Namespace) -> dict[str, str]:
+    """What was set for ksm_rs alone."""
+    words = [*options.set, *options.parameters.split()]
+    return {"set": f"with {' '.join(words)}"} if words else {}
 
 
 def base_kernel(sides: Sides) -> str:
@@ -242,7 +248,7 @@ def run() -> int:
     sides = sides_of(options.lane, base)
     programs.build()
     target = directory(options)
-    about = circumstances(sides, base)
+    about = {**circumstances(sides, base), **other_than_usual(options)}
     with kept({side: one.images() for side, one in sides.items()}) as images:
         laboratory = Laboratory(options.lane, images, tuple(options.set), options.parameters)
         clock = Clock(todo)

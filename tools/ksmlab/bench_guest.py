@@ -23,8 +23,9 @@ class Laboratory:
 
     lane: str
     images: dict[str, Images]
-    settings: tuple[str, ...] = ()  # of ksm_rs
-    parameters: str = ""  # of the module that is looked at, not of the one that it is compared with
+    # Files and parameters of the module that is looked at, not of the one that it is compared with.
+    settings: tuple[str, ...] = ()
+    parameters: str = ""
 
     def measure(self, job: Job, side: str) -> tuple[Measures, Curves]:
         """Boot, run the workload, and return what it has measured."""
@@ -50,7 +51,7 @@ class Laboratory:
 
     def words(self, job: Job, side: str) -> list[str]:
         """The program and what it is asked to do."""
-        settings = () if side == C else self.settings
+        settings = self.settings if side == OURS else ()
         return [*job.command(), *(word for one in settings for word in ("--set", one))]
 
 

@@ -30,6 +30,7 @@ def parse() -> argparse.Namespace:
     add("--lane", choices=("um", "x86"), default="x86", help="default %(default)s")
     add("--flavour", choices=flavour.ALL, default=flavour.DEBUG, help="default %(default)s")
     add("--seed", type=int, help="where random numbers begin (default: anywhere)")
+    add("--parameters", default="", metavar="NAME=VALUE ...", help="of the module")
     add("--console", type=Path, metavar="FILE", help="keep the kernel's log in FILE")
     return parser.parse_args()
 
@@ -42,6 +43,7 @@ def request(options: argparse.Namespace, share: Path) -> Request:
         command=[*map(str, command), "--regressions", "/mnt/share"],
         lane=options.lane,
         flavour=options.flavour,
+        parameters=options.parameters,
         share=share,
         timeout=seconds + SPARE_SECONDS,
         console=options.console,
