@@ -2,10 +2,12 @@
 """The benchmark of neighbours: that scans go on meanwhile, that neighbours are timed, and that ratios are right."""
 
 import json
+import os
+import subprocess
 
 import pytest
 
-from ksmlab import neighbour_results, neighbours
+from ksmlab import neighbour_command, neighbour_results, neighbours
 from ksmlab.neighbour_plan import NOBODY, SCANS
 from ksmlab.neighbour_results import Sample
 from ksmlab.say import Failure
@@ -45,6 +47,13 @@ def test_a_neighbour_is_timed(kind):
     quantiles = neighbours.ours(0, kind, 2, 0.2)
     assert 0 < quantiles["p50"] <= quantiles["p99"] <= quantiles["p999"]
     assert quantiles["samples"] > 10
+
+
+def test_a_busy_cpu_is_seen():
+    cpu = min(os.sched_getaffinity(0))
+    before = neighbour_command.busy_seconds(cpu)
+    subprocess.run(["taskset", "--cpu-list", str(cpu), "timeout", "0.5", "yes"], stdout=subprocess.DEVNULL)
+    assert neighbour_command.busy_seconds(cpu) > before
 
 
 def test_quantiles_of_redis_are_read():

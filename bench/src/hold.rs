@@ -10,7 +10,7 @@ use std::{
 use anyhow::Result;
 use ksm_tests::{
     ksm::{self, Run, Scanner},
-    pattern, procfs,
+    pattern,
     region::Region,
     MIB, PAGE_SIZE,
 };
@@ -37,6 +37,10 @@ pub struct Order {
     #[arg(long)]
     pace: Option<u64>,
 
+    /// Milliseconds that the scanner pauses between two steps of that pace: the longer, the longer are the steps.
+    #[arg(long, default_value_t = SLEEP_MILLISECS)]
+    pause: u32,
+
     /// Pages that come to have an equal one in a second.
     #[arg(long, default_value_t = 0)]
     merging: usize,
@@ -51,7 +55,6 @@ pub struct Order {
 struct Held {
     pages_per_second: f64,
     merged_per_second: f64,
-    ksmd_percent_of_a_cpu: f64,
 }
 
 /// Full scans before anything is measured: in the first one all pages are new, in the second one they are known not
@@ -83,7 +86,7 @@ pub fn hold(order: &Order) -> Result<()> {
     match order.pace {
         None => ksm::write("pages_to_scan", FULL_SPEED_STEP)?,
         Some(0) => ksm::set_run(Run::Stop)?,
-        Some(pace) => keep_pace(pace)?,
+        Some(pace) => keep_pace(pace, order.pause)?,
     }
     println!("ready");
     let before = Progress::now()?;
@@ -98,10 +101,9 @@ pub fn hold(order: &Order) -> Result<()> {
 }
 
 /// Finds the step with which the scanner passes so many pages a second.
-fn keep_pace(pace: u64) -> Result<()> {
-    let steps_a_second = 1000 / u64::from(SLEEP_MILLISECS);
-    let mut step = (pace / steps_a_second).max(1);
-    ksm::write("sleep_millisecs", SLEEP_MILLISECS)?;
+fn keep_pace(pace: u64, pause: u32) -> Result<()> {
+    let mut step = (pace * u64::from(pause) / 1000).max(1);
+    ksm::write("sleep_millisecs", pause)?;
     for _ in 0..CORRECTIONS {
         ksm::write("pages_to_scan", step)?;
         let before = Progress::now()?;
@@ -117,7 +119,6 @@ struct Progress {
     at: Instant,
     pages: u64,
     sharing: u64,
-    cpu_time: Duration,
 }
 
 impl Progress {
@@ -130,18 +131,15 @@ impl Progress {
             at: Instant::now(),
             pages: ksm::read::<u64>("pages_scanned")? + untouched,
             sharing: ksm::counters()?.sharing,
-            cpu_time: procfs::Ksmd::find()?.cpu_time()?,
         })
     }
 
     fn until_now(&self) -> Result<Held> {
         let now = Self::now()?;
         let seconds = (now.at - self.at).as_secs_f64();
-        let cpu_time = now.cpu_time.saturating_sub(self.cpu_time);
         Ok(Held {
             pages_per_second: (now.pages - self.pages) as f64 / seconds,
             merged_per_second: now.sharing.saturating_sub(self.sharing) as f64 / seconds,
-            ksmd_percent_of_a_cpu: 100.0 * cpu_time.as_secs_f64() / seconds,
         })
     }
 }

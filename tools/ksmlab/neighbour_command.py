@@ -93,12 +93,20 @@ def measure(scan: Scan, images: Images, beside: list[Neighbour], options: argpar
     seconds = len(beside) * (options.seconds + START_SECONDS)
     scanning = Scanning(scan, images, options.mib, seconds)
     with scanning.running():
-        began = time.monotonic()
+        began, busy = time.monotonic(), busy_seconds(SCANNING_CPU)
         quantiles = {one.name: one.measure(options.seconds) for one in beside}
-        took = time.monotonic() - began
+        took, busy = time.monotonic() - began, busy_seconds(SCANNING_CPU) - busy
     if took > seconds:
         raise Failure(f"neighbours took {took:.0f} s beside a scan of {seconds:.0f} s")
-    return Sample(quantiles, scanning.sums)
+    return Sample(quantiles, {**scanning.sums, "percent_of_its_cpu": 100 * busy / took})
+
+
+def busy_seconds(cpu: int) -> float:
+    """Time that this CPU has not been idle, in all."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    words = next(line.split()[1:] for line in lines if line.startswith(f"cpu{cpu} "))
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, words)
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def in_turns(options: argparse.Namespace, images: dict[str, Images]) -> neighbour_results.Samples:

@@ -33,6 +33,9 @@ def at_pace(pace: int) -> tuple[str, str]:
     return ("--pace", str(pace))
 
 
+# Milliseconds from step to step: ten times as many as by default, so the same pages come in bursts.
+BURSTS = ("--pause", "200")
+
 UNTOUCHED = ("--set", "skip_untouched=1")
 
 SCANS = (
@@ -42,6 +45,7 @@ SCANS = (
     Scan("Rust, full speed, skip_untouched", OURS, UNTOUCHED),
     Scan("C, equal pages a second", C, at_pace(PACE)),
     Scan("Rust, equal pages a second", OURS, at_pace(PACE)),
+    Scan("Rust, equal pages a second, in bursts", OURS, (*at_pace(PACE), *BURSTS)),
     Scan("Rust, equal pages a second, skip_untouched", OURS, (*at_pace(PACE), *UNTOUCHED)),
     Scan("C, equal merges a second", C, (*at_pace(PACE), "--merging", str(MERGING))),
     Scan("Rust, equal merges a second", OURS, (*at_pace(PACE), "--merging", str(MERGING))),

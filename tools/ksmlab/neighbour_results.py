@@ -19,7 +19,7 @@ QUANTILES = ("p50", "p99", "p999")
 SUMS = {
     "pages_per_second": "pages a second",
     "merged_per_second": "merges a second",
-    "ksmd_percent_of_a_cpu": "% of a CPU",
+    "percent_of_its_cpu": "% of its CPU",
 }
 
 
