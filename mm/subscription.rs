@@ -23,7 +23,7 @@ use kernel::{
 /// The caller is any thread. It may hold mmap locks, locks of folios and of anon_vmas, and must not wait if it
 /// is the OOM reaper: no method sleeps.
 pub(crate) trait Subscriber: Send + Sync + 'static {
-    /// Pages at these addresses have got other mappings, or none, or are about to: it is told before and after.
+    /// Pages at these addresses may have got other mappings, or none. What was seen of them before may be out of date.
     fn changed(&self, addresses: Range<usize>);
 }
 
@@ -48,7 +48,6 @@ unsafe impl<S: Subscriber> Send for Subscription<S> {}
 
 impl<S: Subscriber> Subscription<S> {
     const OPS: &'static bindings::mmu_notifier_ops = &bindings::mmu_notifier_ops {
-        invalidate_range_start: Some(start::<S>),
         invalidate_range_end: Some(end::<S>),
         free_notifier: Some(free::<S>),
         ..pin_init::zeroed()
@@ -106,10 +105,12 @@ unsafe fn behind<'a, S>(notifier: *mut bindings::mmu_notifier) -> &'a Notifier<S
     unsafe { &*container_of!(Opaque::cast_from(notifier), Notifier<S>, notifier) }
 }
 
+/// The change is done, or given up as another notifier must not wait.
+///
 /// # Safety
 ///
 /// To be called by the kernel, for the notifier of a [`Subscription<S>`].
-unsafe fn tell<S: Subscriber>(
+unsafe extern "C" fn end<S: Subscriber>(
     notifier: *mut bindings::mmu_notifier,
     range: *const bindings::mmu_notifier_range,
 ) {
@@ -124,29 +125,6 @@ unsafe fn tell<S: Subscriber>(
     if !stays && range.flags & OWN == 0 {
         notifier.subscriber.changed(range.start..range.end);
     }
-}
-
-/// # Safety
-///
-/// As [`tell`].
-unsafe extern "C" fn start<S: Subscriber>(
-    notifier: *mut bindings::mmu_notifier,
-    range: *const bindings::mmu_notifier_range,
-) -> c_int {
-    // SAFETY: The caller vouches for it.
-    unsafe { tell::<S>(notifier, range) };
-    0
-}
-
-/// # Safety
-///
-/// As [`tell`].
-unsafe extern "C" fn end<S: Subscriber>(
-    notifier: *mut bindings::mmu_notifier,
-    range: *const bindings::mmu_notifier_range,
-) {
-    // SAFETY: The caller vouches for it.
-    unsafe { tell::<S>(notifier, range) };
 }
 
 /// # Safety
