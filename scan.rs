@@ -365,6 +365,7 @@ impl<F: Following> Scanner<F> {
 
     /// Looks at the candidates of the batch.
     fn work_off(&mut self, shared: &Shared, mm: &MmWithUser, visit: &mut Visit) {
+        self.following.begin_batch(&visit.slot, visit.address);
         let mut work = BatchWork {
             shared,
             records: &mut self.records,

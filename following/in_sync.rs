@@ -93,23 +93,19 @@ const ITEMS_BEFORE_BATCH: usize = 64 * ITEMS_AT_ONCE;
 struct Taken {
     /// Items that it has gone past or freed.
     met: usize,
-    /// Whether it has freed any.
-    any: bool,
     /// The part of the range that is left to do.
     left: Option<Range<usize>>,
 }
 
 /// An address space that is followed.
 struct Followed {
-    _subscription: Subscription<Teller>,
     notices: Arc<Notices>,
     places: Places,
 }
 
 impl Followed {
-    fn new(notices: Arc<Notices>, subscription: Subscription<Teller>) -> Self {
+    fn new(notices: Arc<Notices>) -> Self {
         Self {
-            _subscription: subscription,
             notices,
             places: Places::new(),
         }
@@ -120,13 +116,13 @@ impl Followed {
     }
 
     /// Frees the items of pages in `range`, but does not meet more than `most`. Without a `looker` those of merged
-    /// pages are left to do.
+    /// pages are left to do. `scan` is the place of a visit to this address space, and stays valid.
     fn take_away(
         &mut self,
         records: &mut Records,
-        range: &Range<usize>,
-        most: usize,
+        (range, most): (&Range<usize>, usize),
         mut looker: Option<&mut Looker>,
+        mut scan: Option<&mut ListCursor>,
     ) -> Taken {
         let mut taken = Taken::default();
         let Some(space) = records.tracked(self.slot()) else {
@@ -162,23 +158,33 @@ impl Followed {
             }
             self.places.forget(address);
             records.free_item(&mut cursor, item);
-            taken.any = true;
+            if let Some(scan) = scan.as_deref_mut() {
+                if scan.previous() == Some(item) {
+                    *scan = cursor;
+                }
+            }
         }
     }
 
-    /// Frees the items of pages in all ranges that are noted, but does not meet more than `most`. What is left is noted
-    /// again.
-    fn take_all_away(&mut self, records: &mut Records, most: usize, looker: &mut Looker) -> Taken {
-        let mut all = Taken::default();
+    /// Frees the items of pages in all ranges that are noted, but does not meet more than `most`; returns how many. What
+    /// is left is noted again.
+    fn take_all_away(
+        &mut self,
+        records: &mut Records,
+        most: usize,
+        looker: &mut Looker,
+        mut scan: Option<&mut ListCursor>,
+    ) -> usize {
+        let mut met = 0;
         for range in self.notices.take().iter() {
-            let taken = self.take_away(records, range, most - all.met, Some(looker));
-            all.met += taken.met;
-            all.any |= taken.any;
+            let wanted = (range, most - met);
+            let taken = self.take_away(records, wanted, Some(looker), scan.as_deref_mut());
+            met += taken.met;
             if let Some(left) = taken.left {
                 self.notices.note(left);
             }
         }
-        all
+        met
     }
 
     /// Notes the place of `cursor`.
@@ -199,14 +205,7 @@ impl Followed {
         node.is_some_and(|node| looker.may_be_mapped(records, self.slot(), address, node))
     }
 
-    /// Finds the place of the scan anew: the item before it may have gone.
-    fn reposition(&self, records: &Records, position: Position<'_>) {
-        let space = records.tracked(self.slot());
-        *position.cursor = space.map(|space| self.places.before(space, position.address));
-    }
-
     fn settle_some(&mut self, records: &mut Records, cursor: &mut ListCursor, end: usize) -> usize {
-        // The batch may have freed items there, and the next line may.
         self.places.forget_up_to(end);
         let passed = records.settle_some(cursor, end);
         if passed < ITEMS_AT_ONCE {
@@ -246,11 +245,17 @@ impl Looker {
     }
 }
 
+/// An address space that tells of its changes.
+struct Subscribed {
+    followed: Followed,
+    _subscription: Subscription<Teller>,
+}
+
 /// See the [module's description](self).
 pub(crate) struct InSync {
     inbox: Arc<Inbox>,
     /// By [`id_of`] their slots.
-    followed: RBTree<usize, Followed>,
+    subscribed: RBTree<usize, Subscribed>,
     looker: Looker,
     /// While there is anything to be followed.
     desk: Option<Arc<dyn Desk>>,
@@ -260,7 +265,7 @@ impl InSync {
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             inbox: Inbox::new()?,
-            followed: RBTree::new(),
+            subscribed: RBTree::new(),
             desk: None,
             looker: Looker {
                 patience: Patience::default(),
@@ -275,15 +280,17 @@ impl InSync {
             notices: notices.clone(),
             desk: self.desk.clone().ok_or(ENODEV)?,
         };
-        let subscription = Subscription::new(mm, teller)?;
-        let followed = Followed::new(notices, subscription);
-        self.followed
-            .try_create_and_insert(id_of(slot), followed, GFP_KERNEL)?;
+        let subscribed = Subscribed {
+            _subscription: Subscription::new(mm, teller)?,
+            followed: Followed::new(notices),
+        };
+        self.subscribed
+            .try_create_and_insert(id_of(slot), subscribed, GFP_KERNEL)?;
         Ok(())
     }
 
     fn followed(&mut self, slot: &MmSlot) -> Option<&mut Followed> {
-        self.followed.get_mut(&id_of(slot))
+        followed(&mut self.subscribed, slot)
     }
 }
 
@@ -306,18 +313,17 @@ impl Following for InSync {
         &mut self,
         records: &mut Records,
         (slot, range): (&MmSlot, &Range<usize>),
-        position: Option<Position<'_>>,
+        mut position: Option<Position<'_>>,
     ) {
         let Some(followed) = self.followed(slot) else {
             return;
         };
-        let taken = followed.take_away(records, range, ITEMS_FOR_OTHERS, None);
+        let scan = position
+            .as_mut()
+            .and_then(|position| position.in_list_of(slot));
+        let taken = followed.take_away(records, (range, ITEMS_FOR_OTHERS), None, scan);
         if let Some(left) = taken.left {
             followed.notices.note(left);
-        }
-        let position = position.filter(|position| Arc::ptr_eq(position.slot, followed.slot()));
-        if let Some(position) = position.filter(|_| taken.any) {
-            followed.reposition(records, position);
         }
     }
 
@@ -331,27 +337,28 @@ impl Following for InSync {
         self.followed(slot).is_some() || self.follow(slot, mm).is_ok()
     }
 
-    fn catch_up(&mut self, records: &mut Records, position: Position<'_>) -> usize {
+    fn catch_up(&mut self, records: &mut Records, mut position: Position<'_>) -> usize {
         self.looker.patience = Patience::default();
-        let (mut met, mut is_at_risk) = (0, false);
+        let mut met = 0;
         while met < ITEMS_BEFORE_BATCH {
             let Some(notices) = self.inbox.pop() else {
                 break;
             };
-            let Some(followed) = self.followed.get_mut(&id_of(notices.slot())) else {
+            let slot = notices.slot();
+            let Some(followed) = followed(&mut self.subscribed, slot) else {
                 continue;
             };
             let most = ITEMS_BEFORE_BATCH - met;
-            let taken = followed.take_all_away(records, most, &mut self.looker);
-            met += taken.met;
-            is_at_risk |= taken.any && Arc::ptr_eq(followed.slot(), position.slot);
-        }
-        if is_at_risk {
-            if let Some(followed) = self.followed(position.slot) {
-                followed.reposition(records, position);
-            }
+            let scan = position.in_list_of(slot);
+            met += followed.take_all_away(records, most, &mut self.looker, scan);
         }
         met
+    }
+
+    fn begin_batch(&mut self, slot: &MmSlot, end: usize) {
+        if let Some(followed) = self.followed(slot) {
+            followed.places.forget_up_to(end);
+        }
     }
 
     fn settle_some(&mut self, records: &mut Records, position: Position<'_>) -> usize {
@@ -365,16 +372,65 @@ impl Following for InSync {
     }
 
     fn leave(&mut self, slot: &MmSlot) {
-        drop(self.followed.remove_node(&id_of(slot)));
+        drop(self.subscribed.remove_node(&id_of(slot)));
     }
 
     fn leave_all(&mut self) {
-        self.followed = RBTree::new();
+        self.subscribed = RBTree::new();
     }
+}
+
+fn followed<'a>(
+    subscribed: &'a mut RBTree<usize, Subscribed>,
+    slot: &MmSlot,
+) -> Option<&'a mut Followed> {
+    let subscribed = subscribed.get_mut(&id_of(slot));
+    subscribed.map(|subscribed| &mut subscribed.followed)
 }
 
 /// Tells slots apart, as notices keep those that they are of. Their keys do not: an address space may have a new slot
 /// while the last one is still to be collected.
 fn id_of(slot: &MmSlot) -> usize {
     ptr::from_ref(slot).addr()
+}
+
+#[kernel::macros::kunit_tests(ksm_rs_in_sync)]
+mod tests {
+    use super::*;
+    use crate::mm::{
+        address_space::EmptyMms,
+        domain::Domain, //
+    };
+    use kernel::page::PAGE_SIZE;
+
+    const PAGES: usize = 8;
+
+    #[test]
+    fn the_place_of_the_scan_outlives_the_items_before_it() -> Result {
+        let mms = EmptyMms::new(1)?;
+        let slot = Arc::new(MmSlot::new(mms.get(0)), GFP_KERNEL)?;
+        let (mut records, _) = Records::with_space(256)?;
+        let mut scan = None;
+        let meet = |records: &mut Records, scan: &mut _, page: usize| {
+            let item = records.item_at(scan, (&slot, Domain::COMMON), page * PAGE_SIZE, false);
+            item.ok_or(ENOMEM)
+        };
+        for page in 0..PAGES {
+            meet(&mut records, &mut scan, page)?;
+        }
+        let mut followed = Followed::new(Notices::new(slot.clone(), Inbox::new()?)?);
+        let gone = 5 * PAGE_SIZE..PAGES * PAGE_SIZE;
+        let taken = followed.take_away(&mut records, (&gone, PAGES), None, scan.as_mut());
+        assert!(taken.met == PAGES && taken.left.is_none());
+        meet(&mut records, &mut scan, PAGES)?;
+
+        let mut left = ListCursor::front(records.tracked(&slot).ok_or(EINVAL)?);
+        for page in [0, 1, 2, 3, 4, PAGES] {
+            let (item, address) = records.walk_view().next(&left).ok_or(EINVAL)?;
+            assert_eq!(address, page * PAGE_SIZE);
+            left.step_over(item);
+        }
+        assert!(records.walk_view().next(&left).is_none());
+        Ok(())
+    }
 }

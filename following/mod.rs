@@ -37,6 +37,17 @@ pub(crate) struct Position<'a> {
     pub(crate) address: usize,
 }
 
+#[cfg(CONFIG_MMU_NOTIFIER)]
+impl Position<'_> {
+    /// The place in the list of items of the address space of `slot`, if the scan is there.
+    fn in_list_of(&mut self, slot: &MmSlot) -> Option<&mut ListCursor> {
+        match core::ptr::eq(&**self.slot, slot) {
+            true => self.cursor.as_mut(),
+            false => None,
+        }
+    }
+}
+
 /// The holder of the scan mutex, whoever that is.
 pub(crate) trait Desk: Send + Sync {
     /// Takes the scan mutex if nobody holds it, and has the change of this range of the address space of `slot`
@@ -74,6 +85,9 @@ pub(crate) trait Following: Send + Unpin + 'static {
     /// Takes away what is known of pages that have changed, if somebody has told, or a part of it. Returns how many
     /// items it has met.
     fn catch_up(&mut self, records: &mut Records, position: Position<'_>) -> usize;
+
+    /// The batch of pages below `end` is about to be worked off: items that it has met no page for may go.
+    fn begin_batch(&mut self, slot: &MmSlot, end: usize);
 
     /// Goes past some items of pages below the address of `position`, and frees those of pages that may be gone.
     /// Returns for how many: fewer than [`ITEMS_AT_ONCE`](crate::records::tracking::ITEMS_AT_ONCE) are all.

@@ -54,6 +54,9 @@ impl Following for OutOfSync {
     }
 
     #[inline]
+    fn begin_batch(&mut self, _: &MmSlot, _: usize) {}
+
+    #[inline]
     fn settle_some(&mut self, records: &mut Records, position: Position<'_>) -> usize {
         match position.cursor {
             Some(cursor) => records.settle_some(cursor, position.address),

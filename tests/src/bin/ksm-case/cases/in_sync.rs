@@ -54,6 +54,18 @@ pub const CASES: &[Case] = &[
         wide,
     )
     .on(LANES),
+    Case::new(
+        "in-sync-untold",
+        "records that go untold, as advice is taken back, do not mislead what is told between two steps",
+        untold,
+    )
+    .on(LANES),
+    Case::new(
+        "in-sync-steps",
+        "records of pages that a step has met stay when others go between two steps",
+        steps,
+    )
+    .on(LANES),
 ];
 
 const PAGES: usize = 64;
@@ -213,4 +225,47 @@ fn wide(_: &Options) -> Result<()> {
     scanner.scans(1)?;
     ensure!(items()? == before, "{} records", items()? - before);
     Ok(())
+}
+
+/// The first step that comes to an advised page frees the records before it, by which the way to others was known.
+fn untold(_: &Options) -> Result<()> {
+    const MANY: usize = 1024;
+    const ADVISED: usize = 64;
+    let scanner = start()?;
+    let before = items()?;
+    let mut region = known(&scanner, 13, MANY)?;
+    scanner.scan_on_demand()?;
+    let mut tail = region.split_off(MANY - ADVISED)?;
+    region.advise_unmergeable()?;
+    ksm::write("pages_to_scan", 8)?;
+    step("a page goes after each step");
+    for page in (1..ADVISED).rev() {
+        scanner.take_step()?;
+        let last = tail.split_off(page)?;
+        let known = items()?;
+        drop(last);
+        ensure!(items()? == known - 1, "the record of page {page} stays");
+    }
+    let known = items()? - before;
+    ensure!(known == 1, "{known} records of one page");
+    let content = pattern::pages(13, MANY);
+    let (untold, told) = content.split_at((MANY - ADVISED) * PAGE_SIZE);
+    region.verify(untold)?;
+    tail.verify(&told[..PAGE_SIZE])
+}
+
+fn steps(_: &Options) -> Result<()> {
+    const MANY: usize = 256;
+    let scanner = start()?;
+    let before = items()?;
+    let mut region = known(&scanner, 14, MANY)?;
+    scanner.scan_on_demand()?;
+    ksm::write("pages_to_scan", 8)?;
+    for left in (MANY / 2..MANY).rev() {
+        scanner.take_step()?;
+        drop(region.split_off(left)?);
+        let known = items()? - before;
+        ensure!(known == left as i64, "{known} records of {left} pages");
+    }
+    region.verify(&pattern::pages(14, MANY)[..MANY / 2 * PAGE_SIZE])
 }
