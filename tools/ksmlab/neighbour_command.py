@@ -16,7 +16,7 @@ from . import bench_command, bench_guest, bench_sides, neighbour_results, neighb
 from .bench_guest import whole
 from .machine import Images, Request
 from .main import main
-from .neighbour_plan import MIB, SCANS, Scan
+from .neighbour_plan import MIB, NOBODY, SCANS, Scan
 from .neighbour_results import Sample
 from .neighbours import Neighbour
 from .paths import REPO
@@ -42,7 +42,7 @@ def parse() -> argparse.Namespace:
     add("--rounds", type=int, default=7, metavar="N", help="of all scans (default %(default)s)")
     add("--seconds", type=float, default=4, metavar="S", help="for a neighbour (default %(default)s)")
     add("--mib", type=int, default=MIB, metavar="N", help="memory that is scanned (default %(default)s)")
-    add("--only", default="", metavar="TEXT", help="scans whose names have this text")
+    add("--only", default="", metavar="TEXT", help="scans whose names have this text, and none at all")
     add("--output", type=Path, default=RESULTS, metavar="DIR", help="where results go")
     return parser.parse_args()
 
@@ -111,7 +111,7 @@ def busy_seconds(cpu: int) -> float:
 
 def in_turns(options: argparse.Namespace, images: dict[str, Images]) -> neighbour_results.Samples:
     """Each round has an order of its own: what changes on the machine meets all."""
-    scans = [scan for scan in SCANS if options.only in scan.name]
+    scans = [scan for scan in SCANS if options.only in scan.name or scan.name == NOBODY]
     samples = {scan.name: [] for scan in scans}
     with neighbours.all_of_them(NEIGHBOURS_CPU) as beside:
         for number in range(options.rounds):

@@ -21,8 +21,11 @@ from .shell import output
 REDIS_PROGRAM = "redis-check-rdb"
 REDIS_TOOLS = {REDIS_PROGRAM: "redis-tools", "redis-benchmark": "redis-tools"}
 
-# More than the second cache of a CPU has, and less than those that CPUs share.
-CHASE_MIB = 16
+# Where the kernel says how large the caches of a CPU are.
+CACHES = "/sys/devices/system/cpu/cpu{}/cache"
+
+# Of the pointer chase, if the machine does not say how large its caches are.
+CHASE_MIB = 8
 
 # More than all caches have.
 STREAM_MIB = 512
@@ -55,10 +58,16 @@ def all_of_them(cpu: int) -> Iterator[list[Neighbour]]:
     """Those that can be measured on this CPU."""
     with redis(cpu) as socket:
         yield [
-            Neighbour("pointer chase", "ns a load", lambda time: ours(cpu, "chase", CHASE_MIB, time)),
+            Neighbour("pointer chase", "ns a load", lambda time: ours(cpu, "chase", chase_mib(cpu), time)),
             Neighbour("stream", "µs a MiB", lambda time: ours(cpu, "stream", STREAM_MIB, time)),
             Neighbour("Redis", "µs a request", lambda time: requests(cpu, socket, time)),
         ]
+
+
+def chase_mib(cpu: int) -> int:
+    """Half of the largest cache, which CPUs share: more than the second one of a CPU has."""
+    sizes = [int(file.read_text().strip().rstrip("K")) for file in Path(CACHES.format(cpu)).glob("index*/size")]
+    return max(sizes) // 2048 if sizes else CHASE_MIB
 
 
 def on(cpu: int, *command: object) -> list[str]:
