@@ -36,7 +36,7 @@ def panel(axes: Axes, samples: Samples, neighbour: str) -> None:
             axes.plot(times, place, mark, color=color, alpha=alpha, markersize=8)
     axes.set_yticks(range(len(scans)), scans)
     axes.axvline(1, color=OTHER, linewidth=0.8)
-    axes.set_title(f"{neighbour}: times of that with nobody scanning (● p50, ◆ p99, | p99.9)")
+    axes.set_title(f"{neighbour}, against nobody scanning (● p50, ◆ p99, | p99.9)")
     axes.grid(axis="x")
     axes.xaxis.set_major_formatter(plain_numbers())
     axes.spines[["top", "right"]].set_visible(False)
