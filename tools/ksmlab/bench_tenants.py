@@ -15,7 +15,7 @@ FEW, MANY = (1, 2, 4, 16, 64), (1, 4, 16, 64, 256, 1024)
 
 PANELS = (
     ("64 equal guests", "saved_percent", "percent of memory saved", FEW),
-    ("64 equal guests, merged", "equal_ns_per_page", "ns a page and scan", FEW),
+    ("64 equal guests", "equal_ns_per_page", "ns a page and scan", FEW),
     ("1,024 guests, each page twice", "apart_ns_per_page", "ns a page and scan", MANY),
 )
 
