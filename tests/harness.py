@@ -15,6 +15,9 @@ LANES = ("um", "x86")
 # tests share the machine.
 TIMEOUT = {"um": 240, "x86": 900}
 
+# How a program of the tests ends that cannot run.
+SKIPPED = 77
+
 # A debug kernel takes so many times as long, and so many MiB more for itself.
 SLOWNESS = {flavour.ORDINARY: 1, flavour.DEBUG: 4, flavour.KCSAN: 4}
 MORE_MIB = {flavour.ORDINARY: 0, flavour.DEBUG: 256, flavour.KCSAN: 128}

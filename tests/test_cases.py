@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import seeds
-from harness import TIMEOUT, Result, Vm, limit, needs
+from harness import SKIPPED, TIMEOUT, Result, Vm, limit, needs
 from ksmlab import flavour, programs
 from ksmlab.paths import REPO
 
@@ -24,9 +24,6 @@ SHARING = {
     flavour.DEBUG: {"um": 16, "x86": 16},
     flavour.KCSAN: {"x86": 16},
 }
-
-# How a case ends that cannot run.
-SKIPPED = 77
 
 
 @dataclass

@@ -3,10 +3,8 @@
 
 import pytest
 
-from harness import LANES
+from harness import LANES, SKIPPED
 from ksmlab import flavour
-
-SKIPPED = 77
 
 
 def run(vm, lane: str, *arguments: str, **options) -> str:
