@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What the tests share: running something in a VM, and looking at the result."""
 
+import os
 import subprocess
 import time
 from dataclasses import dataclass
@@ -77,12 +78,18 @@ class Vm:
             option = f"--{name.replace('_', '-')}"
             words += [option] if value is True else [option, value]
         done = subprocess.run(
-            [str(word) for word in [*words, "--", *command]],
+            [str(word) for word in [*words, "--", *with_settings(), *command]],
             stdin=subprocess.DEVNULL,
             capture_output=True,
         )
         log = console.read_text(errors="replace") if console.exists() else ""
         return Result(done.returncode, done.stdout, done.stderr.decode(errors="replace"), log)
+
+
+def with_settings() -> list[str]:
+    """What stands before a command whose scanner starts with other values in ksm_rs/ than the defaults."""
+    settings = os.environ.get("KSM_RS_SETTINGS")
+    return ["env", f"KSM_RS_SETTINGS={settings}"] if settings else []
 
 
 def wait_for(condition, seconds: float) -> None:

@@ -3,7 +3,7 @@
 //! `/sys/kernel/mm/ksm`: tunables, counters, and waiting for the scanner.
 
 use std::{
-    fmt,
+    env, fmt,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -130,6 +130,24 @@ fn write_own_if_present(name: &str, value: impl fmt::Display) -> Result<()> {
     Ok(())
 }
 
+/// The variable that has values for files of [`OWN_DIRECTORY`] that a scanner starts with, as `NAME=VALUE`, with spaces
+/// between them.
+const SETTINGS: &str = "KSM_RS_SETTINGS";
+
+fn write_settings() -> Result<()> {
+    if !Path::new(OWN_DIRECTORY).exists() {
+        return Ok(());
+    }
+    let settings = env::var(SETTINGS).unwrap_or_default();
+    for setting in settings.split_whitespace() {
+        let (name, value) = setting
+            .split_once('=')
+            .with_context(|| format!("{SETTINGS}: {setting:?} is no NAME=VALUE"))?;
+        write_own(name, value)?;
+    }
+    Ok(())
+}
+
 /// Lets nobody but root read KSM's files.
 pub fn hide_from_users() -> Result<()> {
     for entry in fs::read_dir(DIRECTORY)? {
@@ -199,6 +217,7 @@ impl Scanner {
         write_own_if_present("only_zero_pages", 0)?;
         write_own_if_present("domains", "marked")?;
         write_own_if_present("skip_untouched", 0)?;
+        write_settings()?;
         write("max_page_sharing", 256)?;
         write("sleep_millisecs", 0)?;
         write("pages_to_scan", 10_000)?;
