@@ -7,6 +7,7 @@ import pytest
 
 from harness import TIMEOUT, limit
 from ksmlab import kvm_command, kvm_plan
+from ksmlab.kvm_command import RUST, C
 
 # Of the pages that guests have more than once, the part that must be merged.
 LEAST_PERCENT = 90
@@ -36,24 +37,40 @@ def test_linux_guests_of_qemu_share_memory(vm, ksm, record_property):
     record_property(f"QEMU's guests, {ksm}", result.text.splitlines()[-1])
 
 
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+
+
 def record(seconds: float | None) -> dict:
     return {**dict.fromkeys(kvm_command.ROWS.values(), 100), "ksmd_seconds": seconds}
 
 
 def test_table_has_medians_side_by_side():
-    seconds = {"c": [4, 9, 6], "rs": [1, 3, 2]}
-    table = kvm_command.table({ksm: list(map(record, values)) for ksm, values in seconds.items()})
-    last = [cell.strip() for cell in table.splitlines()[-1].split("|")]
-    assert last[1:-1] == ["seconds of ksmd until 95 %", "6.00", "2.00", "3.00"]
+    seconds = {C: [4, 9, 6], RUST: [1, 3, 2]}
+    table = kvm_command.table({side: list(map(record, values)) for side, values in seconds.items()})
+    assert ["seconds of ksmd until 95 %", "6.00", "2.00", "3.00"] in cells(table)
 
 
 def test_what_was_never_reached_has_no_ratio():
-    table = kvm_command.table({"c": [record(2)], "rs": [record(None), record(1)]})
-    last = [cell.strip() for cell in table.splitlines()[-1].split("|")]
-    assert last[2:-1] == ["2.00", "never", ""]
+    table = kvm_command.table({C: [record(2)], RUST: [record(None), record(1)]})
+    assert ["seconds of ksmd until 95 %", "2.00", "never", ""] in cells(table)
 
 
 def test_either_ksm_is_first_in_turns():
     order = []
-    kvm_command.in_turns(3, lambda ksm: order.append(ksm) or record(1))
-    assert order == ["c", "rs", "rs", "c", "c", "rs"]
+    kvm_command.in_turns((C, RUST), 3, lambda side: order.append(side) or record(1))
+    assert order == [C, RUST, RUST, C, C, RUST]
+
+
+def sides_of(monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["tools/bench-kvm", *words])
+    return kvm_command.compared(kvm_command.parse())
+
+
+def test_what_is_set_is_compared_with_the_default(monkeypatch):
+    assert sides_of(monkeypatch) == (C, RUST)
+    first, second = sides_of(monkeypatch, "--set", "skip_untouched=1", "--parameters", "in_sync=1")
+    assert first == RUST
+    assert second == kvm_command.Side(
+        "skip_untouched=1 in_sync=1", "rs", ("skip_untouched=1",), "in_sync=1"
+    )

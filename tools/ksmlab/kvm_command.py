@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A host with guests, under the kernel's own KSM and under ksm_rs in turns: how much
-each merges, and what that costs ksmd."""
+"""A host with guests, under the kernel's own KSM and under ksm_rs in turns, or under ksm_rs with and
+without something set: how much each merges, and what that costs ksmd and the guests."""
 
 import argparse
 import json
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from . import bench_guest, bench_sides, bench_table, kvm_plan, programs, setup, vm
 from .bench_guest import whole
 from .machine import Images, Request
 from .main import main
 from .say import Failure, say
-
-SIDES = ("c", "rs")
 
 # What is printed, and how it is called in a program's record.
 ROWS = {
@@ -24,12 +23,26 @@ ROWS = {
     "percent of the duplicates": "percent",
     "seconds until 95 %": "seconds",
     "seconds of ksmd until 95 %": "ksmd_seconds",
+    "seconds of a guest for all of its memory": "guest_seconds",
 }
 
 # Linux in a guest of an emulated machine takes its time.
 TIMEOUT = {"guests": 900, "qemu": 3000}
 
 Record = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is compared: a KSM, files of /sys/kernel/mm/ksm_rs that have other values, and the module's parameters."""
+
+    title: str
+    ksm: str
+    settings: tuple[str, ...] = ()
+    parameters: str = ""
+
+
+C, RUST = Side("C", "c"), Side("Rust", "rs")
 
 
 def parse() -> argparse.Namespace:
@@ -44,27 +57,48 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="one CPU whose clock counts instructions, each a nanosecond",
     )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="compare ksm_rs with itself with this in /sys/kernel/mm/ksm_rs",
+    )
+    add(
+        "--parameters",
+        default="",
+        metavar="NAME=VALUE ...",
+        help="compare ksm_rs with itself when it is loaded with these",
+    )
     return parser.parse_args()
 
 
-def command(options: argparse.Namespace) -> list[str]:
+def compared(options: argparse.Namespace) -> tuple[Side, Side]:
+    if not (options.set or options.parameters):
+        return C, RUST
+    title = " ".join([*options.set, *options.parameters.split()])
+    return RUST, Side(title, "rs", tuple(options.set), options.parameters)
+
+
+def command(options: argparse.Namespace, settings: Iterable[str]) -> list[str]:
     """Locking is not proved, which is not to be measured."""
     words = ["--json"]
     for name in ("guests", "mib"):
         value = getattr(options, name)
         words += [f"--{name}", str(value)] if value else []
     program = kvm_plan.qemu(*words) if options.qemu else kvm_plan.guests("--victims", "0", *words)
-    return bench_guest.unproved(program)
+    return bench_guest.unproved(["env", f"KSM_RS_SETTINGS={' '.join(settings)}", *program])
 
 
-def run_once(options: argparse.Namespace, ksm: str, images: Images) -> Record:
+def run_once(options: argparse.Namespace, side: Side, images: Images) -> Record:
     machine = {**(kvm_plan.QEMU_MACHINE if options.qemu else kvm_plan.MACHINE)}
     if options.icount:
         machine["cpus"] = 1
     request = Request(
-        command=command(options),
+        command=command(options, side.settings),
         lane=kvm_plan.LANE,
-        ksm=ksm,
+        ksm=side.ksm,
+        parameters=side.parameters,
         icount=options.icount,
         timeout=TIMEOUT["qemu" if options.qemu else "guests"],
         **machine,
@@ -73,7 +107,7 @@ def run_once(options: argparse.Namespace, ksm: str, images: Images) -> Record:
         status = vm.run(request, images, (out.fileno(), err.fileno()))
         texts = [whole(file) for file in (out, err)]
     if status:
-        raise Failure(f"the run under {ksm} ended with {status}:\n{''.join(texts)}")
+        raise Failure(f"the run under {side.title} ended with {status}:\n{''.join(texts)}")
     return json.loads(texts[0].splitlines()[-1])
 
 
@@ -83,35 +117,45 @@ def median(records: list[Record], name: str) -> float | None:
     return None if None in values else statistics.median(values)
 
 
-def row(title: str, name: str, records: dict[str, list[Record]]) -> list[str]:
-    c, rs = (median(records[ksm], name) for ksm in SIDES)
-    shown = [bench_table.number(value) if value is not None else "never" for value in (c, rs)]
-    ratio = bench_table.number(c / rs) if c is not None and rs else ""
+def row(title: str, name: str, records: dict[Side, list[Record]]) -> list[str]:
+    values = [median(of_side, name) for of_side in records.values()]
+    shown = [bench_table.number(value) if value is not None else "never" for value in values]
+    first, second = values
+    ratio = bench_table.number(first / second) if first is not None and second else ""
     return [title, *shown, ratio]
 
 
-def table(records: dict[str, list[Record]]) -> str:
+def table(records: dict[Side, list[Record]]) -> str:
     rows = [row(title, name, records) for title, name in ROWS.items()]
-    return bench_table.table(["median of all rounds", "C", "Rust", "C / Rust"], rows)
+    first, second = (side.title for side in records)
+    return bench_table.table(
+        ["median of all rounds", first, second, f"{first} / {second}"], rows
+    )
 
 
-def in_turns(rounds: int, run: Callable[[str], Record]) -> dict[str, list[Record]]:
-    """Either KSM is first in every other round."""
-    records = {ksm: [] for ksm in SIDES}
+def in_turns(
+    sides: tuple[Side, Side], rounds: int, run: Callable[[Side], Record]
+) -> dict[Side, list[Record]]:
+    """Either side is first in every other round."""
+    records = {side: [] for side in sides}
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")
-        for ksm in SIDES if number % 2 == 0 else reversed(SIDES):
-            records[ksm].append(run(ksm))
+        for side in sides if number % 2 == 0 else reversed(sides):
+            records[side].append(run(side))
     return records
 
 
 def run() -> int:
     options = parse()
     tools = setup.tools()
-    sides = bench_sides.with_c(kvm_plan.LANE, tools)
+    sides = compared(options)
+    built = bench_sides.with_c(kvm_plan.LANE, tools)
     programs.build()
-    images = {ksm: side.images() for ksm, side in sides.items()}
-    print(table(in_turns(options.rounds, lambda ksm: run_once(options, ksm, images[ksm]))))
+    images = {side.ksm: built[side.ksm].images() for side in sides}
+    records = in_turns(
+        sides, options.rounds, lambda side: run_once(options, side, images[side.ksm])
+    )
+    print(table(records))
     return 0
 
 

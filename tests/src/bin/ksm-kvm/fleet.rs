@@ -71,6 +71,8 @@ impl Fleet {
             let report = tenant.report()?;
             sum.rounds += report.rounds;
             sum.wrong_bytes += report.wrong_bytes;
+            sum.cpu_time += report.cpu_time;
+            sum.own_rounds += report.own_rounds;
         }
         Ok(sum)
     }

@@ -5,13 +5,15 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use anyhow::{ensure, Result};
 use clap::Args;
 use ksm_tests::{
     ksm::{self, Counters, Run, Scanner},
-    MIB, PAGE_SIZE,
+    wait, MIB, PAGE_SIZE,
 };
 use serde::Deserialize;
 
@@ -26,6 +28,11 @@ const NEARLY_ALL: f64 = 0.95;
 
 /// When a guest is killed.
 const MID_MERGE: f64 = 0.25;
+
+/// So many rounds of each guest are timed.
+const ROUNDS_OF_EACH: u32 = 4;
+
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often all guests write to what they have in common.
 const WRITE_ROUNDS: u64 = 3;
@@ -95,6 +102,10 @@ pub fn run(options: &Options) -> Result<()> {
         estimate,
         ..watch.record(&scanner, fleet.duplicates(), NEARLY_ALL)?
     };
+    let record = Record {
+        guest_seconds: cost_of_a_round(&mut fleet)?.as_secs_f64(),
+        ..record
+    };
     say(format_args!(
         "{} guests: {} of {} duplicates merged ({:.1} %)",
         fleet.len(),
@@ -130,6 +141,19 @@ pub fn run(options: &Options) -> Result<()> {
         println!("{}", serde_json::to_string(&record)?);
     }
     Ok(())
+}
+
+/// How long a guest is on a CPU to go through its memory once.
+fn cost_of_a_round(fleet: &mut Fleet) -> Result<Duration> {
+    let before = fleet.report()?;
+    let wanted = before.own_rounds + ROUNDS_OF_EACH * fleet.len() as u32;
+    let after = wait::until("guests to verify their memory", || {
+        // To ask is work for the guests as well.
+        thread::sleep(LOOK_INTERVAL);
+        let now = fleet.report()?;
+        Ok((now.own_rounds >= wanted).then_some(now))
+    })?;
+    Ok((after.cpu_time - before.cpu_time) / (after.own_rounds - before.own_rounds))
 }
 
 /// The pages that `ksm estimate` expects to be saved.

@@ -15,7 +15,10 @@ use ksm_tests::{
     region::Region,
     PAGE_SIZE,
 };
-use nix::unistd::Pid;
+use nix::{
+    time::{clock_gettime, ClockId},
+    unistd::Pid,
+};
 use serde::{Deserialize, Serialize};
 
 /// For how many times as long as it has worked a guest then rests, as most guests do.
@@ -41,6 +44,10 @@ pub struct Report {
     pub rounds: u64,
     /// Bytes that are not what they must be.
     pub wrong_bytes: u64,
+    /// How long the guest was on a CPU for the rounds that nobody asked for.
+    pub cpu_time: Duration,
+    /// The number of these.
+    pub own_rounds: u32,
 }
 
 /// The process, as others see it.
@@ -97,6 +104,8 @@ struct Work {
     own: Range<usize>,
     rounds: u64,
     seed: u64,
+    cpu_time: Duration,
+    own_rounds: u32,
 }
 
 /// Verifies and writes until there is an order, and so on.
@@ -108,7 +117,7 @@ fn work(link: &mut Link, image: &[u8], own_pages: usize, seed: u64) -> Result<()
         let mut rest = Duration::ZERO;
         while !link.has_message_within(rest)? {
             let start = Instant::now();
-            work.round()?;
+            work.own_round()?;
             rest = REST * start.elapsed();
         }
         match link.receive()? {
@@ -132,6 +141,8 @@ impl Work {
             image,
             rounds: 0,
             seed: seed << 32,
+            cpu_time: Duration::ZERO,
+            own_rounds: 0,
         })
     }
 
@@ -145,6 +156,14 @@ impl Work {
             u64::from_ne_bytes(*head)
         });
         digests.collect()
+    }
+
+    fn own_round(&mut self) -> Result<()> {
+        let before = thread_time()?;
+        self.round()?;
+        self.cpu_time += thread_time()? - before;
+        self.own_rounds += 1;
+        Ok(())
     }
 
     fn round(&mut self) -> Result<()> {
@@ -168,6 +187,13 @@ impl Work {
         Ok(Report {
             rounds: self.rounds,
             wrong_bytes: self.guest.wrong_bytes() as u64,
+            cpu_time: self.cpu_time,
+            own_rounds: self.own_rounds,
         })
     }
+}
+
+/// How long this thread was on a CPU, its guest included.
+fn thread_time() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }

@@ -494,6 +494,7 @@ fn swap_rmmod(_: &Options) -> Result<()> {
 fn swap_domains(_: &Options) -> Result<()> {
     let (swap, group) = swap_and_group("domains")?;
     let scanner = Scanner::prepare()?;
+    domain::set_rule("marked")?;
     let content = pattern::pages(8, 2 * PAGES);
     let (first, last) = content.split_at(PAGES * PAGE_SIZE);
     // Whose page becomes the KSM page is a matter of who is scanned first.
