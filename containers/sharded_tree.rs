@@ -182,6 +182,7 @@ impl<T: Keyed> ShardedTree<T> {
     ///
     /// Then joins a few trees if there are too many.
     pub(crate) fn remove(&mut self, pool: &mut impl Values<T>, node: Handle<T::Name>) {
+        debug_assert!(self.contains(pool, node));
         self.root_of(pool, node).remove(pool, node);
         self.len -= 1;
         self.shrink(pool);

@@ -330,7 +330,7 @@ impl Merging<'_> {
         };
         let mapping = self.records.mapping(&protected.vma(), item)?;
         let partition = self.records.partition_of(page);
-        let node = self
+        let (node, ()) = self
             .records
             .make_node(item, mapping, partition, |anchor| protected.bind(anchor))?;
         drop(single);
@@ -356,10 +356,9 @@ impl Merging<'_> {
         let mapping = self.records.mapping(vma, item)?;
         let partition = self.records.partition_of(fresh.page());
         let history = self.records.history(item);
-        let node = self
+        let (node, target) = self
             .records
             .make_node(item, mapping, partition, |anchor| fresh.bind(anchor))?;
-        let target = self.records.ksm_page(node).ok_or(ENOENT)?;
         race_delay::pause(RaceWindow::Promoted);
         self.records.insert_node(node, target.page());
         // Held for as long as the mapping is listed but not there yet.

@@ -196,7 +196,7 @@ mod tests {
                 item,
             };
             let partition = self.records.partition_of(page);
-            let node = self
+            let (node, ()) = self
                 .records
                 .make_node(item, mapping, partition, |anchor| bind_page(page, anchor))?;
             self.records.insert_node(node, page);

@@ -356,7 +356,7 @@ mod tests {
                 item: known.item,
             };
             let partition = self.records.partition_of(&page);
-            let node = self
+            let (node, ()) = self
                 .records
                 .make_node(known.item, mapping, partition, |anchor| {
                     bind_page(&page, anchor)

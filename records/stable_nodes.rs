@@ -91,16 +91,17 @@ impl Records {
     }
 
     /// Makes a stable node in `partition` for the page of `item`, or for a copy of it, of which `item` becomes
-    /// the first mapping; `bind` ties the page to the node, which is in no tree yet.
+    /// the first mapping; `bind` ties the page to the node, and its result is returned with that. The node is in no
+    /// tree yet, and has to be inserted before its page may go.
     ///
     /// As long as there are nodes the module cannot be unloaded.
-    pub(crate) fn make_node(
+    pub(crate) fn make_node<R>(
         &mut self,
         item: ItemId,
         mapping: Mapping,
         partition: PartitionId,
-        bind: impl FnOnce(&Anchor),
-    ) -> Result<NodeId> {
+        bind: impl FnOnce(&Anchor) -> R,
+    ) -> Result<(NodeId, R)> {
         if self.module_hold.is_none() {
             self.module_hold = Some(ModuleHold::new(self.module).ok_or(ENODEV)?);
         }
@@ -114,9 +115,9 @@ impl Records {
         let anchor = anchor_with(node, partition, mapping).inspect_err(|_| {
             self.forget_node(node);
         })?;
-        bind(self.nodes[node].anchor.insert(anchor));
+        let bound = bind(self.nodes[node].anchor.insert(anchor));
         self.note_attached(node, item, 0);
-        Ok(node)
+        Ok((node, bound))
     }
 
     /// Whether some KSM page that may be equal to `page` has this checksum.

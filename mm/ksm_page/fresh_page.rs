@@ -4,9 +4,12 @@
 
 use crate::mm::{
     folio::LockedFolio,
-    ksm_page::ksm_folio::{
-        self,
-        Anchor, //
+    ksm_page::{
+        ksm_folio::{
+            self,
+            Anchor, //
+        },
+        share::KsmPage, //
     },
     page::{
         Page,
@@ -44,13 +47,16 @@ impl FreshPage {
         &self.0
     }
 
-    /// Makes the page the KSM page of the node of `anchor`.
-    pub(crate) fn bind(self, anchor: &Anchor) {
+    /// Makes the page the KSM page of the node of `anchor`. Until somebody maps it, the reference that is returned keeps
+    /// it: an LRU list has none.
+    pub(crate) fn bind(self, anchor: &Anchor) -> KsmPage {
         let locked = self.0.folio().lock();
         // SAFETY: By the type invariant no entry maps the page. Nobody else adds it to an LRU list.
         unsafe {
             ksm_folio::bind(&locked, anchor);
             bindings::folio_add_lru(locked.folio().as_raw());
         }
+        drop(locked);
+        KsmPage::bound(self.0)
     }
 }

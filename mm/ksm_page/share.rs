@@ -135,6 +135,11 @@ impl KsmPage {
         anchor.page().map(Self)
     }
 
+    /// `page`, which has become that of a node.
+    pub(super) fn bound(page: PinnedPage) -> Self {
+        Self(page)
+    }
+
     pub(crate) fn page(&self) -> &Page {
         &self.0
     }

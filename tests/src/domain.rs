@@ -35,8 +35,13 @@ pub fn rule() -> Result<String> {
 
 /// The frames of all mergeable memory of a process.
 pub fn frames(pid: impl Display) -> Result<HashSet<u64>> {
+    Ok(frames_in_order(pid)?.into_iter().collect())
+}
+
+/// The same, in the order of addresses, without pages that have none.
+pub fn frames_in_order(pid: impl Display) -> Result<Vec<u64>> {
     let pid: u32 = pid.to_string().parse()?;
-    let mut frames = HashSet::new();
+    let mut frames = Vec::new();
     for range in procfs::mergeable_ranges(pid)? {
         frames.extend(pagemap::frames_of(pid, &range)?.into_iter().flatten());
     }

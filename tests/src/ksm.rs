@@ -217,6 +217,7 @@ impl Scanner {
         write_own_if_present("only_zero_pages", 0)?;
         write_own_if_present("domains", "marked")?;
         write_own_if_present("skip_untouched", 0)?;
+        write_own_if_present("fresh_frames", 0)?;
         write_settings()?;
         write("max_page_sharing", 256)?;
         write("sleep_millisecs", 0)?;

@@ -10,6 +10,7 @@ mod contents;
 mod cow;
 mod domains;
 mod failure;
+mod fresh_frames;
 mod huge;
 mod huge_policy;
 mod in_sync;
@@ -70,6 +71,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         large_swap::CASES,
         migration::CASES,
         failure::CASES,
+        fresh_frames::CASES,
         huge::CASES,
         huge_policy::CASES,
         large_folios::CASES,
