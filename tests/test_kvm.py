@@ -56,6 +56,13 @@ def test_what_was_never_reached_has_no_ratio():
     assert ["seconds of ksmd until 95 %", "2.00", "never", ""] in cells(table)
 
 
+def test_what_was_not_measured_has_no_row():
+    unmeasured = {name: value for name, value in record(1).items() if name != "guest_millisecs"}
+    tables = [kvm_command.table({C: [one], RUST: [one]}) for one in (record(1), unmeasured)]
+    whole, without = map(cells, tables)
+    assert len(without) == len(whole) - 1
+
+
 def test_either_ksm_is_first_in_turns():
     order = []
     kvm_command.in_turns((C, RUST), 3, lambda side: order.append(side) or record(1))

@@ -10,17 +10,14 @@ use std::{
 use anyhow::Result;
 use ksm_tests::{
     ksm::{self, Run, Scanner},
+    own_settings::{self, Setting},
     pattern,
     region::Region,
     MIB, PAGE_SIZE,
 };
 use serde::Serialize;
 
-use crate::{
-    fill,
-    own_settings::{self, Setting},
-    paced::SLEEP_MILLISECS,
-};
+use crate::{fill, paced::SLEEP_MILLISECS};
 
 /// How the memory is scanned.
 #[derive(clap::Args)]
@@ -75,9 +72,8 @@ const SEED: u64 = 3;
 
 /// Prints `ready` when the scan has its pace, and the sums in the end.
 pub fn hold(order: &Order) -> Result<()> {
-    let scanner = Scanner::prepare()?;
     own_settings::want(order.settings.clone());
-    own_settings::apply()?;
+    let scanner = Scanner::prepare()?;
     let mut memory = Region::new(order.mib * MIB / PAGE_SIZE)?;
     fill::unique(memory.bytes_mut());
     memory.advise_mergeable()?;

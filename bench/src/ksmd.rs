@@ -17,8 +17,6 @@ use ksm_tests::{
     stopwatch::Stopwatch,
 };
 
-use crate::own_settings;
-
 /// More pages than any VM has.
 const ALL_PAGES: u32 = u32::MAX;
 
@@ -55,7 +53,6 @@ impl Ksmd {
     pub fn prepare() -> Result<Self> {
         let pause = ksm::read("sleep_millisecs")?;
         let settings = Scanner::prepare()?;
-        own_settings::apply()?;
         ksm::write("pages_to_scan", ALL_PAGES)?;
         let thread = procfs::Ksmd::find()?;
         let mut ksmd = Self {

@@ -15,7 +15,6 @@ mod ksmd;
 mod memory;
 mod merging;
 mod mixture;
-mod own_settings;
 mod paced;
 mod report;
 mod statistics;
@@ -24,9 +23,11 @@ mod workloads;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use ksm_tests::{MIB, PAGE_SIZE};
+use ksm_tests::{
+    own_settings::{self, Setting},
+    MIB, PAGE_SIZE,
+};
 
-use own_settings::Setting;
 use report::Report;
 use workload::{Memory, Plan};
 

@@ -15,7 +15,7 @@ use ksm_tests::{
     wait,
 };
 
-use crate::{cpu_clock::CpuClock, footprint::saved_pages, own_settings};
+use crate::{cpu_clock::CpuClock, footprint::saved_pages};
 
 /// The default of `pages_to_scan`.
 pub const PAGES_TO_SCAN: u32 = 100;
@@ -35,7 +35,6 @@ impl Paced {
     /// Forgets all that was merged before; scans nothing yet.
     pub fn prepare() -> Result<Self> {
         let settings = Scanner::prepare()?;
-        own_settings::apply()?;
         ksm::write("smart_scan", 1)?;
         ksm::write("pages_to_scan", PAGES_TO_SCAN)?;
         let thread = procfs::Ksmd::find()?;

@@ -3,7 +3,7 @@
 //! `/sys/kernel/mm/ksm`: tunables, counters, and waiting for the scanner.
 
 use std::{
-    env, fmt,
+    fmt,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
 
-use crate::{control_file, procfs::Ksmd, region::Region, wait};
+use crate::{control_file, own_settings, procfs::Ksmd, region::Region, wait};
 
 /// The directory that KSM shows itself in.
 pub const DIRECTORY: &str = "/sys/kernel/mm/ksm";
@@ -130,24 +130,6 @@ fn write_own_if_present(name: &str, value: impl fmt::Display) -> Result<()> {
     Ok(())
 }
 
-/// The variable that has values for files of [`OWN_DIRECTORY`] that a scanner starts with, as `NAME=VALUE`, with spaces
-/// between them.
-const SETTINGS: &str = "KSM_RS_SETTINGS";
-
-fn write_settings() -> Result<()> {
-    if !Path::new(OWN_DIRECTORY).exists() {
-        return Ok(());
-    }
-    let settings = env::var(SETTINGS).unwrap_or_default();
-    for setting in settings.split_whitespace() {
-        let (name, value) = setting
-            .split_once('=')
-            .with_context(|| format!("{SETTINGS}: {setting:?} is no NAME=VALUE"))?;
-        write_own(name, value)?;
-    }
-    Ok(())
-}
-
 /// Lets nobody but root read KSM's files.
 pub fn hide_from_users() -> Result<()> {
     for entry in fs::read_dir(DIRECTORY)? {
@@ -218,7 +200,7 @@ impl Scanner {
         write_own_if_present("domains", "marked")?;
         write_own_if_present("skip_untouched", 0)?;
         write_own_if_present("fresh_frames", 0)?;
-        write_settings()?;
+        own_settings::apply()?;
         write("max_page_sharing", 256)?;
         write("sleep_millisecs", 0)?;
         write("pages_to_scan", 10_000)?;

@@ -26,6 +26,7 @@ pub mod merge_any;
 pub mod module;
 pub mod numa;
 pub mod outcome;
+pub mod own_settings;
 pub mod pagemap;
 pub mod pattern;
 pub mod peer;

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A host with guests, under the kernel's own KSM and under ksm_rs in turns, or under ksm_rs with and
-without something set: how much each merges, and what that costs ksmd and the guests."""
+"""A host with guests, under the kernel's own KSM and under ksm_rs in turns, or under ksm_rs with
+and without something set: how much each merges, and what that costs ksmd and the guests."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ ROWS = {
     "percent of the duplicates": "percent",
     "seconds until 95 %": "seconds",
     "seconds of ksmd until 95 %": "ksmd_seconds",
-    "seconds of a guest for all of its memory": "guest_seconds",
+    "ms of a guest for all of its memory": "guest_millisecs",
 }
 
 # Linux in a guest of an emulated machine takes its time.
@@ -34,7 +34,7 @@ Record = dict[str, float]
 
 @dataclass(frozen=True)
 class Side:
-    """What is compared: a KSM, files of /sys/kernel/mm/ksm_rs that have other values, and the module's parameters."""
+    """A KSM, files of /sys/kernel/mm/ksm_rs that have other values, and the module's parameters."""
 
     title: str
     ksm: str
@@ -126,11 +126,10 @@ def row(title: str, name: str, records: dict[Side, list[Record]]) -> list[str]:
 
 
 def table(records: dict[Side, list[Record]]) -> str:
-    rows = [row(title, name, records) for title, name in ROWS.items()]
+    known = set.intersection(*(set(record) for of_side in records.values() for record in of_side))
+    rows = [row(title, name, records) for title, name in ROWS.items() if name in known]
     first, second = (side.title for side in records)
-    return bench_table.table(
-        ["median of all rounds", first, second, f"{first} / {second}"], rows
-    )
+    return bench_table.table(["median of all rounds", first, second, f"{first} / {second}"], rows)
 
 
 def in_turns(

@@ -15,7 +15,6 @@ use crate::{
     fill,
     holder::{Holder, Order},
     ksmd::Ksmd,
-    own_settings,
     report::Measures,
     statistics::{median, nanoseconds_each},
     workload::{Memory, Plan},
@@ -79,7 +78,6 @@ const SLEEP: Duration = Duration::from_millis(40);
 /// What the records know too much while a paced scan goes on and memory goes away.
 pub fn gone(plan: &Plan) -> Result<Measures> {
     let _settings = Scanner::prepare()?;
-    own_settings::apply()?;
     let pages = plan.pages / PARTS;
     let mut holder = Holder::with_regions(|| {
         let part = || Memory::SmallPages.region(pages, fill::unique);

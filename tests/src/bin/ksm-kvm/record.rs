@@ -37,8 +37,10 @@ pub struct Record {
     pub seconds: Option<f64>,
     /// How long ksmd was on a CPU until then.
     pub ksmd_seconds: Option<f64>,
-    /// How long a guest is on a CPU to verify and write once, while all is merged and ksmd goes on as fast as it can.
-    pub guest_seconds: f64,
+    /// How long a guest is on a CPU to verify and write once, while all is merged and ksmd goes on as fast as it can,
+    /// if that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest_millisecs: Option<f64>,
 }
 
 /// A run of ksmd, from its start.
@@ -99,7 +101,7 @@ impl Watch {
             estimate: None,
             seconds,
             ksmd_seconds,
-            guest_seconds: 0.0,
+            guest_millisecs: None,
         })
     }
 }

@@ -103,7 +103,7 @@ pub fn run(options: &Options) -> Result<()> {
         ..watch.record(&scanner, fleet.duplicates(), NEARLY_ALL)?
     };
     let record = Record {
-        guest_seconds: cost_of_a_round(&mut fleet)?.as_secs_f64(),
+        guest_millisecs: Some(1e3 * cost_of_a_round(&mut fleet)?.as_secs_f64()),
         ..record
     };
     say(format_args!(
