@@ -40,6 +40,7 @@ WORKLOADS = (
     "changes",
     "gone",
     "merge-any",
+    "compiler",
     "reference",
 )
 
@@ -58,7 +59,7 @@ BASE_MIB = 256
 ROUNDS = 5
 
 # What costs about the same with either KSM takes more rounds to tell apart.
-CLOSE = ("exit", "fork", "cow", "rmap-2", "madvise", "changes", "merge-any")
+CLOSE = ("exit", "fork", "cow", "rmap-2", "madvise", "changes", "merge-any", "compiler")
 CLOSE_ROUNDS = 15
 
 # Workloads of which costs are shown over sizes, and how often each is run:

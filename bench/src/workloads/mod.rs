@@ -168,6 +168,11 @@ pub const ALL: &[Workload] = &[
         others::merge_any,
     ),
     Workload::new(
+        "compiler",
+        "a compiler all of whose memory is offered",
+        others::compiler,
+    ),
+    Workload::new(
         "reference",
         "reading and hashing the same memory, without KSM",
         reference::reference,
