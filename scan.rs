@@ -309,10 +309,7 @@ impl<F: Following> Scanner<F> {
             true => Wanted::OnlyZeros,
             false => Wanted::All,
         };
-        let left = match self.following.may_look(&visit.slot, &mm) {
-            true => self.fill_batch(shared, &mm, &mut visit, (step, wanted)),
-            false => Left::Contended,
-        };
+        let left = self.fill_batch(shared, &mm, &mut visit, (step, wanted));
         race_delay::pause(RaceWindow::Gathered);
         match wanted {
             Wanted::All => self.work_off(shared, &mm, &mut visit),
@@ -320,7 +317,10 @@ impl<F: Following> Scanner<F> {
         }
         self.prune(shared);
         match left {
-            Left::More => Stage::Inside(visit),
+            Left::More => {
+                visit.failed_locks = 0;
+                Stage::Inside(visit)
+            }
             Left::Nothing => {
                 visit.address = END;
                 Stage::Inside(visit)
@@ -337,8 +337,30 @@ impl<F: Following> Scanner<F> {
         }
     }
 
-    /// Gathers candidates from `visit.address` on, as far as `step` allows.
+    /// Gathers candidates from `visit.address` on, as far as `step` allows, of an address space that is followed. Where
+    /// there is nothing to be looked at, nobody needs to tell of changes.
     fn fill_batch(
+        &mut self,
+        shared: &Shared,
+        mm: &MmWithUser,
+        visit: &mut Visit,
+        (step, wanted): (&mut Step<'_>, Wanted),
+    ) -> Left {
+        let begin = (visit.address, visit.cursor);
+        let left = self.gather_some(shared, mm, visit, (step, wanted));
+        if self.batch.is_empty() || self.following.follows(&visit.slot) {
+            return left;
+        }
+        // These may have changed before anybody told of it.
+        self.batch.clear();
+        (visit.address, visit.cursor) = begin;
+        match self.following.follow(&visit.slot, mm) {
+            Ok(()) => Left::More,
+            Err(_) => Left::Contended,
+        }
+    }
+
+    fn gather_some(
         &mut self,
         shared: &Shared,
         mm: &MmWithUser,
@@ -468,7 +490,6 @@ fn gather(
 ) -> Left {
     let from_start = visit.address == 0;
     let mut any_advised = false;
-    visit.failed_locks = 0;
     for vma in locked.vmas_from(visit.address) {
         let range = vma.range();
         if !filter.enters_vma() {

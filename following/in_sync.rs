@@ -274,21 +274,6 @@ impl InSync {
         })
     }
 
-    fn follow(&mut self, slot: &Arc<MmSlot>, mm: &MmWithUser) -> Result {
-        let notices = Notices::new(slot.clone(), self.inbox.clone())?;
-        let teller = Teller {
-            notices: notices.clone(),
-            desk: self.desk.clone().ok_or(ENODEV)?,
-        };
-        let subscribed = Subscribed {
-            _subscription: Subscription::new(mm, teller)?,
-            followed: Followed::new(notices),
-        };
-        self.subscribed
-            .try_create_and_insert(id_of(slot), subscribed, GFP_KERNEL)?;
-        Ok(())
-    }
-
     fn followed(&mut self, slot: &MmSlot) -> Option<&mut Followed> {
         followed(&mut self.subscribed, slot)
     }
@@ -333,8 +318,23 @@ impl Following for InSync {
         }
     }
 
-    fn may_look(&mut self, slot: &Arc<MmSlot>, mm: &MmWithUser) -> bool {
-        self.followed(slot).is_some() || self.follow(slot, mm).is_ok()
+    fn follows(&self, slot: &MmSlot) -> bool {
+        self.subscribed.get(&id_of(slot)).is_some()
+    }
+
+    fn follow(&mut self, slot: &Arc<MmSlot>, mm: &MmWithUser) -> Result {
+        let notices = Notices::new(slot.clone(), self.inbox.clone())?;
+        let teller = Teller {
+            notices: notices.clone(),
+            desk: self.desk.clone().ok_or(ENODEV)?,
+        };
+        let subscribed = Subscribed {
+            _subscription: Subscription::new(mm, teller)?,
+            followed: Followed::new(notices),
+        };
+        self.subscribed
+            .try_create_and_insert(id_of(slot), subscribed, GFP_KERNEL)?;
+        Ok(())
     }
 
     fn catch_up(&mut self, records: &mut Records, mut position: Position<'_>) -> usize {

@@ -26,6 +26,7 @@ use crate::{
 use core::ops::Range;
 use kernel::{
     mm::MmWithUser,
+    prelude::*,
     sync::Arc, //
 };
 
@@ -78,9 +79,12 @@ pub(crate) trait Following: Send + Unpin + 'static {
     /// The scan begins to visit the address space of `slot`.
     fn begin_visit(&mut self, slot: &MmSlot);
 
-    /// The scan is about to look at pages of the address space of `slot`, and is a user of it. Returns whether it
-    /// may; otherwise it comes again.
-    fn may_look(&mut self, slot: &Arc<MmSlot>, mm: &MmWithUser) -> bool;
+    /// Whether pages of the address space of `slot` may be looked at.
+    fn follows(&self, slot: &MmSlot) -> bool;
+
+    /// Has pages of the address space of `slot` looked at from now on. The scan is a user of it, and comes again if
+    /// this fails.
+    fn follow(&mut self, slot: &Arc<MmSlot>, mm: &MmWithUser) -> Result;
 
     /// Takes away what is known of pages that have changed, if somebody has told, or a part of it. Returns how many
     /// items it has met.

@@ -19,6 +19,7 @@ use crate::records::{
 use core::ops::Range;
 use kernel::{
     mm::MmWithUser,
+    prelude::*,
     sync::Arc, //
 };
 
@@ -44,8 +45,13 @@ impl Following for OutOfSync {
     fn begin_visit(&mut self, _: &MmSlot) {}
 
     #[inline]
-    fn may_look(&mut self, _: &Arc<MmSlot>, _: &MmWithUser) -> bool {
+    fn follows(&self, _: &MmSlot) -> bool {
         true
+    }
+
+    #[inline]
+    fn follow(&mut self, _: &Arc<MmSlot>, _: &MmWithUser) -> Result {
+        Ok(())
     }
 
     #[inline]

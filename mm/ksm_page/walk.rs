@@ -90,6 +90,16 @@ impl Candidates {
         self.asked = None;
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// Gives all of them back.
+    pub(crate) fn clear(&mut self) {
+        self.found.clear();
+        self.held.clear();
+    }
+
     /// The answer that a walk over the first part of `huge` has had.
     fn answer_of(&self, huge: &HugePage) -> Option<bool> {
         let asked = self.asked?;
