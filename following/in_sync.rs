@@ -2,7 +2,7 @@
 
 //! The kernel tells of changes, and what is known of pages that have changed goes at once.
 //!
-//! Each address space that the scan visits is subscribed to. Who changes mappings is under locks with which neither
+//! Each address space in which the scan finds pages is subscribed to. Who changes mappings is under locks with which neither
 //! the scan mutex nor a folio's lock goes, so the change is [noted](super::notices); the holder of the scan mutex
 //! takes the records away before it does anything else, and if nobody holds it, that is the one who has told.
 //!
