@@ -112,5 +112,5 @@ fn run(name: &str, mib: usize, plan: &Plan) -> Result<()> {
         .find(|workload| workload.name == name)
         .with_context(|| format!("there is no workload {name}: see ksm-bench list"))?;
     let measures = (workload.run)(plan)?;
-    Report::new(workload.name, mib, plan, measures).print()
+    Report::new(workload.name, mib, plan.pages, measures).print()
 }

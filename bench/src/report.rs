@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::{ksmd::Ksmd, statistics::nanoseconds_each, workload::Plan};
+use crate::{ksmd::Ksmd, statistics::nanoseconds_each};
 
 /// Named numbers; the end of a name is the unit.
 #[derive(Default, Serialize)]
@@ -54,11 +54,11 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(workload: &'static str, mib: usize, plan: &Plan, measures: Measures) -> Self {
+    pub fn new(workload: &'static str, mib: usize, pages: usize, measures: Measures) -> Self {
         Self {
             workload,
             mib,
-            pages: plan.pages,
+            pages,
             measures,
         }
     }
