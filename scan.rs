@@ -360,6 +360,7 @@ impl<F: Following> Scanner<F> {
         }
     }
 
+    /// Gathers candidates, whether the address space is followed or not.
     fn gather_some(
         &mut self,
         shared: &Shared,
