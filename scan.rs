@@ -338,7 +338,7 @@ impl<F: Following> Scanner<F> {
     }
 
     /// Gathers candidates from `visit.address` on, as far as `step` allows, of an address space that is followed. Where
-    /// there is nothing to be looked at, nobody needs to tell of changes.
+    /// there are neither pages to be looked at nor items, nobody needs to tell of changes.
     fn fill_batch(
         &mut self,
         shared: &Shared,
@@ -348,7 +348,8 @@ impl<F: Following> Scanner<F> {
     ) -> Left {
         let begin = (visit.address, visit.cursor);
         let left = self.gather_some(shared, mm, visit, (step, wanted));
-        if self.batch.is_empty() || self.following.follows(&visit.slot) {
+        let nothing_is_known = visit.cursor.is_none() && self.batch.is_empty();
+        if nothing_is_known || self.following.follows(&visit.slot) {
             return left;
         }
         // These may have changed before anybody told of it.
